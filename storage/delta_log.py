@@ -1,0 +1,313 @@
+"""The Delta transaction log after the last checkpoint: replayed, and extended by compare-and-set.
+
+The format is the Delta protocol's (PROTOCOL.md of delta-io/delta): one JSON file a version, one action a line. A commit
+is ours exactly if its file could be created, so two writers can never both have version N.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+
+from storage import delta
+from storage.store import LocalStore
+from timedb.errors import Internal
+from timedb.times import from_micros, parse_time, to_micros
+
+__all__ = ["Commit", "DataFile", "DeltaLog", "Snapshot"]
+
+LOG_FOLDER = "_delta_log"
+_COMMIT_NAME = re.compile(r"(\d{20})\.json")
+_CHECKPOINT_NAME = re.compile(r"(\d{20})\.checkpoint\..*parquet|(\d{20})\.checkpoint\.parquet")
+_MILLISECOND = 1000
+Statistic = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A live data file with what its statistics promise; times as microseconds, a maximum rounded up to whole milliseconds."""
+
+    path: str
+    size: int
+    rows: int
+    partition: Mapping[str, str]
+    minimum: Mapping[str, Statistic] = field(default_factory=dict)
+    maximum: Mapping[str, Statistic] = field(default_factory=dict)
+    null_count: Mapping[str, int] = field(default_factory=dict)
+    modified_ms: int = 0
+
+    def to_add(self, *, data_change: bool = True) -> dict[str, Any]:
+        """The ``add`` action of this file."""
+        statistics = {
+            "numRecords": self.rows,
+            "minValues": {name: _bound_text(value) for name, value in self.minimum.items()},
+            "maxValues": {name: _bound_text(value) for name, value in self.maximum.items()},
+            "nullCount": dict(self.null_count),
+        }
+        return {
+            "add": {
+                "path": quote(self.path, safe="/=-_."),
+                "partitionValues": dict(self.partition),
+                "size": self.size,
+                "modificationTime": self.modified_ms,
+                "dataChange": data_change,
+                "stats": json.dumps(statistics, separators=(",", ":")),
+            }
+        }
+
+    def to_remove(self, *, data_change: bool = False) -> dict[str, Any]:
+        """The ``remove`` action of this file."""
+        return {
+            "remove": {
+                "path": quote(self.path, safe="/=-_."),
+                "deletionTimestamp": time.time_ns() // 1_000_000,
+                "dataChange": data_change,
+                "extendedFileMetadata": True,
+                "partitionValues": dict(self.partition),
+                "size": self.size,
+            }
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A table at one version: immutable, free to share between threads."""
+
+    version: int
+    files: Mapping[str, DataFile]
+    transactions: Mapping[str, int]
+    checkpoint: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One version's actions."""
+
+    version: int
+    adds: Sequence[DataFile] = ()
+    removes: Sequence[str] = ()
+    transactions: Mapping[str, int] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DeltaLog:
+    """The log of one table."""
+
+    def __init__(self, store: LocalStore, app_ids: tuple[str, ...] = ()) -> None:
+        self.store = store
+        self._app_ids = app_ids
+
+    def create(self, schema: pa.Schema, partitions: Sequence[str], configuration: Mapping[str, str], table_id: str) -> bool:
+        """Write version 0; False where somebody has already."""
+        metadata = {
+            "id": table_id,
+            "format": {"provider": "parquet", "options": {}},
+            "schemaString": delta.schema_text(schema),
+            "partitionColumns": list(partitions),
+            "configuration": dict(configuration),
+            "createdTime": time.time_ns() // 1_000_000,
+        }
+        actions = [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"metaData": metadata}]
+        return self.append(0, actions, "CREATE TABLE", {})
+
+    def exists(self) -> bool:
+        """Whether the table has been created."""
+        return self.store.exists(_commit_path(0)) or any(True for _ in self.store.list(LOG_FOLDER))
+
+    def load(self) -> Snapshot:
+        """The latest version, from the last checkpoint on.
+
+        Raises:
+            Internal: a commit is missing, empty or torn.
+        """
+        checkpoint = self._last_checkpoint()
+        snapshot = Snapshot(-1, {}, {}) if checkpoint is None else self._load_checkpoint(checkpoint)
+        return self.refresh(snapshot)
+
+    def refresh(self, snapshot: Snapshot) -> Snapshot:
+        """Follow the log from a snapshot to its end; the same object where nothing is new."""
+        commits = list(self.commits_after(snapshot.version))
+        return apply_commits(snapshot, commits) if commits else snapshot
+
+    def commits_after(self, version: int, until: int | None = None) -> Iterable[Commit]:
+        """The commits that follow a version, in order."""
+        while until is None or version < until:
+            version += 1
+            try:
+                data = self.store.read(_commit_path(version))
+            except FileNotFoundError:
+                return
+            yield parse_commit(version, data)
+
+    def append(self, version: int, actions: Sequence[Mapping[str, Any]], operation: str, info: Mapping[str, Any]) -> bool:
+        """Write a commit as ``version``; False where another writer has that version.
+
+        Raises:
+            OSError: it was not written, as far as the log tells.
+        """
+        commit_info = {
+            "timestamp": time.time_ns() // 1_000_000,
+            "operation": operation,
+            "operationParameters": {},
+            "engineInfo": "timedb-flight",
+            **({"timedb": dict(info)} if info else {}),
+        }
+        lines = [json.dumps(action, separators=(",", ":")) for action in ({"commitInfo": commit_info}, *actions)]
+        data = ("\n".join(lines) + "\n").encode()
+        try:
+            return self.store.put_if_absent(_commit_path(version), data)
+        except OSError:
+            if self._is_ours(version, data):
+                return True
+            raise
+
+    def last_modified(self) -> float:
+        """When the newest commit was published, as seconds since 1970; 0 where there is none."""
+        return max((stat.st_mtime for path, stat in self.store.list(LOG_FOLDER) if path.endswith(".json")), default=0.0)
+
+    def _is_ours(self, version: int, data: bytes) -> bool:
+        """After an error whose outcome is unknown: ask the log."""
+        try:
+            if self.store.read(_commit_path(version)) != data:
+                return False
+            self.store.sync(_commit_path(version))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _last_checkpoint(self) -> int | None:
+        versions = [
+            int(match[1] or match[2])
+            for path, _ in self.store.list(LOG_FOLDER)
+            if (match := _CHECKPOINT_NAME.fullmatch(path.rpartition("/")[2]))
+        ]
+        return max(versions, default=None)
+
+    def _load_checkpoint(self, version: int) -> Snapshot:
+        table, transactions = delta.read_state(self.store.url(), version, self._app_ids)
+        files = {file.path: file for file in map(_from_flattened, table.to_pylist())}
+        return Snapshot(version, files, transactions, checkpoint=version)
+
+
+def apply_commits(snapshot: Snapshot, commits: Iterable[Commit]) -> Snapshot:
+    """The snapshot after further commits."""
+    files, transactions, version = dict(snapshot.files), dict(snapshot.transactions), snapshot.version
+    for commit in commits:
+        version = commit.version
+        for path in commit.removes:
+            files.pop(path, None)
+        files.update((file.path, file) for file in commit.adds)
+        transactions.update(commit.transactions)
+    return replace(snapshot, version=version, files=files, transactions=transactions)
+
+
+def parse_commit(version: int, data: bytes) -> Commit:
+    """Read one commit file.
+
+    Raises:
+        Internal: it is empty or torn, which readers would take for a commit without rows.
+    """
+    if not data.strip():
+        raise Internal(f"commit {version} of the log is empty; run timedb doctor")
+    adds: list[DataFile] = []
+    removes: list[str] = []
+    transactions: dict[str, int] = {}
+    info: dict[str, Any] = {}
+    try:
+        for line in data.splitlines():
+            action = json.loads(line)
+            if "add" in action:
+                adds.append(_from_add(action["add"]))
+            elif "remove" in action:
+                removes.append(unquote(action["remove"]["path"]))
+            elif "txn" in action:
+                transactions[action["txn"]["appId"]] = action["txn"]["version"]
+            elif "commitInfo" in action:
+                info = action["commitInfo"].get("timedb") or {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise Internal(f"commit {version} of the log is torn; run timedb doctor") from error
+    return Commit(version, adds, removes, transactions, info)
+
+
+def transaction(app_id: str, version: int) -> dict[str, Any]:
+    """The ``txn`` action."""
+    return {"txn": {"appId": app_id, "version": version, "lastUpdated": time.time_ns() // 1_000_000}}
+
+
+def _commit_path(version: int) -> str:
+    return f"{LOG_FOLDER}/{version:020d}.json"
+
+
+def _bound_text(value: Statistic) -> str:
+    if isinstance(value, str):
+        return value
+    return from_micros(value).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _bound(value: object) -> Statistic | None:
+    if isinstance(value, datetime):
+        return to_micros(value)
+    if not isinstance(value, str):
+        return None
+    try:
+        return to_micros(parse_time(value))
+    except ValueError:
+        return value
+
+
+def floor_ms(micros: int) -> int:
+    """A lower bound in whole milliseconds, the precision of Delta statistics."""
+    return micros // _MILLISECOND * _MILLISECOND
+
+
+def ceil_ms(micros: int) -> int:
+    """An upper bound in whole milliseconds; writers that truncate are made up for by one more."""
+    return -(-micros // _MILLISECOND) * _MILLISECOND
+
+
+def _bounds(values: Mapping[str, object]) -> dict[str, Statistic]:
+    return {name: bound for name, value in values.items() if (bound := _bound(value)) is not None}
+
+
+def _upper_bounds(values: Mapping[str, object]) -> dict[str, Statistic]:
+    # Other writers (Spark) cut a maximum to milliseconds, so a whole one may stand for up to a millisecond more.
+    return {name: bound if isinstance(bound, str) else bound + _MILLISECOND for name, bound in _bounds(values).items()}
+
+
+def _from_add(add: Mapping[str, Any]) -> DataFile:
+    statistics = json.loads(add.get("stats") or "{}")
+    return DataFile(
+        path=unquote(add["path"]),
+        size=add["size"],
+        rows=statistics.get("numRecords", -1),
+        partition=add.get("partitionValues") or {},
+        minimum=_bounds(statistics.get("minValues") or {}),
+        maximum=_upper_bounds(statistics.get("maxValues") or {}),
+        null_count=statistics.get("nullCount") or {},
+        modified_ms=add.get("modificationTime", 0),
+    )
+
+
+def _from_flattened(row: Mapping[str, Any]) -> DataFile:
+    def part(prefix: str) -> dict[str, Any]:
+        return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+
+    rows = row.get("num_records")
+    return DataFile(
+        path=unquote(row["path"]),
+        size=row["size_bytes"],
+        rows=-1 if rows is None else rows,
+        partition={name: value for name, value in part("partition.").items() if value is not None},
+        minimum=_bounds(part("min.")),
+        maximum=_upper_bounds(part("max.")),
+        null_count={name: count for name, count in part("null_count.").items() if count is not None},
+        modified_ms=row["modification_time"],
+    )

@@ -1,0 +1,98 @@
+"""The lake: a folder of tenants, its format version and its fixed settings."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+from uuid import UUID
+
+from storage.store import LocalStore
+from storage.tenant import Tenant
+from timedb.errors import InvalidRequest, NotFound, Unimplemented
+from timedb.settings import ServerSettings, local_path
+from timedb.times import format_time, now
+from timedb.wire import shown
+
+__all__ = ["FORMAT_VERSION", "Lake"]
+
+FORMAT_VERSION = 1
+_MARKER = "timedb-lake.json"
+
+
+class Lake:
+    """Everything below one address. One object a process is enough; it is thread-safe."""
+
+    def __init__(self, store: LocalStore, marker: dict[str, Any], settings: ServerSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._bucket_digits: int | None = None if marker["bucket_digits"] == "full" else int(marker["bucket_digits"])
+        self._tenants: dict[str, Tenant] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, uri: str, settings: ServerSettings, *, create: bool = True) -> Lake:
+        """Open a lake, or make it.
+
+        Args:
+            uri: A folder.
+            settings: Limits of its tenants.
+            create: Make the lake where there is none.
+
+        Raises:
+            NotFound: there is none, and ``create`` is False.
+            InvalidRequest: what is there is no lake of ours, or one of a newer format.
+        """
+        store = _store(uri)
+        if not store.exists(_MARKER):
+            if not create:
+                raise NotFound(f"lake: there is no lake at {shown(uri)}")
+            marker = {"format_version": FORMAT_VERSION, "bucket_digits": 1, "created_time": format_time(now())}
+            store.put_if_absent(_MARKER, (json.dumps(marker, indent=1) + "\n").encode())
+        marker = json.loads(store.read(_MARKER))
+        if marker["format_version"] > FORMAT_VERSION:
+            raise InvalidRequest(
+                f"lake: {shown(uri)} has format version {marker['format_version']}, this service knows {FORMAT_VERSION}"
+            )
+        return cls(store, marker, settings)
+
+    @staticmethod
+    def delete(uri: str) -> bool:
+        """Delete a lake with all that is in it; False where there was none.
+
+        Raises:
+            InvalidRequest: the folder holds something else.
+        """
+        store = _store(uri)
+        if store.exists(_MARKER):
+            store.delete_all()
+            return True
+        if store.exists("") and any(True for _ in store.list()):
+            raise InvalidRequest(f"lake: {shown(uri)} is not a lake, so it is left alone")
+        return False
+
+    @property
+    def has_users(self) -> bool:
+        """Whether calls need a key."""
+        return self._store.exists("users")
+
+    def tenant(self, tenant_id: str) -> Tenant:
+        """A tenant of the lake."""
+        with self._lock:
+            if tenant_id not in self._tenants:
+                name = str(UUID(tenant_id))
+                self._tenants[name] = Tenant(self._store.below(f"tenants/{name}"), name, self._bucket_digits, self._settings)
+            return self._tenants[tenant_id]
+
+    def close(self) -> None:
+        """Finish what waits, take no more writes."""
+        with self._lock:
+            for tenant in self._tenants.values():
+                tenant.close()
+
+
+def _store(uri: str) -> LocalStore:
+    path = local_path(uri)
+    if path is None:
+        raise Unimplemented(f"lake: {shown(uri)}: this release keeps its lake in a folder")
+    return LocalStore(path)

@@ -1,0 +1,277 @@
+"""The commit lane of a tenant: one thread that gives every write its turn, its change_time and its place in the log.
+
+Writes that wait are committed together. A write is acknowledged when its commit is in the log and on the disk. Other
+processes may write to the same lake: every commit is a compare-and-set on the log, and who loses prepares again on
+the newer snapshot, with newer stamps.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import polars as pl
+import pyarrow as pa
+
+from storage.catalog import Catalog
+from storage.delta_log import DataFile, Snapshot
+from storage.ledger import Ledger
+from storage.parquet import write_file
+from storage.schemas import VALUES_DATA
+from storage.table import Table
+from timedb.errors import Busy, Internal, TimeDBError
+from timedb.identity import series_bucket
+from timedb.times import now, to_micros
+
+__all__ = ["CHANGE_TIME", "Answer", "CommitLane", "Prepared", "Turn", "Write"]
+
+CHANGE_TIME = "timedb.change_time"
+"""App transaction of the values table: the greatest change_time, as microseconds since 1970."""
+
+_log = logging.getLogger("timedb.storage")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a write may look at when it is prepared: the snapshot that it will be committed on."""
+
+    snapshot: Snapshot
+    catalog: Catalog
+    ledger: Ledger
+    stamp: int
+    """The change_time that the write's first row gets, as microseconds since 1970."""
+
+    @property
+    def version(self) -> int:
+        """The version that the commit will have."""
+        return self.snapshot.version + 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A write that has nothing to add: it is in already, or changes nothing."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows that are ready to be committed."""
+
+    rows: pa.Table
+    """:data:`VALUES_DATA` columns (text may be dictionary-encoded), sorted by series_id."""
+    last_stamp: int
+    result: dict[str, Any]
+    info: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Records for the commit info: register key -> record."""
+
+
+class Write(Protocol):
+    """Something that wants a turn."""
+
+    rows: int
+    key: str | None
+    """Two writes of the same key do not share a commit."""
+    shareable: bool
+    """Whether other writes may share its commit; not where it looks at stored rows."""
+
+    def prepare(self, turn: Turn) -> Prepared | Answer:
+        """Called in the lane, again after a lost race.
+
+        Raises:
+            TimeDBError: the write is refused.
+        """
+
+
+@dataclass
+class _Waiting:
+    write: Write
+    done: Future[dict[str, Any]] = field(default_factory=Future)
+
+
+class CommitLane:
+    """One writer thread over the values table of a tenant.
+
+    Args:
+        values: The values table.
+        catalog: The tenant's series.
+        ledger: The tenant's runs and updates.
+        bucket_digits: Hex digits of a series_id that name its bucket; None: all.
+        max_queued: Writes that may wait; beyond it a write is refused with ``Busy``.
+        group_rows: Rows that one commit gathers.
+    """
+
+    def __init__(
+        self, values: Table, catalog: Catalog, ledger: Ledger, *, bucket_digits: int | None, max_queued: int, group_rows: int
+    ) -> None:
+        self._values = values
+        self._catalog = catalog
+        self._ledger = ledger
+        self._bucket_digits = bucket_digits
+        self._max_queued = max_queued
+        self._group_rows = group_rows
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="timedb-commit-lane", daemon=True)
+        self._thread.start()
+
+    def submit(self, write: Write) -> dict[str, Any]:
+        """Wait for the write's turn and its commit.
+
+        Raises:
+            Busy: too many writes wait, or the service is stopping.
+            TimeDBError: what :meth:`Write.prepare` raised.
+            Internal: the commit failed; nothing was written.
+        """
+        waiting = _Waiting(write)
+        with self._changed:
+            if self._closing:
+                raise Busy("the service is stopping")
+            if len(self._waiting) >= self._max_queued:
+                raise Busy(f"{self._max_queued} writes are waiting already; retry")
+            self._waiting.append(waiting)
+            self._changed.notify()
+        return waiting.done.result()
+
+    @property
+    def queued(self) -> int:
+        """Writes that wait for their turn."""
+        return len(self._waiting)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lane still gives turns."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Finish the writes that wait, take no more."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            try:
+                self._commit(group)
+            except BaseException as error:  # PanicException of the engines is no Exception
+                _log.exception("a turn of the commit lane failed")
+                failure = error if isinstance(error, TimeDBError) else Internal("the write failed; nothing was written")
+                for waiting in group:
+                    if not waiting.done.done():
+                        waiting.done.set_exception(failure)
+
+    def _next_group(self) -> list[_Waiting]:
+        with self._changed:
+            while not self._waiting:
+                if self._closing:
+                    return []
+                self._changed.wait()
+            group = [self._waiting.popleft()]
+            rows, keys = group[0].write.rows, {group[0].write.key}
+            while self._waiting and group[0].write.shareable:
+                write = self._waiting[0].write
+                rows += write.rows
+                if not write.shareable or rows > self._group_rows or (write.key is not None and write.key in keys):
+                    break
+                keys.add(write.key)
+                group.append(self._waiting.popleft())
+            return group
+
+    def _commit(self, group: list[_Waiting]) -> None:
+        while True:
+            snapshot = self._values.snapshot()
+            self._ledger.catch_up(snapshot)
+            ready = self._prepare(group, snapshot)
+            if not ready:
+                return
+            files = self._write_files([prepared.rows for _, prepared in ready if prepared.rows.num_rows])
+            try:
+                committed = self._values.commit(
+                    snapshot,
+                    adds=files,
+                    transactions={CHANGE_TIME: ready[-1][1].last_stamp},
+                    info=_merge_info([prepared.info for _, prepared in ready]),
+                )
+            except BaseException:
+                self._delete(files)
+                raise
+            if committed is not None:
+                self._record(committed)
+                for waiting, prepared in ready:
+                    waiting.done.set_result(prepared.result)
+                return
+            self._delete(files)
+
+    def _prepare(self, group: list[_Waiting], snapshot: Snapshot) -> list[tuple[_Waiting, Prepared]]:
+        stamp = max(to_micros(now()), snapshot.transactions.get(CHANGE_TIME, 0) + 1)
+        ready = []
+        for waiting in group:
+            if waiting.done.done():
+                continue
+            try:
+                outcome = waiting.write.prepare(Turn(snapshot, self._catalog, self._ledger, stamp))
+            except TimeDBError as error:
+                waiting.done.set_exception(error)
+                continue
+            if isinstance(outcome, Answer):
+                waiting.done.set_result(outcome.result)
+                continue
+            ready.append((waiting, outcome))
+            stamp = outcome.last_stamp + 1
+        return ready
+
+    def _record(self, committed: Snapshot) -> None:
+        try:
+            self._ledger.catch_up(committed)
+        except Exception:
+            # The values are in, and whoever comes next writes the record from the log.
+            _log.exception("the runs table could not be written; it will be from the log")
+
+    def _write_files(self, tables: Sequence[pa.Table]) -> list[DataFile]:
+        if not tables:
+            return []
+        rows = tables[0] if len(tables) == 1 else _gather(tables)
+        files: list[DataFile] = []
+        try:
+            for bucket, part in split_buckets(rows, self._bucket_digits):
+                files.append(write_file(self._values.store, part, {"series_bucket": bucket, "tier": "fresh"}))
+        except BaseException:
+            self._delete(files)
+            raise
+        return files
+
+    def _delete(self, files: Sequence[DataFile]) -> None:
+        for file in files:
+            self._values.store.delete(file.path)
+
+
+def split_buckets(rows: pa.Table, bucket_digits: int | None) -> list[tuple[str, pa.Table]]:
+    """Cut rows that are sorted by series_id into (bucket, rows) pieces."""
+    series = pl.Series("series_id", rows.column("series_id").combine_chunks()).cast(pl.String)
+    bucket = series if bucket_digits is None else series.str.head(bucket_digits)
+    runs = bucket.rle().struct.unnest()
+    pieces, start = [], 0
+    for length, name in runs.iter_rows():
+        pieces.append((name, rows.slice(start, length)))
+        start += length
+    return pieces
+
+
+def _gather(tables: Sequence[pa.Table]) -> pa.Table:
+    frames = [pl.DataFrame(table.cast(VALUES_DATA)) for table in tables]
+    return pl.concat(frames).sort("series_id", "valid_time", "known_time", "change_time").to_arrow().cast(VALUES_DATA)
+
+
+def _merge_info(infos: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    merged: dict[str, list[dict[str, Any]]] = {}
+    for info in infos:
+        for key, record in info.items():
+            merged.setdefault(key, []).append(record)
+    return merged

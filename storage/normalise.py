@@ -1,0 +1,258 @@
+"""What clients send, made uniform: each batch is checked and becomes plain columns with series as small integers.
+
+An upload's batches share one :class:`SeriesCodes`, so that identifiers are looked at once each, not once a row.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from timedb.columns import UPLOAD_COLUMNS
+from timedb.errors import InvalidRequest
+from timedb.identity import canonical_labels
+from timedb.wire import MAX_NAME_CHARS, shown
+
+__all__ = ["BATCH", "Identity", "SeriesCodes", "check_columns", "normalise"]
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+BATCH = pa.schema(
+    [
+        ("series", pa.int32()),
+        ("valid_time", TIMESTAMP),
+        ("valid_time_end", TIMESTAMP),
+        ("known_time", TIMESTAMP),
+        ("value", pa.float64()),
+        ("annotation", pa.string()),
+        ("tags", pa.list_(pa.string())),
+    ]
+)
+"""A normalised batch; ``series`` indexes :attr:`SeriesCodes.identities`."""
+
+_REQUIRED = ("valid_time", "value")
+_TIMES = ("valid_time", "valid_time_end", "known_time")
+_MIN_MICROS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
+_MAX_MICROS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """How a row names its series: by id, or by name with or without labels (canonical JSON text)."""
+
+    series_id: str | None
+    name: str | None
+    labels: str | None
+
+
+@dataclass
+class SeriesCodes:
+    """Numbers the identities of one upload in the order in which they appear."""
+
+    identities: list[Identity] = field(default_factory=list)
+    _codes: dict[Identity, int] = field(default_factory=dict)
+
+    def code(self, identity: Identity) -> int:
+        """The number of an identity."""
+        code = self._codes.setdefault(identity, len(self.identities))
+        if code == len(self.identities):
+            self.identities.append(identity)
+        return code
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view)
+    return any(test(kind) for test in lists) and (_is_text(kind.value_type) or pa.types.is_null(kind.value_type))
+
+
+def check_columns(schema: pa.Schema) -> None:
+    """Refuse a stream by its schema alone.
+
+    Raises:
+        InvalidRequest: names the column that is missing, unknown, twice there, or of a type that does not fit.
+    """
+    for name in schema.names:
+        if name not in UPLOAD_COLUMNS:
+            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column; there are {', '.join(UPLOAD_COLUMNS)}")
+        if schema.names.count(name) > 1:
+            raise InvalidRequest(f"{name}: the column is there twice")
+    for name in _REQUIRED:
+        if name not in schema.names:
+            raise InvalidRequest(f"{name}: the column is missing")
+    if "series_id" not in schema.names and "series_key" not in schema.names:
+        raise InvalidRequest("series_id: the column is missing (or series_key)")
+    if "labels" in schema.names and "series_key" not in schema.names:
+        raise InvalidRequest("labels: the column stands beside series_key, which is missing")
+    for column in schema:
+        _check_type(column)
+
+
+def _check_type(column: pa.Field) -> None:
+    kind, optional = column.type, column.name not in ("valid_time",)
+    if pa.types.is_null(kind) and optional:
+        return
+    if column.name in _TIMES:
+        if not pa.types.is_timestamp(kind):
+            raise InvalidRequest(f"{column.name}: {kind} is not a timestamp with a time zone")
+        if kind.tz is None:
+            raise InvalidRequest(f"{column.name}: {kind} has no time zone; send timestamp[us, UTC]")
+        return
+    fits, wanted = {
+        "value": (_is_number(kind), "a number"),
+        "tags": (_is_list(kind), "a list of text"),
+    }.get(column.name, (_is_text(kind), "text"))
+    if not fits:
+        raise InvalidRequest(f"{column.name}: {kind} is not {wanted}")
+
+
+def normalise(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> pa.RecordBatch:
+    """Check one batch and bring it to :data:`BATCH`.
+
+    Args:
+        batch: Its schema has passed :func:`check_columns`; its buffers have not been trusted yet.
+        codes: The identities of the upload so far; grows.
+        first_row: Rows of the upload before this batch, for error texts.
+
+    Raises:
+        InvalidRequest: names the column, the row and the value.
+    """
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        raise InvalidRequest(f"batch: the Arrow data at row {first_row} is not valid") from None
+    series = _series_codes(batch, codes, first_row)
+    times = {name: _time(batch, name, first_row) for name in _TIMES}
+    _check_intervals(times["valid_time"], times["valid_time_end"], first_row)
+    value = _value(batch, first_row)
+    annotation = _annotation(batch)
+    tags = _tags(batch)
+    return pa.RecordBatch.from_arrays([series, *times.values(), value, annotation, tags], schema=BATCH)
+
+
+def _column(batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
+    index = batch.schema.get_field_index(name)
+    if index < 0 or pa.types.is_null(batch.schema.field(index).type):
+        return pa.nulls(batch.num_rows, kind)
+    return batch.column(index)
+
+
+def _text_codes(batch: pa.RecordBatch, name: str) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """A text column as (index of the value or -1, values)."""
+    column = _column(batch, name, pa.string())
+    if not pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string()).dictionary_encode()
+    values = column.dictionary.cast(pa.string()).to_pylist()
+    indices = pc.fill_null(column.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+    if None in values:  # a null may stand in the dictionary itself
+        nulls = [index for index, value in enumerate(values) if value is None]
+        indices = np.where(np.isin(indices, nulls), -1, indices)
+    return indices, values
+
+
+def _series_codes(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> pa.Array:
+    columns = [_text_codes(batch, name) for name in ("series_id", "series_key", "labels")]
+    combined = np.zeros(batch.num_rows, dtype=np.int64)
+    for indices, values in columns:
+        combined = combined * (len(values) + 1) + indices + 1
+    distinct, first, inverse = np.unique(combined, return_index=True, return_inverse=True)
+    numbers = np.empty(len(distinct), dtype=np.int32)
+    for position, row in enumerate(first):
+        series_id, name, labels = (values[indices[row]] if indices[row] >= 0 else None for indices, values in columns)
+        numbers[position] = codes.code(_identity(series_id, name, labels, first_row + int(row)))
+    return pa.array(numbers[inverse.reshape(-1)], pa.int32())
+
+
+def _identity(series_id: str | None, name: str | None, labels: str | None, row: int) -> Identity:
+    if series_id is not None:
+        return Identity(series_id, None, None)
+    if name is None:
+        raise InvalidRequest(f"series_key: row {row} names no series")
+    if not name.strip() or len(name) > MAX_NAME_CHARS or any(ord(char) < 32 or ord(char) == 127 for char in name):
+        raise InvalidRequest(f"series_key: row {row}: {shown(name)} is not a name of 1 to {MAX_NAME_CHARS} printable characters")
+    return Identity(None, name, None if labels is None else _labels(labels, row))
+
+
+def _labels(text: str, row: int) -> str:
+    try:
+        labels = json.loads(text)
+    except (ValueError, RecursionError):
+        labels = None
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        raise InvalidRequest(f"labels: row {row}: {shown(text)} is not a JSON object of texts")
+    return canonical_labels(labels)
+
+
+def _time(batch: pa.RecordBatch, name: str, first_row: int) -> pa.Array:
+    column = _column(batch, name, TIMESTAMP)
+    ticks = column.cast(pa.int64()) if column.type.unit != "ns" else _whole_micros(column, name, first_row)
+    factor = 1 if column.type.unit == "ns" else 1_000_000 // _PER_SECOND[column.type.unit]
+    low, high = (bound.as_py() for bound in pc.min_max(ticks).values())
+    if low is not None and (low * factor < _MIN_MICROS or high * factor > _MAX_MICROS):
+        raise InvalidRequest(f"{name}: a time lies outside the years 1 to 9999")
+    if name == "valid_time" and column.null_count:
+        row = first_row + pc.index(pc.is_null(column), True).as_py()
+        raise InvalidRequest(f"valid_time: row {row} is null")
+    return (pc.multiply(ticks, factor) if factor > 1 else ticks).cast(TIMESTAMP)
+
+
+def _whole_micros(column: pa.Array, name: str, first_row: int) -> pa.Array:
+    ticks = column.cast(pa.int64())
+    whole = pc.floor(pc.divide(ticks, 1000))
+    finer = pc.fill_null(pc.not_equal(pc.multiply(whole, 1000), ticks), False)
+    if pc.any(finer).as_py():
+        row = pc.index(finer, True).as_py()
+        raise InvalidRequest(f"{name}: row {first_row + row}: {ticks[row].as_py()} ns is finer than a microsecond")
+    return whole
+
+
+def _check_intervals(start: pa.Array, end: pa.Array, first_row: int) -> None:
+    if end.null_count == len(end):
+        return
+    backwards = pc.fill_null(pc.less_equal(end, start), False)
+    if pc.any(backwards).as_py():
+        row = pc.index(backwards, True).as_py()
+        raise InvalidRequest(f"valid_time_end: row {first_row + row}: {end[row].as_py()} is not after valid_time {start[row].as_py()}")
+
+
+def _value(batch: pa.RecordBatch, first_row: int) -> pa.Array:
+    column = _column(batch, "value", pa.float64())
+    try:
+        return column.cast(pa.float64())
+    except pa.ArrowInvalid:
+        raise InvalidRequest(f"value: from row {first_row} on, a number does not fit a 64-bit float exactly") from None
+
+
+def _annotation(batch: pa.RecordBatch) -> pa.Array:
+    column = _column(batch, "annotation", pa.string()).cast(pa.string())
+    if column.null_count == len(column):
+        return column
+    blank = pc.equal(pc.utf8_trim_whitespace(column), "")
+    return pc.if_else(blank, pa.scalar(None, pa.string()), column)
+
+
+def _tags(batch: pa.RecordBatch) -> pa.Array:
+    kind = pa.list_(pa.string())
+    column = _column(batch, "tags", kind)
+    if column.null_count == len(column):
+        return pa.nulls(len(column), kind)
+    return pa.array([clean_tags(tags) for tags in column.to_pylist()], kind)
+
+
+def clean_tags(tags: list[str] | None) -> list[str] | None:
+    """Tags as they are stored: trimmed, lower-cased, distinct, sorted; None where nothing is left."""
+    return sorted({tag.strip().lower() for tag in tags or () if tag and tag.strip()}) or None

@@ -1,0 +1,252 @@
+"""Reads: a ticket becomes a plan on one snapshot, the plan a stream of record batches, bucket by bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+import pyarrow as pa
+
+from storage import views
+from storage.catalog import Catalog, Series
+from storage.cursor import Cursor, sort_columns
+from storage.delta_log import DataFile, Snapshot
+from storage.lane import CHANGE_TIME
+from storage.relative import known_by_gate
+from storage.scan import Selection, live_files, scan
+from storage.schemas import TIERS
+from storage.table import Table
+from timedb.columns import META_AS_OF, META_CURSOR, META_TABLE_VERSION, result_columns, result_schema
+from timedb.errors import InvalidRequest, NotFound, TooLarge
+from timedb.times import format_time, from_micros, to_micros
+from timedb.wire import ReadTicket, shown
+
+__all__ = ["ReadPart", "ReadPlan", "plan_read"]
+
+BATCH_ROWS = 65_536
+_STORED = set(views.CHAIN_ORDER) | {"value", "annotation", "tags", "changed_by", "retracted"}
+
+
+@dataclass(frozen=True)
+class ReadPart:
+    """A piece of an answer that can be fetched alone: its ticket, and upper bounds of its rows and bytes."""
+
+    ticket: ReadTicket
+    rows: int
+    bytes: int
+
+
+class ReadPlan:
+    """A read on one snapshot; nothing has been opened yet, except under a ``limit``."""
+
+    def __init__(
+        self, ticket: ReadTicket, table: Table, snapshot: Snapshot, files: Mapping[str, list[DataFile]], selection: Selection,
+        series: Mapping[str, Series], max_sorted_rows: int,
+    ) -> None:  # fmt: skip
+        self.ticket = ticket
+        self.table_version = snapshot.version
+        self._newest = snapshot.transactions.get(CHANGE_TIME, 0)
+        self._table = table
+        self._files = files
+        self._selection = selection
+        self._series = series
+        self._max_sorted_rows = max_sorted_rows
+        self._page: tuple[pl.DataFrame, str | None] | None = None
+
+    @property
+    def as_of(self) -> datetime:
+        """The change_time that the answer is resolved to, UTC."""
+        newest = from_micros(self._newest)
+        return newest if self._selection.as_of is None else min(self._selection.as_of, newest)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer has to be put together before its first row can go out."""
+        return self.ticket.limit is not None or (self.ticket.ordered and self.ticket.order_by != "series")
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the parts, one after the other, are in the order that was asked for."""
+        return self.ticket.ordered or self.ticket.limit is not None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of the answer, with the table version, the resolved ``as_of`` and, under a limit, the cursor."""
+        metadata = {META_TABLE_VERSION: str(self.table_version).encode(), META_AS_OF: format_time(self.as_of).encode()}
+        if self.ticket.limit is not None and (cursor := self._limited()[1]) is not None:
+            metadata[META_CURSOR] = cursor.encode()
+        return result_schema(self.ticket, metadata)
+
+    @property
+    def parts(self) -> list[ReadPart]:
+        """One part a bucket, or one in all where the order needs it. Their tickets are fixed to this plan's cut-off."""
+        fixed = self.ticket.model_copy(update={"as_of": self.as_of, "table_version": self.table_version})
+        if self.whole or not self._files:
+            return [self._part(fixed, [file for files in self._files.values() for file in files])]
+        return [self._part(fixed.model_copy(update={"bucket": bucket}), files) for bucket, files in self._files.items()]
+
+    def reader(self) -> pa.RecordBatchReader:
+        """The answer as batches of about 64k rows, computed as they are taken."""
+        return pa.RecordBatchReader.from_batches(self.schema, self.batches())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The batches of :meth:`reader`.
+
+        Raises:
+            TooLarge: more rows than may be sorted across buckets.
+        """
+        schema = result_schema(self.ticket)
+        if not self.whole:
+            for files in self._files.values():
+                yield from self._to_batches(self._view(files), schema)
+            return
+        rows = self._limited()[0] if self.ticket.limit is not None else self._sorted_whole()
+        yield from self._to_batches(rows, schema)
+
+    def _part(self, ticket: ReadTicket, files: Sequence[DataFile]) -> ReadPart:
+        return ReadPart(ticket, sum(max(file.rows, 0) for file in files), sum(file.size for file in files))
+
+    def _view(self, files: Sequence[DataFile], *, beyond: pl.Expr | None = None) -> pl.DataFrame:
+        rows = scan(self._table.store, files, self._selection.predicates())
+        if self.ticket.relative is not None:
+            rows = known_by_gate(rows, self.ticket.relative)
+        if self.ticket.view == "flat":
+            answer = views.flat_chains(rows) if self.ticket.all_versions else views.flat(rows)
+        else:
+            answer = rows if self.ticket.all_versions else views.overlapping(rows)
+        if beyond is not None:
+            answer = answer.filter(beyond)
+        if self.ordered:
+            answer = answer.sort(*sort_columns(self.ticket.order_by))
+        if self.ticket.limit is not None:
+            answer = answer.head(self.ticket.limit + 1)
+        return answer.select(self._needed()).collect(engine="in-memory")
+
+    def _needed(self) -> list[str]:
+        wanted = set(result_columns(self.ticket)) | ({*views.CHAIN_ORDER} if self.whole else set())
+        if "value_id" in wanted:
+            wanted |= set(views.REVISION)
+        if wanted & {"series_key", "series_unit"}:
+            wanted.add("series_id")
+        return [name for name in (*views.CHAIN_ORDER, *sorted(_STORED - set(views.CHAIN_ORDER))) if name in wanted]
+
+    def _sorted_whole(self) -> pl.DataFrame:
+        pieces, total = [], 0
+        for files in self._files.values():
+            piece = self._view(files)
+            total += piece.height
+            if total > self._max_sorted_rows:
+                raise TooLarge(
+                    f"order_by: the answer has more than {self._max_sorted_rows} rows, the limit for an order across series; "
+                    "narrow it, set a limit, or order by series"
+                )
+            pieces.append(piece)
+        return pl.concat(pieces).sort(*sort_columns(self.ticket.order_by)) if pieces else pl.DataFrame()
+
+    def _limited(self) -> tuple[pl.DataFrame, str | None]:
+        """The page and the cursor to the next one; None where there is none."""
+        if self._page is None:
+            limit, order_by = self.ticket.limit or 0, self.ticket.order_by
+            beyond = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, order_by).beyond()
+            page = pl.DataFrame()
+            for files in self._files.values():
+                piece = self._view(files, beyond=beyond)
+                page = pl.concat([page, piece]).sort(*sort_columns(order_by)).head(limit + 1) if page.width else piece
+            text = None
+            if page.height > limit:
+                page = page.head(limit)
+                last = page.select(sort_columns(order_by)).row(-1, named=True)
+                text = Cursor(order_by, self.as_of, last).to_text()
+            self._page = page, text
+        return self._page
+
+    def _to_batches(self, rows: pl.DataFrame, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        if rows.height == 0:
+            return
+        wanted = set(schema.names)
+        if "value_id" in wanted:
+            rows = rows.with_columns(value_id=views.value_id())
+        data = rows.select([name for name in schema.names if name in rows.columns]).to_arrow()
+        columns = {name: _cast(data.column(name), schema.field(name).type) for name in data.column_names}
+        for name, attribute in (("series_key", "name"), ("series_unit", "unit")):
+            if name in wanted:
+                columns[name] = self._series_text(rows["series_id"], attribute)
+        table = pa.table([columns[name] for name in schema.names], schema=schema)
+        yield from table.to_batches(max_chunksize=BATCH_ROWS)
+
+    def _series_text(self, series_ids: pl.Series, attribute: str) -> pa.ChunkedArray:
+        codes = _cast(series_ids.to_frame().to_arrow().column(0), pa.dictionary(pa.int32(), pa.string())).combine_chunks()
+        found = [self._series.get(series_id) for series_id in codes.dictionary.to_pylist()]
+        texts = pa.array([None if one is None else getattr(one, attribute) for one in found], pa.string())
+        return pa.chunked_array([texts.take(codes.indices)]).dictionary_encode().cast(pa.dictionary(pa.int32(), pa.string()))
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(kind):
+        return pa.chunked_array([column.cast(kind.value_type).combine_chunks()], kind.value_type).dictionary_encode()
+    return column.cast(kind)
+
+
+def plan_read(
+    ticket: ReadTicket, *, table: Table, catalog: Catalog, bucket_digits: int | None, max_sorted_rows: int
+) -> ReadPlan:
+    """Resolve a ticket against the newest snapshot.
+
+    Raises:
+        InvalidRequest: a column, cursor, series name or version does not fit.
+        NotFound: a series that the ticket names does not exist.
+    """
+    result_columns(ticket)
+    if ticket.after is not None and ticket.limit is None:
+        raise InvalidRequest("after: a cursor goes with a limit")
+    known = catalog.all()
+    series_ids = _select_series(ticket, catalog, known)
+    snapshot = table.snapshot()
+    if ticket.table_version is not None and ticket.table_version > snapshot.version:
+        raise InvalidRequest(f"table_version: {ticket.table_version} is newer than the lake, which is at {snapshot.version}")
+    as_of, start_valid = ticket.as_of, ticket.start_valid
+    if ticket.after is not None:
+        cursor = Cursor.from_text(ticket.after, ticket.order_by)
+        as_of = cursor.as_of if as_of is None else min(as_of, cursor.as_of)
+        if ticket.order_by == "valid_time":
+            start_valid = cursor.last["valid_time"]
+    if as_of is not None and to_micros(as_of) >= snapshot.transactions.get(CHANGE_TIME, 0):
+        as_of = None  # nothing is younger: no cut-off, so that the tiers can be used
+    selection = Selection(series_ids, start_valid, ticket.end_valid, ticket.start_known, ticket.end_known, as_of)
+    files = live_files(snapshot, selection, bucket_digits, _tiers(ticket, selection, snapshot))
+    if ticket.bucket is not None:
+        files = {ticket.bucket: files[ticket.bucket]} if ticket.bucket in files else {}
+    return ReadPlan(ticket, table, snapshot, files, selection, known, max_sorted_rows)
+
+
+def _select_series(ticket: ReadTicket, catalog: Catalog, known: Mapping[str, Series]) -> Collection[str] | None:
+    if ticket.series_ids is None and ticket.series_keys is None and ticket.labels is None:
+        return None
+    chosen: set[str] = set()
+    for series_id in ticket.series_ids or ():
+        if series_id not in known:
+            raise NotFound(f"series_ids: there is no series {shown(series_id)}")
+        chosen.add(series_id)
+    for name in ticket.series_keys or ():
+        chosen.update(series.series_id for series in catalog.find(name, ticket.labels))
+    if ticket.series_ids is None and ticket.series_keys is None:
+        return {series.series_id for series in known.values() if series.matches(ticket.labels or {})}
+    if ticket.labels is not None:
+        chosen = {series_id for series_id in chosen if known[series_id].matches(ticket.labels)}
+    return chosen
+
+
+def _tiers(ticket: ReadTicket, selection: Selection, snapshot: Snapshot) -> Collection[str]:
+    """The tiers that can hold rows of the answer (design section 2)."""
+    if ticket.all_versions or selection.as_of is not None:
+        return TIERS
+    bounded = selection.end_known is not None or ticket.relative is not None
+    if ticket.view == "overlapping" or bounded:
+        return ("fresh", "current", "revised")
+    withdrawn = any(
+        file.partition["tier"] == "fresh" and file.null_count.get("retracted", 0) != file.rows for file in snapshot.files.values()
+    )
+    return ("fresh", "current", "revised") if withdrawn else ("fresh", "current")
+

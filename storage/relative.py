@@ -1,0 +1,62 @@
+"""Relative reads: per local day, only what was known by a gate on an earlier local day."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from timedb.errors import InvalidRequest
+from timedb.wire import Relative, shown
+
+__all__ = ["gate", "known_by_gate"]
+
+
+def gate(day: date, relative: Relative, zone: ZoneInfo) -> datetime:
+    """The cut-off (UTC) for values about a local day.
+
+    A repeated local time is its earlier instant; a skipped one is the first existing instant after the gap.
+    """
+    clock = time.fromisoformat(relative.time_of_day)
+    local = datetime.combine(day - timedelta(days=relative.days_ahead), clock, zone)
+    instant = local.astimezone(UTC)
+    if instant.astimezone(zone).replace(tzinfo=None) == local.replace(tzinfo=None):
+        return instant
+    # In a gap: the offset before it (fold=0) lands after the gap by as much as the clock lies beyond its start.
+    before, after = local.utcoffset(), local.replace(fold=1).utcoffset()
+    assert before is not None and after is not None
+    return _gap_end(instant, zone, abs(after - before))
+
+
+def _gap_end(instant: datetime, zone: ZoneInfo, length: timedelta) -> datetime:
+    """The transition within ``length`` before an instant, to the second."""
+    low, high = instant - length, instant
+    offset = high.astimezone(zone).utcoffset()
+    while high - low > timedelta(seconds=1):
+        middle = low + (high - low) // 2
+        if middle.astimezone(zone).utcoffset() == offset:
+            high = middle
+        else:
+            low = middle
+    return high.replace(microsecond=0)
+
+
+def known_by_gate(rows: pl.LazyFrame, relative: Relative) -> pl.LazyFrame:
+    """Keep the rows that were known by the gate of the local day of their valid_time (cut-off inclusive).
+
+    Raises:
+        InvalidRequest: the time zone does not exist.
+    """
+    try:
+        zone = ZoneInfo(relative.time_zone)
+    except (OSError, ValueError, LookupError):
+        raise InvalidRequest(f"relative.time_zone: {shown(relative.time_zone)} is not a time zone of the IANA database") from None
+    day = pl.col("valid_time").dt.convert_time_zone(relative.time_zone).dt.date().alias("day")
+    days = rows.select(day.unique()).collect(engine="in-memory")["day"].to_list()
+    gates = pl.DataFrame(
+        {"day": days, "gate": [gate(one, relative, zone) for one in days]},
+        schema={"day": pl.Date, "gate": pl.Datetime("us", "UTC")},
+    )
+    with_gate = rows.with_columns(day).join(gates.lazy(), on="day", how="left")
+    return with_gate.filter(pl.col("known_time") <= pl.col("gate")).drop("day", "gate")

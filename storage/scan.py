@@ -1,0 +1,98 @@
+"""Rows of the values table as a Polars query over just the files that can hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+import pyarrow as pa
+
+from storage.delta_log import DataFile, Snapshot
+from storage.schemas import TIERS, VALUES_DATA
+from storage.store import LocalStore
+from timedb.identity import series_bucket
+from timedb.times import to_micros
+
+__all__ = ["Selection", "live_files", "scan"]
+
+VALUES_POLARS = pl.DataFrame(pa.Table.from_pylist([], schema=VALUES_DATA)).schema
+_IS_IN_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows a read is about; None is everything. Starts are inclusive, ends exclusive, ``as_of`` inclusive."""
+
+    series_ids: Collection[str] | None = None
+    start_valid: datetime | None = None
+    end_valid: datetime | None = None
+    start_known: datetime | None = None
+    end_known: datetime | None = None
+    as_of: datetime | None = None
+
+    def predicates(self) -> list[pl.Expr]:
+        """The selection as filters."""
+        bounds = [
+            (pl.col("valid_time").ge, self.start_valid),
+            (pl.col("valid_time").lt, self.end_valid),
+            (pl.col("known_time").ge, self.start_known),
+            (pl.col("known_time").lt, self.end_known),
+            (pl.col("change_time").le, self.as_of),
+        ]
+        found = [test(bound) for test, bound in bounds if bound is not None]
+        if self.series_ids is not None and len(self.series_ids) == 1:
+            found.append(pl.col("series_id") == next(iter(self.series_ids)))
+        elif self.series_ids is not None:
+            found.append(pl.col("series_id").is_in(pl.Series(sorted(self.series_ids), dtype=pl.String).implode()))
+        return found
+
+    def may_hold(self, file: DataFile) -> bool:
+        """Whether the file's statistics leave room for a row of the selection."""
+        low, high = file.minimum, file.maximum
+        if self.series_ids is not None and not self._may_hold_series(file):
+            return False
+        starts = (("valid_time", self.start_valid), ("known_time", self.start_known))
+        ends = (("valid_time", self.end_valid), ("known_time", self.end_known))
+        for name, start in starts:
+            if start is not None and isinstance(bound := high.get(name), int) and bound < to_micros(start):
+                return False
+        for name, end in ends:
+            if end is not None and isinstance(bound := low.get(name), int) and bound >= to_micros(end):
+                return False
+        first = low.get("change_time")
+        return self.as_of is None or not isinstance(first, int) or first <= to_micros(self.as_of)
+
+    def _may_hold_series(self, file: DataFile) -> bool:
+        low, high = file.minimum.get("series_id"), file.maximum.get("series_id")
+        ids = self.series_ids or ()
+        if not isinstance(low, str) or not isinstance(high, str) or len(ids) > _IS_IN_LIMIT:
+            return len(ids) > 0
+        return any(low <= series_id <= high for series_id in ids)
+
+
+def live_files(
+    snapshot: Snapshot, selection: Selection, bucket_digits: int | None, tiers: Collection[str] = TIERS
+) -> dict[str, list[DataFile]]:
+    """The files that can hold rows of the selection, by bucket, buckets in order."""
+    wanted = None
+    if selection.series_ids is not None:
+        wanted = {series_bucket(series_id, bucket_digits) for series_id in selection.series_ids}
+    found: dict[str, list[DataFile]] = {}
+    for file in snapshot.files.values():
+        bucket = file.partition["series_bucket"]
+        if file.partition["tier"] in tiers and (wanted is None or bucket in wanted) and selection.may_hold(file):
+            found.setdefault(bucket, []).append(file)
+    return {bucket: found[bucket] for bucket in sorted(found)}
+
+
+def scan(store: LocalStore, files: Iterable[DataFile], predicates: Sequence[pl.Expr] = ()) -> pl.LazyFrame:
+    """The rows of some files that pass the filters, in no particular order."""
+    urls = [store.url(file.path) for file in files]
+    if not urls:
+        return pl.LazyFrame(schema=VALUES_POLARS)
+    rows = pl.scan_parquet(
+        urls, schema=VALUES_POLARS, missing_columns="insert", extra_columns="ignore", hive_partitioning=False, glob=False
+    )
+    return rows.filter(*predicates) if predicates else rows

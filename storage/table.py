@@ -1,0 +1,105 @@
+"""One Delta table of ours: its published snapshot, and commits on top of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+
+from storage import delta
+from storage.delta_log import Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
+from storage.store import LocalStore
+
+__all__ = ["Table"]
+
+_CONFIGURATION = {
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.deletedFileRetentionDuration": "interval 7 days",
+}
+_REOPEN_SECONDS = 3600.0
+
+
+class Table:
+    """A Delta table that is made on first use. Reading is lock-free; :meth:`commit` belongs to one writer at a time.
+
+    Args:
+        store: The table's folder.
+        schema: All columns, partition columns included.
+        partitions: Names of the partition columns.
+        app_ids: App transactions that snapshots carry.
+    """
+
+    def __init__(self, store: LocalStore, schema: pa.Schema, partitions: Sequence[str] = (), app_ids: tuple[str, ...] = ()) -> None:
+        self.store = store
+        self.log = DeltaLog(store, app_ids)
+        self._schema = schema
+        self._partitions = partitions
+        self._snapshot: Snapshot | None = None
+        self._opened = 0.0
+        self._lock = threading.Lock()
+
+    def create(self) -> None:
+        """Make the table where there is none."""
+        if not self.log.exists():
+            self.log.create(self._schema, self._partitions, _CONFIGURATION, str(uuid4()))
+
+    def exists(self) -> bool:
+        """Whether the table has been made."""
+        return self.log.exists()
+
+    def snapshot(self) -> Snapshot:
+        """The table as of now, commits of other processes included."""
+        with self._lock:
+            if self._snapshot is None or time.monotonic() - self._opened > _REOPEN_SECONDS:
+                # A log whose next commit was cleaned away looks unchanged, so it is opened anew now and then.
+                self.create()
+                self._snapshot, self._opened = self.log.load(), time.monotonic()
+            else:
+                self._snapshot = self.log.refresh(self._snapshot)
+            return self._snapshot
+
+    def commit(
+        self,
+        base: Snapshot,
+        *,
+        adds: Sequence[DataFile] = (),
+        removes: Sequence[DataFile] = (),
+        transactions: Mapping[str, int] | None = None,
+        operation: str = "WRITE",
+        info: Mapping[str, Any] | None = None,
+        data_change: bool = True,
+    ) -> Snapshot | None:
+        """Commit on top of ``base``; None where another writer has committed since.
+
+        Raises:
+            OSError: not committed.
+        """
+        version, transactions = base.version + 1, dict(transactions or {})
+        actions: list[dict[str, Any]] = [transaction(app_id, number) for app_id, number in transactions.items()]
+        actions += [file.to_remove(data_change=data_change) for file in removes]
+        actions += [file.to_add(data_change=data_change) for file in adds]
+        if not self.log.append(version, actions, operation, info or {}):
+            return None
+        done = Commit(version, adds, [file.path for file in removes], transactions)
+        with self._lock:
+            if self._snapshot is not None and self._snapshot.version == base.version:
+                self._snapshot = apply_commits(self._snapshot, [done])
+        return apply_commits(base, [done])
+
+    def checkpoint(self) -> int:
+        """Write a checkpoint of the latest version, durably, and return its version.
+
+        Raises:
+            Internal: it could not be written; the table is as before.
+        """
+        version = delta.create_checkpoint(self.store.url())
+        for path, _ in self.store.list("_delta_log"):
+            if path.endswith(("_last_checkpoint", ".parquet")):
+                self.store.sync(path)
+        with self._lock:
+            self._snapshot, self._opened = self.log.load(), time.monotonic()
+        return version

@@ -1,0 +1,210 @@
+"""One tenant's series, runs and values: the surface that servers call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from storage.catalog import Catalog
+from storage.corrections import Corrections, StoredRows, Withdrawal
+from storage.lane import CHANGE_TIME, CommitLane
+from storage.ledger import REACHED, Ledger, public_record
+from storage.reading import ReadPlan, plan_read
+from storage.schemas import PARTITIONS, RUNS, SERIES, TIERS, UPDATES, VALUES
+from storage.store import LocalStore
+from storage.table import Table
+from storage.unchanged import UnchangedFilter
+from storage.uploads import Upload
+from timedb.errors import NotFound
+from timedb.settings import ServerSettings
+from timedb.times import format_time, from_micros
+from timedb.wire import (
+    CreateSeries,
+    GetRun,
+    ListRuns,
+    ListSeries,
+    ReadTicket,
+    SeriesLabels,
+    UpdateSeries,
+    UpdateValues,
+    UploadCommand,
+    WithdrawRun,
+    shown,
+)
+
+__all__ = ["Tenant"]
+
+
+class Tenant:
+    """All that a server can do for one tenant. Thread-safe; raises ``TimeDBError`` classes only where a request is at fault.
+
+    Args:
+        store: The tenant's folder in the lake.
+        tenant_id: The tenant (UUID text).
+        bucket_digits: Hex digits of a series_id that name its bucket; None: all.
+        settings: Limits.
+    """
+
+    def __init__(self, store: LocalStore, tenant_id: str, bucket_digits: int | None, settings: ServerSettings) -> None:
+        self.tenant_id = tenant_id
+        self.settings = settings
+        self.bucket_digits = bucket_digits
+        self.values = Table(store.below("values"), VALUES, PARTITIONS, (CHANGE_TIME,))
+        self.catalog = Catalog(Table(store.below("series"), SERIES), tenant_id)
+        runs = Table(store.below("runs"), RUNS, app_ids=(REACHED,))
+        updates = Table(store.below("updates"), UPDATES, app_ids=(REACHED,))
+        self.ledger = Ledger(self.values, runs, updates)
+        self._stored = StoredRows(self.values, bucket_digits)
+        self.lane = CommitLane(
+            self.values,
+            self.catalog,
+            self.ledger,
+            bucket_digits=bucket_digits,
+            max_queued=settings.max_queued_writes,
+            group_rows=settings.group_rows,
+        )
+
+    def create_series(self, message: CreateSeries, *, created_by: str | None) -> dict[str, Any]:
+        """Create a series, or find it: ``{series_id, created}``.
+
+        Raises:
+            Conflict: it exists with another unit, or is retired.
+        """
+        series_id, created = self.catalog.create(message, created_by=created_by)
+        return {"series_id": series_id, "created": created}
+
+    def update_series(self, message: UpdateSeries) -> dict[str, Any]:
+        """Change the description of a series, or retire it.
+
+        Raises:
+            NotFound: there is no such series.
+        """
+        return self.catalog.update(message)
+
+    def list_series(self, message: ListSeries) -> list[dict[str, Any]]:
+        """The series that are not retired: ``series_id, name, labels, unit, description`` each."""
+        return [series.to_dict() for series in self.catalog.list(message)]
+
+    def series_labels(self, message: SeriesLabels) -> dict[str, list[str]]:
+        """Each label key with its values."""
+        return self.catalog.label_values(message)
+
+    def begin_upload(self, command: UploadCommand, schema: pa.Schema, *, created_by: str | None) -> Upload:
+        """Begin to receive a run.
+
+        Raises:
+            InvalidRequest: the columns do not fit.
+        """
+        return Upload(
+            command,
+            schema,
+            catalog=self.catalog,
+            submit=self.lane.submit,
+            skip_unchanged=UnchangedFilter(self.values, self.bucket_digits),
+            max_rows=self.settings.max_upload_rows,
+            max_bytes=self.settings.max_upload_bytes,
+            created_by=created_by,
+        )
+
+    def plan_read(self, ticket: ReadTicket) -> ReadPlan:
+        """Resolve a read against the newest snapshot.
+
+        Raises:
+            InvalidRequest, NotFound: see ``storage.reading.plan_read``.
+        """
+        return plan_read(
+            ticket,
+            table=self.values,
+            catalog=self.catalog,
+            bucket_digits=self.bucket_digits,
+            max_sorted_rows=self.settings.max_sorted_rows,
+        )
+
+    def update_values(self, message: UpdateValues, *, changed_by: str | None) -> dict[str, Any]:
+        """Correct values: ``{updated, skipped_no_ops}``.
+
+        Args:
+            message: The corrections.
+            changed_by: The key's e-mail; None on an open lake, where items may state it.
+
+        Raises:
+            Forbidden, NotFound, InvalidRequest, Conflict: see ``storage.corrections.Corrections``.
+        """
+        write = Corrections(message, changed_by, self.tenant_id, self.catalog, self._stored, self._find_run)
+        return self.lane.submit(write)
+
+    def withdraw_run(self, message: WithdrawRun, *, changed_by: str | None) -> dict[str, Any]:
+        """Withdraw a run: ``{withdrawn: rows}``.
+
+        Raises:
+            NotFound: there is no such run or series.
+        """
+        return self.lane.submit(Withdrawal(message, changed_by, self._stored, self._find_run))
+
+    def get_run(self, message: GetRun) -> dict[str, Any]:
+        """One row of the runs table, times as text.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        self.ledger.catch_up(self.values.snapshot())
+        record = self._find_run(message.run_id)
+        if record is None:
+            raise NotFound(f"run_id: there is no run {shown(message.run_id)}")
+        return _public_run(record)
+
+    def list_runs(self, message: ListRuns) -> list[dict[str, Any]]:
+        """Rows of the runs table, newest first."""
+        self.ledger.catch_up(self.values.snapshot())
+        rows = self.ledger.runs.scan()
+        if message.workflow_id is not None:
+            rows = rows.filter(pl.col("workflow_id") == message.workflow_id)
+        if message.start is not None:
+            rows = rows.filter(pl.col("run_start_time") >= message.start)
+        if message.end is not None:
+            rows = rows.filter(pl.col("run_start_time") < message.end)
+        newest = rows.sort("change_time", "run_id", descending=True).head(message.limit).collect(engine="in-memory")
+        return [_public_run(row) for row in newest.iter_rows(named=True)]
+
+    def status(self) -> dict[str, Any]:
+        """Figures of the tenant: series, rows, files and bytes by tier, log versions, waiting writes."""
+        snapshot = self.values.snapshot()
+        tiers = {tier: {"files": 0, "rows": 0, "bytes": 0} for tier in TIERS}
+        for file in snapshot.files.values():
+            figures = tiers[file.partition["tier"]]
+            figures["files"] += 1
+            figures["rows"] += max(file.rows, 0)
+            figures["bytes"] += file.size
+        newest = snapshot.transactions.get(CHANGE_TIME)
+        return {
+            "tenant_id": self.tenant_id,
+            "series": len(self.list_series(ListSeries())),
+            "rows": sum(figures["rows"] for figures in tiers.values()),
+            "files": len(snapshot.files),
+            "bytes": sum(figures["bytes"] for figures in tiers.values()),
+            "tiers": tiers,
+            "table_version": snapshot.version,
+            "commits_since_checkpoint": snapshot.version - max(snapshot.checkpoint, 0),
+            "change_time": None if newest is None else format_time(from_micros(newest)),
+            "queued_writes": self.lane.queued,
+        }
+
+    def close(self) -> None:
+        """Finish the writes that wait."""
+        self.lane.close()
+
+    def _find_run(self, run_id: str) -> Mapping[str, Any] | None:
+        return self.ledger.runs.find(run_id)
+
+
+def _public_run(record: Mapping[str, Any]) -> dict[str, Any]:
+    run = public_record(record)
+    for name in ("run_params", "receipt"):
+        if run[name] is not None:
+            run[name] = json.loads(run[name])
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in run.items()}

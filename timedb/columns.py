@@ -1,0 +1,67 @@
+"""Names and Arrow types of the columns that go over the wire, in and out."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from timedb.errors import InvalidRequest
+from timedb.wire import ReadCommand
+
+__all__ = ["AUDIT_COLUMNS", "COLUMN_TYPES", "META_AS_OF", "META_CURSOR", "META_TABLE_VERSION", "UPLOAD_COLUMNS", "result_columns", "result_schema"]
+
+META_TABLE_VERSION = b"table_version"
+META_AS_OF = b"as_of"
+META_CURSOR = b"cursor"
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+IDENTIFIER = pa.dictionary(pa.int32(), pa.string())
+
+COLUMN_TYPES: dict[str, pa.DataType] = {
+    "series_id": IDENTIFIER,
+    "series_key": IDENTIFIER,
+    "series_unit": IDENTIFIER,
+    "valid_time": TIMESTAMP,
+    "valid_time_end": TIMESTAMP,
+    "known_time": TIMESTAMP,
+    "change_time": TIMESTAMP,
+    "value": pa.float64(),
+    "run_id": IDENTIFIER,
+    "annotation": pa.string(),
+    "tags": pa.list_(pa.string()),
+    "changed_by": IDENTIFIER,
+    "retracted": pa.bool_(),
+    "value_id": pa.string(),
+}
+"""Every column that a read can return, with its type."""
+
+AUDIT_COLUMNS = ("known_time", "change_time", "changed_by", "annotation", "tags", "run_id", "value_id", "retracted")
+"""What ``all_versions`` adds."""
+
+UPLOAD_COLUMNS = ("series_id", "series_key", "labels", "valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
+"""Every column that an upload may have."""
+
+
+def result_columns(read: ReadCommand) -> list[str]:
+    """The columns of a read's answer, in order.
+
+    Raises:
+        InvalidRequest: ``columns`` names one that does not exist, or one twice.
+    """
+    if read.columns is None:
+        base = ["series_id", "valid_time", "value"]
+        if read.all_versions:
+            return [*base, *AUDIT_COLUMNS]
+        return base if read.view == "flat" else ["series_id", "valid_time", "known_time", "value"]
+    for name in read.columns:
+        if name not in COLUMN_TYPES:
+            raise InvalidRequest(f"columns: unknown column {name!r}; there are {', '.join(COLUMN_TYPES)}")
+        if read.columns.count(name) > 1:
+            raise InvalidRequest(f"columns: {name!r} is named twice")
+    if not read.columns:
+        raise InvalidRequest("columns: [] names no column")
+    return read.columns
+
+
+def result_schema(read: ReadCommand, metadata: dict[bytes, bytes] | None = None) -> pa.Schema:
+    """The Arrow schema of a read's answer."""
+    return pa.schema([(name, COLUMN_TYPES[name]) for name in result_columns(read)], metadata=metadata)

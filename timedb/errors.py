@@ -1,0 +1,150 @@
+"""The error tree: one root, one leaf a code.
+
+    TimeDBError
+     ├── InvalidRequest      invalid_request     the request is malformed or asks for the impossible
+     ├── Unauthenticated     unauthenticated     no key, or not a valid one
+     ├── Forbidden           forbidden           a valid key that may not do this
+     ├── NotFound            not_found           what the request names does not exist
+     ├── Conflict            conflict            it exists already, with other content
+     ├── IncompleteUpload    incomplete_upload   the stream ended before the client said it was whole
+     ├── TooLarge            too_large           over a limit that is a setting
+     ├── Busy                busy                a queue is full; retry
+     ├── Timeout             timeout             over the time allowed
+     ├── OutcomeUnknown      outcome_unknown     a retry with the same run_id settles it
+     ├── Unimplemented       unimplemented       part of the protocol, not of this service
+     └── Internal            internal            a fault of the service
+
+Clients branch on ``code``. Each boundary (Flight, REST, CLI) has one table that translates the classes;
+an unknown code is treated as the root.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "Busy",
+    "Conflict",
+    "Forbidden",
+    "IncompleteUpload",
+    "Internal",
+    "InvalidRequest",
+    "NotFound",
+    "OutcomeUnknown",
+    "TimeDBError",
+    "Timeout",
+    "TooLarge",
+    "Unauthenticated",
+    "Unimplemented",
+    "error_for_code",
+]
+
+
+class TimeDBError(Exception):
+    """Root of all errors that the service and its client raise on purpose.
+
+    Args:
+        detail: One sentence for the person who reads it: names the field and the value at fault, and nothing of
+            the service's inside. Empty means the code's own summary.
+        request_id: The id under which the server logged the call, once known.
+    """
+
+    code: ClassVar[str] = "internal"
+    summary: ClassVar[str] = "the service failed"
+
+    def __init__(self, detail: str = "", *, request_id: str | None = None) -> None:
+        self.detail = detail or self.summary
+        self.request_id = request_id
+        super().__init__(self.detail)
+
+
+class InvalidRequest(TimeDBError):
+    """The request is malformed or asks for the impossible."""
+
+    code = "invalid_request"
+    summary = "the request is not valid"
+
+
+class Unauthenticated(TimeDBError):
+    """No API key was sent, or it is not a valid one."""
+
+    code = "unauthenticated"
+    summary = "a valid API key is required"
+
+
+class Forbidden(TimeDBError):
+    """The caller may not do this."""
+
+    code = "forbidden"
+    summary = "the caller may not do this"
+
+
+class NotFound(TimeDBError):
+    """What the request names does not exist."""
+
+    code = "not_found"
+    summary = "no such thing"
+
+
+class Conflict(TimeDBError):
+    """It exists already, with other content."""
+
+    code = "conflict"
+    summary = "it exists already, with other content"
+
+
+class IncompleteUpload(TimeDBError):
+    """The stream ended before the client said that it was whole; nothing was written."""
+
+    code = "incomplete_upload"
+    summary = "the upload ended before it was complete; nothing was written"
+
+
+class TooLarge(TimeDBError):
+    """The request is over a limit that is a setting."""
+
+    code = "too_large"
+    summary = "the request is over a limit"
+
+
+class Busy(TimeDBError):
+    """A queue is full; the same request may succeed later."""
+
+    code = "busy"
+    summary = "the service is busy; retry"
+
+
+class Timeout(TimeDBError):
+    """The call took longer than allowed."""
+
+    code = "timeout"
+    summary = "the call took longer than allowed"
+
+
+class OutcomeUnknown(TimeDBError):
+    """It is not known whether the write took place; a retry with the same run_id settles it."""
+
+    code = "outcome_unknown"
+    summary = "the outcome is unknown; a retry with the same run_id settles it"
+
+
+class Unimplemented(TimeDBError):
+    """Part of the protocol, but not of this service."""
+
+    code = "unimplemented"
+    summary = "not implemented"
+
+
+class Internal(TimeDBError):
+    """A fault of the service; its log has the rest under the request id."""
+
+    code = "internal"
+    summary = "the service failed"
+
+
+_BY_CODE: dict[str, type[TimeDBError]] = {cls.code: cls for cls in TimeDBError.__subclasses__()}
+
+
+def error_for_code(code: str, detail: str = "", *, request_id: str | None = None) -> TimeDBError:
+    """Build the error that a code from the wire stands for; an unknown code gives the root class."""
+    return _BY_CODE.get(code, TimeDBError)(detail, request_id=request_id)

@@ -1,0 +1,75 @@
+"""Settings as data: name, default, unit (in the name) and help in one place; ``TIMEDB_<NAME>`` in the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from timedb.errors import InvalidRequest
+from timedb.wire import shown
+
+__all__ = ["ClientSettings", "ServerSettings", "load_settings"]
+
+S = TypeVar("S", bound=BaseSettings)
+_CONFIG = SettingsConfigDict(env_prefix="TIMEDB_", frozen=True, extra="ignore", populate_by_name=True)
+
+
+class ServerSettings(BaseSettings):
+    """What a server process is told. Every limit has a unit in its name."""
+
+    model_config = _CONFIG
+
+    lake: str = Field("./timedb-data", description="Where the lake is: a folder or s3://, az://, gs://")
+    host: str = Field("127.0.0.1", description="Address that both servers listen on")
+    flight_port: int = Field(8815, ge=0, le=65535, description="Port of the Flight server; 0 takes a free one")
+    rest_port: int = Field(8000, ge=0, le=65535, description="Port of the REST gateway; 0 takes a free one")
+    flight_url: str | None = Field(None, description="Flight server of a gateway that runs alone; none: an embedded one")
+    insecure: bool = Field(False, description="Serve other machines although the lake has no users")
+    log_level: str = Field("info", description="debug, info, warning or error")
+
+    max_upload_rows: int = Field(50_000_000, ge=1, description="Rows of one upload")
+    max_upload_bytes: int = Field(4 << 30, ge=1, description="Arrow bytes of one upload")
+    max_message_bytes: int = Field(16 << 20, ge=1, description="Bytes of a ticket, command or action body")
+    max_body_bytes: int = Field(32 << 20, ge=1, description="Bytes of one REST request body")
+    max_sorted_rows: int = Field(20_000_000, ge=1, description="Rows that a read may sort across buckets")
+    max_queued_writes: int = Field(1024, ge=1, description="Writes of a tenant that may wait for their commit")
+    max_concurrent_reads: int = Field(32, ge=1, description="Reads that may run at once")
+    max_concurrent_uploads: int = Field(64, ge=1, description="Uploads that may be received at once")
+    group_rows: int = Field(500_000, ge=1, description="Rows of waiting small uploads that one commit takes")
+    checkpoint_commits: int = Field(100, ge=2, description="Commits of a table after which it is checkpointed")
+    shutdown_seconds: float = Field(10.0, ge=0, description="Seconds that calls in flight get when the server stops")
+
+
+class ClientSettings(BaseSettings):
+    """What a client finds in the environment when the caller says nothing."""
+
+    model_config = _CONFIG
+
+    flight_url: str = Field("grpc://127.0.0.1:8815", description="Flight server")
+    api_key: SecretStr | None = Field(None, description="API key sent with every call")
+    timeout_seconds: float = Field(60.0, gt=0, description="Seconds after which a call fails")
+
+
+def load_settings(cls: type[S], **overrides: object) -> S:
+    """Build settings: ``overrides`` that are not None, then the environment, then the defaults.
+
+    Raises:
+        InvalidRequest: names the setting and the value that does not fit.
+    """
+    try:
+        return cls(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        name = "TIMEDB_" + "_".join(str(part) for part in fault["loc"]).upper()
+        raise InvalidRequest(f"{name}: {shown(fault['input'])}: {fault['msg']}") from None
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder that a lake's address names, or None for an object store."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Path(uri).expanduser()
+    return Path("/" + rest.lstrip("/")) if scheme == "file" else None

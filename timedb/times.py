@@ -1,0 +1,83 @@
+"""Points in time: RFC 3339 text, aware ``datetime`` and integer microseconds since 1970, all UTC.
+
+RFC 3339 section 5.6 is the grammar of text on the wire. A time finer than a microsecond is an error, never a
+silent cut, and a time without an offset is an error unless the caller says what it means.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["format_time", "from_micros", "now", "parse_time", "to_micros", "to_utc"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)?\s?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
+)
+
+
+def now() -> datetime:
+    """The current time, UTC."""
+    return datetime.now(UTC)
+
+
+def to_micros(time: datetime) -> int:
+    """Microseconds since 1970-01-01T00:00:00Z of an aware datetime."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The UTC datetime that lies so many microseconds after 1970-01-01T00:00:00Z."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def to_utc(time: datetime) -> datetime:
+    """The same instant in UTC.
+
+    Raises:
+        ValueError: the datetime has no time zone, or the instant lies outside years 1 to 9999.
+    """
+    if time.tzinfo is None:
+        raise ValueError("has no time zone; add one, such as a trailing Z")
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999") from None
+
+
+def parse_time(text: str, *, naive_is_utc: bool = False) -> datetime:
+    """Read RFC 3339 text (a space for the T, a bare date and minutes without seconds are taken too).
+
+    Args:
+        text: For example ``2025-01-01T00:00:00Z``.
+        naive_is_utc: Take text without an offset as UTC (the REST gateway's habit) instead of refusing it.
+
+    Returns:
+        An aware datetime in UTC.
+
+    Raises:
+        ValueError: not a time, no offset, or finer than a microsecond.
+    """
+    match = _RFC3339.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("is not an RFC 3339 time such as 2025-01-01T00:00:00Z")
+    year, month, day, hour, minute, second, fraction, offset = match.groups()
+    if fraction and fraction[6:].strip("0"):
+        raise ValueError("is finer than a microsecond")
+    if offset is None and not naive_is_utc:
+        raise ValueError("has no time zone; add one, such as a trailing Z")
+    zone = offset.upper().replace("Z", "+00:00") if offset else "+00:00"
+    clock = f"{hour or '00'}:{minute or '00'}:{second or '00'}.{(fraction or '0')[:6].ljust(6, '0')}"
+    try:
+        return to_utc(datetime.fromisoformat(f"{year}-{month}-{day}T{clock}{zone}"))
+    except ValueError as error:
+        if "outside" in str(error):
+            raise
+        raise ValueError("is not an existing date and time") from None
+
+
+def format_time(time: datetime) -> str:
+    """``YYYY-MM-DDTHH:MM:SS.ffffff+00:00``: always the same length, so that pandas parses a column of them."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
