@@ -58,7 +58,7 @@ class Series:
         }
 
     def matches(self, labels: LabelFilter) -> bool:
-        """Whether the labels pass a filter: a text is equality, a list several values, None that the label is absent."""
+        """Whether the labels pass a filter: a text is equality, a list any of its texts, None an absent label."""
         own = self.label_map()
         return all(
             own.get(key) in wanted if isinstance(wanted, list) else own.get(key) == wanted
@@ -123,10 +123,12 @@ class Catalog:
         bare = [series for series in candidates if series.labels == "{}"]
         if not bare:
             listed = ", ".join(sorted(series.labels for series in candidates)[:10])
-            raise InvalidRequest(f"series_key: {shown(name)} is the name of {len(candidates)} series; add labels: {listed}")
+            raise InvalidRequest(
+                f"series_key: {shown(name)} is the name of {len(candidates)} series; add labels: {listed}"
+            )
         return bare
 
-    def list(self, message: ListSeries) -> list[Series]:
+    def list_series(self, message: ListSeries) -> list[Series]:
         """The series that are not retired, by name and labels."""
         wanted = None if message.series_ids is None else set(message.series_ids)
         found = [
@@ -142,7 +144,7 @@ class Catalog:
     def label_values(self, message: SeriesLabels) -> dict[str, list[str]]:
         """Each label key with its values, sorted."""
         values: dict[str, set[str]] = {}
-        for series in self.list(ListSeries(name=message.name)):
+        for series in self.list_series(ListSeries(name=message.name)):
             for key, value in series.label_map().items():
                 values.setdefault(key, set()).add(value)
         return {key: sorted(values[key]) for key in sorted(values)}
@@ -155,7 +157,9 @@ class Catalog:
         """
         labels = canonical_labels(message.labels)
         series_id = self.id_for(message.name, message.labels)
-        new = Series(series_id, message.name, labels, message.unit or DEFAULT_UNIT, message.description, now(), created_by)
+        new = Series(
+            series_id, message.name, labels, message.unit or DEFAULT_UNIT, message.description, now(), created_by
+        )
 
         def change(known: _Known) -> list[Series]:
             old = known.by_id.get(series_id)
@@ -167,7 +171,9 @@ class Catalog:
                 described = old.description if message.description is None else message.description
                 return [replace(old, unit=new.unit, description=described, auto_created=False)]
             if message.unit is not None and message.unit != old.unit:
-                raise Conflict(f"unit: {shown(message.unit)}, but the series {shown(message.name)} has {shown(old.unit)}")
+                raise Conflict(
+                    f"unit: {shown(message.unit)}, but the series {shown(message.name)} has {shown(old.unit)}"
+                )
             return []
 
         return series_id, series_id in self._write(change)
@@ -175,7 +181,16 @@ class Catalog:
     def ensure(self, identities: Iterable[tuple[str, str, str | None]], *, created_by: str | None) -> None:
         """Auto-create the series (name, canonical labels, description) that do not exist."""
         wanted = [
-            Series(self.id_for(name, json.loads(labels)), name, labels, DEFAULT_UNIT, text, now(), created_by, auto_created=True)
+            Series(
+                self.id_for(name, json.loads(labels)),
+                name,
+                labels,
+                DEFAULT_UNIT,
+                text,
+                now(),
+                created_by,
+                auto_created=True,
+            )
             for name, labels, text in identities
         ]
         self._write(lambda known: [series for series in wanted if series.series_id not in known.by_id])

@@ -64,7 +64,9 @@ class StoredRows:
     def of_run(self, turn: Turn, run_id: str, series_ids: Sequence[str] | None) -> pl.DataFrame:
         """The latest version of every row of a run that is not retracted."""
         selection = Selection(series_ids=None if series_ids is None else set(series_ids))
-        files = [file for bucket in live_files(turn.snapshot, selection, self.bucket_digits).values() for file in bucket]
+        files = [
+            file for bucket in live_files(turn.snapshot, selection, self.bucket_digits).values() for file in bucket
+        ]
         rows = scan(self.table.store, files, [*selection.predicates(), pl.col("run_id") == run_id])
         return views.overlapping(rows).collect(engine="in-memory")
 
@@ -113,12 +115,16 @@ class Corrections:
             if item.tenant_id is not None and item.tenant_id != self.tenant_id:
                 raise Forbidden(f"updates.{index}.tenant_id: {shown(item.tenant_id)} is not the caller's tenant")
         digest = _digest(self.message)
-        if self.message.update_id is not None and (found := turn.ledger.updates.find(self.message.update_id)) is not None:
+        if (
+            self.message.update_id is not None
+            and (found := turn.ledger.updates.find(self.message.update_id)) is not None
+        ):
             if found["digest"] != digest:
                 raise Conflict(f"update_id: {shown(self.message.update_id)} has been used already, with other content")
             return Answer(json.loads(found["receipt"]))
         changes = self._resolve(turn)
-        updated, skipped, rows = [], [], []
+        updated, skipped = [], []
+        rows: list[Row] = []
         for old, new in changes:
             if old is not None and _same(old, new):
                 skipped.append(self._reference(new))
@@ -181,7 +187,8 @@ class Corrections:
         if address.run_id is None:
             fits = [row for row in fits if not row["retracted"]]
             if not fits:
-                raise NotFound(f"updates.{index}: there is no value of series {address.series_id} at {format_time(address.valid_time)}")
+                where = f"series {address.series_id} at {format_time(address.valid_time)}"
+                raise NotFound(f"updates.{index}: there is no value of {where}")
             return max(fits, key=lambda row: (row["known_time"], row["change_time"], row["run_id"]))
         if len(fits) > 1:
             listed = ", ".join(format_time(row["known_time"]) for row in fits[:10])
@@ -207,14 +214,18 @@ class Corrections:
     def _first_version(self, index: int, item: ValueUpdate, address: _Address) -> Row:
         run = self.find_run(address.run_id or "")
         if run is None or (address.known_time is not None and address.known_time != run["known_time"]):
-            raise NotFound(f"updates.{index}: run {shown(address.run_id)} has no such row at {format_time(address.valid_time)}")
+            raise NotFound(
+                f"updates.{index}: run {shown(address.run_id)} has no such row at {format_time(address.valid_time)}"
+            )
         if "value" not in item.model_fields_set:
             raise InvalidRequest(
                 f"updates.{index}.value: is missing; run {shown(address.run_id)} has no row at "
                 f"{format_time(address.valid_time)} yet, so its first version needs a value"
             )
         if address.valid_time_end is not None and address.valid_time_end <= address.valid_time:
-            raise InvalidRequest(f"updates.{index}.valid_time_end: {format_time(address.valid_time_end)} is not after valid_time")
+            raise InvalidRequest(
+                f"updates.{index}.valid_time_end: {format_time(address.valid_time_end)} is not after valid_time"
+            )
         return {
             **dict.fromkeys(VALUES_DATA.names),
             "series_id": address.series_id,
@@ -263,7 +274,7 @@ class Withdrawal:
     find_run: Callable[[str], Mapping[str, Any] | None]
 
     rows = 0
-    key = None
+    key: str | None = None
     shareable = False
 
     def prepare(self, turn: Turn) -> Prepared | Answer:
@@ -292,9 +303,9 @@ class Withdrawal:
 
 def _same(old: Row, new: Row) -> bool:
     """Whether a correction changes nothing: null equals null, NaN equals NaN."""
-    return all(_equal(old[name], new[name]) for name in ("value", "annotation", "tags")) and bool(old["retracted"]) == bool(
-        new["retracted"]
-    )
+    return all(_equal(old[name], new[name]) for name in ("value", "annotation", "tags")) and bool(
+        old["retracted"]
+    ) == bool(new["retracted"])
 
 
 def _equal(left: Any, right: Any) -> bool:

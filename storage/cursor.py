@@ -54,10 +54,16 @@ class Cursor:
         try:
             body = json.loads(base64.urlsafe_b64decode(text.encode()))
             last = {
-                name: parse_time(body["last"][name]) if name in _TIMES and body["last"][name] is not None else body["last"][name]
+                name: parse_time(body["last"][name])
+                if name in _TIMES and body["last"][name] is not None
+                else body["last"][name]
                 for name in sort_columns(order_by)
             }
-            if body["order_by"] != order_by or not isinstance(last["series_id"], str) or not isinstance(last["run_id"], str):
+            if (
+                body["order_by"] != order_by
+                or not isinstance(last["series_id"], str)
+                or not isinstance(last["run_id"], str)
+            ):
                 raise ValueError
             return cls(order_by, parse_time(body["as_of"]), last)
         except (ValueError, KeyError, TypeError, AttributeError):

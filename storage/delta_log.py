@@ -33,7 +33,7 @@ Statistic = str | int
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A live data file with what its statistics promise; times as microseconds, a maximum rounded up to whole milliseconds."""
+    """A live data file with what its statistics promise; times as microseconds, rounded outwards to milliseconds."""
 
     path: str
     size: int
@@ -105,7 +105,9 @@ class DeltaLog:
         self.store = store
         self._app_ids = app_ids
 
-    def create(self, schema: pa.Schema, partitions: Sequence[str], configuration: Mapping[str, str], table_id: str) -> bool:
+    def create(
+        self, schema: pa.Schema, partitions: Sequence[str], configuration: Mapping[str, str], table_id: str
+    ) -> bool:
         """Write version 0; False where somebody has already."""
         metadata = {
             "id": table_id,
@@ -115,7 +117,10 @@ class DeltaLog:
             "configuration": dict(configuration),
             "createdTime": time.time_ns() // 1_000_000,
         }
-        actions = [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"metaData": metadata}]
+        actions: list[dict[str, Any]] = [
+            {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}},
+            {"metaData": metadata},
+        ]
         return self.append(0, actions, "CREATE TABLE", {})
 
     def exists(self) -> bool:
@@ -147,7 +152,9 @@ class DeltaLog:
                 return
             yield parse_commit(version, data)
 
-    def append(self, version: int, actions: Sequence[Mapping[str, Any]], operation: str, info: Mapping[str, Any]) -> bool:
+    def append(
+        self, version: int, actions: Sequence[Mapping[str, Any]], operation: str, info: Mapping[str, Any]
+    ) -> bool:
         """Write a commit as ``version``; False where another writer has that version.
 
         Raises:

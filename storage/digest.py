@@ -53,7 +53,10 @@ def _row_words(frame: pl.DataFrame, ids: Words) -> Words:
         words = _mix(words + _bits(frame[name].cast(pl.Int64).reinterpret(signed=False)))
     value = frame["value"].to_physical()
     bits = value.fill_null(0.0).to_numpy().view(np.uint64)
-    words = _mix(words + np.where(value.is_null().to_numpy(), _NULL, np.where(value.is_nan().fill_null(False).to_numpy(), _NAN, bits)))
+    words = _mix(
+        words
+        + np.where(value.is_null().to_numpy(), _NULL, np.where(value.is_nan().fill_null(False).to_numpy(), _NAN, bits))
+    )
     for name in ("annotation", "tags"):
         if frame[name].null_count() < frame.height:
             text = frame[name] if name == "annotation" else frame[name].list.join("\x1f")

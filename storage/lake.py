@@ -81,7 +81,9 @@ class Lake:
         with self._lock:
             if tenant_id not in self._tenants:
                 name = str(UUID(tenant_id))
-                self._tenants[name] = Tenant(self._store.below(f"tenants/{name}"), name, self._bucket_digits, self._settings)
+                self._tenants[name] = Tenant(
+                    self._store.below(f"tenants/{name}"), name, self._bucket_digits, self._settings
+                )
             return self._tenants[tenant_id]
 
     def close(self) -> None:

@@ -25,7 +25,6 @@ from storage.parquet import write_file
 from storage.schemas import VALUES_DATA
 from storage.table import Table
 from timedb.errors import Busy, Internal, TimeDBError
-from timedb.identity import series_bucket
 from timedb.times import now, to_micros
 
 __all__ = ["CHANGE_TIME", "Answer", "CommitLane", "Prepared", "Turn", "Write"]
@@ -74,11 +73,17 @@ class Prepared:
 class Write(Protocol):
     """Something that wants a turn."""
 
-    rows: int
-    key: str | None
-    """Two writes of the same key do not share a commit."""
-    shareable: bool
-    """Whether other writes may share its commit; not where it looks at stored rows."""
+    @property
+    def rows(self) -> int:
+        """About how many rows it adds."""
+
+    @property
+    def key(self) -> str | None:
+        """Two writes of the same key do not share a commit."""
+
+    @property
+    def shareable(self) -> bool:
+        """Whether other writes may share its commit; not where it looks at stored rows."""
 
     def prepare(self, turn: Turn) -> Prepared | Answer:
         """Called in the lane, again after a lost race.
@@ -107,7 +112,14 @@ class CommitLane:
     """
 
     def __init__(
-        self, values: Table, catalog: Catalog, ledger: Ledger, *, bucket_digits: int | None, max_queued: int, group_rows: int
+        self,
+        values: Table,
+        catalog: Catalog,
+        ledger: Ledger,
+        *,
+        bucket_digits: int | None,
+        max_queued: int,
+        group_rows: int,
     ) -> None:
         self._values = values
         self._catalog = catalog

@@ -183,7 +183,9 @@ def _identity(series_id: str | None, name: str | None, labels: str | None, row: 
     if name is None:
         raise InvalidRequest(f"series_key: row {row} names no series")
     if not name.strip() or len(name) > MAX_NAME_CHARS or any(ord(char) < 32 or ord(char) == 127 for char in name):
-        raise InvalidRequest(f"series_key: row {row}: {shown(name)} is not a name of 1 to {MAX_NAME_CHARS} printable characters")
+        raise InvalidRequest(
+            f"series_key: row {row}: {shown(name)} is not a name of 1 to {MAX_NAME_CHARS} printable characters"
+        )
     return Identity(None, name, None if labels is None else _labels(labels, row))
 
 
@@ -226,7 +228,9 @@ def _check_intervals(start: pa.Array, end: pa.Array, first_row: int) -> None:
     backwards = pc.fill_null(pc.less_equal(end, start), False)
     if pc.any(backwards).as_py():
         row = pc.index(backwards, True).as_py()
-        raise InvalidRequest(f"valid_time_end: row {first_row + row}: {end[row].as_py()} is not after valid_time {start[row].as_py()}")
+        raise InvalidRequest(
+            f"valid_time_end: row {first_row + row}: {end[row].as_py()} is not after valid_time {start[row].as_py()}"
+        )
 
 
 def _value(batch: pa.RecordBatch, first_row: int) -> pa.Array:

@@ -40,7 +40,9 @@ def write_file(store: LocalStore, table: pa.Table, partition: Mapping[str, str])
     path = f"{folder}/part-{uuid4().hex}.parquet" if folder else f"part-{uuid4().hex}.parquet"
     target = store.prepare(path)
     minimum, maximum = _bounds(table)
-    text = [column.name for column in table.schema if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)]
+    text = [
+        column.name for column in table.schema if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)
+    ]
     times = [name for name in _DELTA_ENCODED if name in table.column_names]
     try:
         pq.write_table(

@@ -42,9 +42,16 @@ class ReadPlan:
     """A read on one snapshot; nothing has been opened yet, except under a ``limit``."""
 
     def __init__(
-        self, ticket: ReadTicket, table: Table, snapshot: Snapshot, files: Mapping[str, list[DataFile]], selection: Selection,
-        series: Mapping[str, Series], max_sorted_rows: int,
-    ) -> None:  # fmt: skip
+        self,
+        ticket: ReadTicket,
+        *,
+        table: Table,
+        snapshot: Snapshot,
+        files: Mapping[str, list[DataFile]],
+        selection: Selection,
+        series: Mapping[str, Series],
+        max_sorted_rows: int,
+    ) -> None:
         self.ticket = ticket
         self.table_version = snapshot.version
         self._newest = snapshot.transactions.get(CHANGE_TIME, 0)
@@ -139,8 +146,8 @@ class ReadPlan:
             total += piece.height
             if total > self._max_sorted_rows:
                 raise TooLarge(
-                    f"order_by: the answer has more than {self._max_sorted_rows} rows, the limit for an order across series; "
-                    "narrow it, set a limit, or order by series"
+                    f"order_by: the answer has more than {self._max_sorted_rows} rows, the limit for an order "
+                    "across series; narrow it, set a limit, or order by series"
                 )
             pieces.append(piece)
         return pl.concat(pieces).sort(*sort_columns(self.ticket.order_by)) if pieces else pl.DataFrame()
@@ -177,10 +184,16 @@ class ReadPlan:
         yield from table.to_batches(max_chunksize=BATCH_ROWS)
 
     def _series_text(self, series_ids: pl.Series, attribute: str) -> pa.ChunkedArray:
-        codes = _cast(series_ids.to_frame().to_arrow().column(0), pa.dictionary(pa.int32(), pa.string())).combine_chunks()
+        codes = _cast(
+            series_ids.to_frame().to_arrow().column(0), pa.dictionary(pa.int32(), pa.string())
+        ).combine_chunks()
         found = [self._series.get(series_id) for series_id in codes.dictionary.to_pylist()]
         texts = pa.array([None if one is None else getattr(one, attribute) for one in found], pa.string())
-        return pa.chunked_array([texts.take(codes.indices)]).dictionary_encode().cast(pa.dictionary(pa.int32(), pa.string()))
+        return (
+            pa.chunked_array([texts.take(codes.indices)])
+            .dictionary_encode()
+            .cast(pa.dictionary(pa.int32(), pa.string()))
+        )
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
@@ -205,7 +218,9 @@ def plan_read(
     series_ids = _select_series(ticket, catalog, known)
     snapshot = table.snapshot()
     if ticket.table_version is not None and ticket.table_version > snapshot.version:
-        raise InvalidRequest(f"table_version: {ticket.table_version} is newer than the lake, which is at {snapshot.version}")
+        raise InvalidRequest(
+            f"table_version: {ticket.table_version} is newer than the lake, which is at {snapshot.version}"
+        )
     as_of, start_valid = ticket.as_of, ticket.start_valid
     if ticket.after is not None:
         cursor = Cursor.from_text(ticket.after, ticket.order_by)
@@ -218,7 +233,15 @@ def plan_read(
     files = live_files(snapshot, selection, bucket_digits, _tiers(ticket, selection, snapshot))
     if ticket.bucket is not None:
         files = {ticket.bucket: files[ticket.bucket]} if ticket.bucket in files else {}
-    return ReadPlan(ticket, table, snapshot, files, selection, known, max_sorted_rows)
+    return ReadPlan(
+        ticket,
+        table=table,
+        snapshot=snapshot,
+        files=files,
+        selection=selection,
+        series=known,
+        max_sorted_rows=max_sorted_rows,
+    )
 
 
 def _select_series(ticket: ReadTicket, catalog: Catalog, known: Mapping[str, Series]) -> Collection[str] | None:
@@ -246,7 +269,7 @@ def _tiers(ticket: ReadTicket, selection: Selection, snapshot: Snapshot) -> Coll
     if ticket.view == "overlapping" or bounded:
         return ("fresh", "current", "revised")
     withdrawn = any(
-        file.partition["tier"] == "fresh" and file.null_count.get("retracted", 0) != file.rows for file in snapshot.files.values()
+        file.partition["tier"] == "fresh" and file.null_count.get("retracted", 0) != file.rows
+        for file in snapshot.files.values()
     )
     return ("fresh", "current", "revised") if withdrawn else ("fresh", "current")
-

@@ -25,8 +25,7 @@ def gate(day: date, relative: Relative, zone: ZoneInfo) -> datetime:
         return instant
     # In a gap: the offset before it (fold=0) lands after the gap by as much as the clock lies beyond its start.
     before, after = local.utcoffset(), local.replace(fold=1).utcoffset()
-    assert before is not None and after is not None
-    return _gap_end(instant, zone, abs(after - before))
+    return _gap_end(instant, zone, abs((after or timedelta()) - (before or timedelta())))
 
 
 def _gap_end(instant: datetime, zone: ZoneInfo, length: timedelta) -> datetime:
@@ -51,7 +50,9 @@ def known_by_gate(rows: pl.LazyFrame, relative: Relative) -> pl.LazyFrame:
     try:
         zone = ZoneInfo(relative.time_zone)
     except (OSError, ValueError, LookupError):
-        raise InvalidRequest(f"relative.time_zone: {shown(relative.time_zone)} is not a time zone of the IANA database") from None
+        raise InvalidRequest(
+            f"relative.time_zone: {shown(relative.time_zone)} is not a time zone of the IANA database"
+        ) from None
     day = pl.col("valid_time").dt.convert_time_zone(relative.time_zone).dt.date().alias("day")
     days = rows.select(day.unique()).collect(engine="in-memory")["day"].to_list()
     gates = pl.DataFrame(

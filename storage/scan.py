@@ -93,6 +93,11 @@ def scan(store: LocalStore, files: Iterable[DataFile], predicates: Sequence[pl.E
     if not urls:
         return pl.LazyFrame(schema=VALUES_POLARS)
     rows = pl.scan_parquet(
-        urls, schema=VALUES_POLARS, missing_columns="insert", extra_columns="ignore", hive_partitioning=False, glob=False
+        urls,
+        schema=VALUES_POLARS,
+        missing_columns="insert",
+        extra_columns="ignore",
+        hive_partitioning=False,
+        glob=False,
     )
     return rows.filter(*predicates) if predicates else rows

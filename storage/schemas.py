@@ -21,7 +21,7 @@ SERIES = pa.schema(
         ("retired", pa.bool_()),
     ]
 )
-"""One row a series. ``auto_created``: made by an upload, so that the first explicit creation sets unit and description."""
+"""One row a series. ``auto_created``: made by an upload; the first explicit creation sets unit and description."""
 
 RUNS = pa.schema(
     [

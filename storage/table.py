@@ -33,7 +33,9 @@ class Table:
         app_ids: App transactions that snapshots carry.
     """
 
-    def __init__(self, store: LocalStore, schema: pa.Schema, partitions: Sequence[str] = (), app_ids: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, store: LocalStore, schema: pa.Schema, partitions: Sequence[str] = (), app_ids: tuple[str, ...] = ()
+    ) -> None:
         self.store = store
         self.log = DeltaLog(store, app_ids)
         self._schema = schema

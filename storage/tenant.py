@@ -41,7 +41,7 @@ __all__ = ["Tenant"]
 
 
 class Tenant:
-    """All that a server can do for one tenant. Thread-safe; raises ``TimeDBError`` classes only where a request is at fault.
+    """All that a server can do for one tenant. Thread-safe; a request at fault raises a class of ``TimeDBError``.
 
     Args:
         store: The tenant's folder in the lake.
@@ -88,7 +88,7 @@ class Tenant:
 
     def list_series(self, message: ListSeries) -> list[dict[str, Any]]:
         """The series that are not retired: ``series_id, name, labels, unit, description`` each."""
-        return [series.to_dict() for series in self.catalog.list(message)]
+        return [series.to_dict() for series in self.catalog.list_series(message)]
 
     def series_labels(self, message: SeriesLabels) -> dict[str, list[str]]:
         """Each label key with its values."""

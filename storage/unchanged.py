@@ -34,9 +34,13 @@ class UnchangedFilter:
             return rows
         stored = self._stored(turn, rows).with_columns(position=pl.lit(None, dtype=pl.Int64))
         columns = [*views.POINT, "known_time", *_SAME, "position"]
-        both = pl.concat([stored.select(columns), rows.with_row_index("position").cast({"position": pl.Int64}).select(columns)])
+        both = pl.concat(
+            [stored.select(columns), rows.with_row_index("position").cast({"position": pl.Int64}).select(columns)]
+        )
         # At one known_time the stored rows come first: the upload's change_time will be the greater.
-        both = both.with_columns(new=pl.col("position").is_not_null()).sort(*views.POINT, "known_time", "new", maintain_order=True)
+        both = both.with_columns(new=pl.col("position").is_not_null()).sort(
+            *views.POINT, "known_time", "new", maintain_order=True
+        )
         repeats = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in (*views.POINT, *_SAME))
         first = pl.int_range(pl.len()) == 0
         kept = both.filter(pl.col("new") & (first | ~repeats))["position"]
@@ -44,7 +48,9 @@ class UnchangedFilter:
 
     def _stored(self, turn: Turn, rows: pl.DataFrame) -> pl.DataFrame:
         selection = Selection(series_ids=set(rows["series_id"].unique()))
-        files = [file for bucket in live_files(turn.snapshot, selection, self.bucket_digits).values() for file in bucket]
+        files = [
+            file for bucket in live_files(turn.snapshot, selection, self.bucket_digits).values() for file in bucket
+        ]
         first, last = rows["valid_time"].min(), rows["valid_time"].max()
         stored = scan(self.table.store, files, [*selection.predicates(), pl.col("valid_time").is_between(first, last)])
         return views.overlapping(stored).sort("known_time", "change_time", "run_id").collect(engine="in-memory")

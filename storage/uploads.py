@@ -103,9 +103,13 @@ class Upload:
         """
         for confirmed in (confirmed_rows, self._command.rows):
             if confirmed is not None and confirmed != self.received:
-                raise IncompleteUpload(f"rows: {confirmed} were announced, {self.received} arrived; nothing was written")
+                raise IncompleteUpload(
+                    f"rows: {confirmed} were announced, {self.received} arrived; nothing was written"
+                )
         if confirmed_rows is None and self._command.rows is None:
-            raise IncompleteUpload("the stream ended without rows in the command or a commit marker; nothing was written")
+            raise IncompleteUpload(
+                "the stream ended without rows in the command or a commit marker; nothing was written"
+            )
         return self._submit(self._run())
 
     def abort(self) -> None:
@@ -183,7 +187,9 @@ def _resolve_one(identity: Identity, catalog: Catalog, known: Mapping[str, Any],
 def _refuse_duplicates(frame: pl.DataFrame, ids: list[str]) -> None:
     if frame.height < 2:
         return
-    same = frame.select(pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in ROW_KEY)).to_series()
+    same = frame.select(
+        pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in ROW_KEY)
+    ).to_series()
     same = same.set(pl.Series([True] + [False] * (len(same) - 1)), False)
     if same.any():
         row = frame.row(int(same.arg_max() or 0), named=True)

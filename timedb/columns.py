@@ -7,7 +7,16 @@ import pyarrow as pa
 from timedb.errors import InvalidRequest
 from timedb.wire import ReadCommand
 
-__all__ = ["AUDIT_COLUMNS", "COLUMN_TYPES", "META_AS_OF", "META_CURSOR", "META_TABLE_VERSION", "UPLOAD_COLUMNS", "result_columns", "result_schema"]
+__all__ = [
+    "AUDIT_COLUMNS",
+    "COLUMN_TYPES",
+    "META_AS_OF",
+    "META_CURSOR",
+    "META_TABLE_VERSION",
+    "UPLOAD_COLUMNS",
+    "result_columns",
+    "result_schema",
+]
 
 META_TABLE_VERSION = b"table_version"
 META_AS_OF = b"as_of"
@@ -37,7 +46,17 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
 AUDIT_COLUMNS = ("known_time", "change_time", "changed_by", "annotation", "tags", "run_id", "value_id", "retracted")
 """What ``all_versions`` adds."""
 
-UPLOAD_COLUMNS = ("series_id", "series_key", "labels", "valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
+UPLOAD_COLUMNS = (
+    "series_id",
+    "series_key",
+    "labels",
+    "valid_time",
+    "valid_time_end",
+    "known_time",
+    "value",
+    "annotation",
+    "tags",
+)
 """Every column that an upload may have."""
 
 

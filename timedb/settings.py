@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,7 +26,9 @@ class ServerSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that both servers listen on")
     flight_port: int = Field(8815, ge=0, le=65535, description="Port of the Flight server; 0 takes a free one")
     rest_port: int = Field(8000, ge=0, le=65535, description="Port of the REST gateway; 0 takes a free one")
-    flight_url: str | None = Field(None, description="Flight server of a gateway that runs alone; none: an embedded one")
+    flight_url: str | None = Field(
+        None, description="Flight server of a gateway that runs alone; none: an embedded one"
+    )
     insecure: bool = Field(False, description="Serve other machines although the lake has no users")
     log_level: str = Field("info", description="debug, info, warning or error")
 
@@ -38,6 +40,7 @@ class ServerSettings(BaseSettings):
     max_queued_writes: int = Field(1024, ge=1, description="Writes of a tenant that may wait for their commit")
     max_concurrent_reads: int = Field(32, ge=1, description="Reads that may run at once")
     max_concurrent_uploads: int = Field(64, ge=1, description="Uploads that may be received at once")
+    max_call_seconds: float = Field(3600.0, gt=0, description="Seconds that one read or upload may take")
     group_rows: int = Field(500_000, ge=1, description="Rows of waiting small uploads that one commit takes")
     checkpoint_commits: int = Field(100, ge=2, description="Commits of a table after which it is checkpointed")
     shutdown_seconds: float = Field(10.0, ge=0, description="Seconds that calls in flight get when the server stops")
@@ -60,7 +63,8 @@ def load_settings(cls: type[S], **overrides: object) -> S:
         InvalidRequest: names the setting and the value that does not fit.
     """
     try:
-        return cls(**{name: value for name, value in overrides.items() if value is not None})
+        given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+        return cls(**given)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         name = "TIMEDB_" + "_".join(str(part) for part in fault["loc"]).upper()
