@@ -79,7 +79,7 @@ class Catalog:
     """The series of one tenant. Thread-safe."""
 
     def __init__(self, table: Table, tenant_id: str) -> None:
-        self._table = table
+        self.table = table
         self._tenant_id = tenant_id
         self._known = _Known(Snapshot(-1, {}, {}), {}, {})
         self._refreshing = threading.Lock()
@@ -230,14 +230,14 @@ class Catalog:
                 # A row that changes is replaced by writing the table anew; so is a table of many small files.
                 anew = len(new) < len(changed) or len(known.snapshot.files) >= _MAX_FILES
                 rows = list({**known.by_id, **{s.series_id: s for s in changed}}.values()) if anew else changed
-                file = write_file(self._table.store, _to_arrow(rows), {})
+                file = write_file(self.table.store, _to_arrow(rows), {})
                 removes = list(known.snapshot.files.values()) if anew else []
-                if self._table.commit(known.snapshot, adds=[file], removes=removes) is not None:
+                if self.table.commit(known.snapshot, adds=[file], removes=removes) is not None:
                     return new
-                self._table.store.delete(file.path)
+                self.table.store.delete(file.path)
 
     def _refresh(self) -> _Known:
-        snapshot = self._table.snapshot()
+        snapshot = self.table.snapshot()
         if snapshot.version <= self._known.snapshot.version:
             return self._known
         with self._refreshing:
@@ -257,7 +257,7 @@ class Catalog:
     def _read(self, paths: list[str]) -> dict[str, Series]:
         if not paths:
             return {}
-        rows = pl.read_parquet([self._table.store.url(path) for path in paths], glob=False, hive_partitioning=False)
+        rows = pl.read_parquet([self.table.store.url(path) for path in paths], glob=False, hive_partitioning=False)
         return {row["series_id"]: Series(**row) for row in rows.iter_rows(named=True)}
 
 

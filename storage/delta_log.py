@@ -176,9 +176,14 @@ class DeltaLog:
                 return True
             raise
 
-    def last_modified(self) -> float:
-        """When the newest commit was published, as seconds since 1970; 0 where there is none."""
-        return max((stat.st_mtime for path, stat in self.store.list(LOG_FOLDER) if path.endswith(".json")), default=0.0)
+    def removed_since(self, moment: float) -> set[str]:
+        """Data files that commits published since then (seconds since 1970) have replaced: snapshots still use them."""
+        removed: set[str] = set()
+        for path, stat in self.store.list(LOG_FOLDER):
+            match = _COMMIT_NAME.fullmatch(path.rpartition("/")[2])
+            if match is not None and stat.st_mtime >= moment:
+                removed.update(parse_commit(int(match[1]), self.store.read(path)).removes)
+        return removed
 
     def _is_ours(self, version: int, data: bytes) -> bool:
         """After an error whose outcome is unknown: ask the log."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,13 +21,13 @@ import pyarrow as pa
 from storage.catalog import Catalog
 from storage.delta_log import DataFile, Snapshot
 from storage.ledger import Ledger
-from storage.parquet import write_file
+from storage.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
 from storage.schemas import VALUES_DATA
 from storage.table import Table
 from timedb.errors import Busy, Internal, TimeDBError
 from timedb.times import now, to_micros
 
-__all__ = ["CHANGE_TIME", "Answer", "CommitLane", "Prepared", "Turn", "Write"]
+__all__ = ["CHANGE_TIME", "Answer", "CommitLane", "Prepared", "Swap", "SwapWrite", "Turn", "Write"]
 
 CHANGE_TIME = "timedb.change_time"
 """App transaction of the values table: the greatest change_time, as microseconds since 1970."""
@@ -68,6 +68,24 @@ class Prepared:
     result: dict[str, Any]
     info: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Records for the commit info: register key -> record."""
+    new_keys: bool = False
+    """Whether every row is the first version of its revision, as an upload's are."""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Files that take the place of others without a change of rows."""
+
+    adds: Sequence[DataFile]
+    removes: Sequence[DataFile]
+    transactions: Mapping[str, int]
+
+
+class SwapWrite(Protocol):
+    """A swap of files that wants a turn."""
+
+    def prepare(self, turn: Turn) -> Swap | None:
+        """Called in the lane, again after a lost race; None gives the swap up."""
 
 
 class Write(Protocol):
@@ -99,6 +117,12 @@ class _Waiting:
     done: Future[dict[str, Any]] = field(default_factory=Future)
 
 
+@dataclass
+class _WaitingSwap:
+    write: SwapWrite
+    done: Future[bool] = field(default_factory=Future)
+
+
 class CommitLane:
     """One writer thread over the values table of a tenant.
 
@@ -127,7 +151,7 @@ class CommitLane:
         self._bucket_digits = bucket_digits
         self._max_queued = max_queued
         self._group_rows = group_rows
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Waiting | _WaitingSwap] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="timedb-commit-lane", daemon=True)
@@ -142,6 +166,21 @@ class CommitLane:
             Internal: the commit failed; nothing was written.
         """
         waiting = _Waiting(write)
+        self._enqueue(waiting)
+        return waiting.done.result()
+
+    def swap(self, write: SwapWrite) -> bool:
+        """Wait for the turn of a swap of files; False where it was given up.
+
+        Raises:
+            Busy: too many writes wait, or the service is stopping.
+            Internal: the commit failed; nothing was changed.
+        """
+        waiting = _WaitingSwap(write)
+        self._enqueue(waiting)
+        return waiting.done.result()
+
+    def _enqueue(self, waiting: _Waiting | _WaitingSwap) -> None:
         with self._changed:
             if self._closing:
                 raise Busy("the service is stopping")
@@ -149,7 +188,6 @@ class CommitLane:
                 raise Busy(f"{self._max_queued} writes are waiting already; retry")
             self._waiting.append(waiting)
             self._changed.notify()
-        return waiting.done.result()
 
     @property
     def queued(self) -> int:
@@ -171,30 +209,56 @@ class CommitLane:
     def _run(self) -> None:
         while group := self._next_group():
             try:
-                self._commit(group)
+                if isinstance(group, _WaitingSwap):
+                    self._commit_swap(group)
+                else:
+                    self._commit(group)
             except BaseException as error:  # PanicException of the engines is no Exception
                 _log.exception("a turn of the commit lane failed")
                 failure = error if isinstance(error, TimeDBError) else Internal("the write failed; nothing was written")
-                for waiting in group:
+                for waiting in [group] if isinstance(group, _WaitingSwap) else group:
                     if not waiting.done.done():
                         waiting.done.set_exception(failure)
 
-    def _next_group(self) -> list[_Waiting]:
+    def _next_group(self) -> list[_Waiting] | _WaitingSwap:
         with self._changed:
             while not self._waiting:
                 if self._closing:
                     return []
                 self._changed.wait()
-            group = [self._waiting.popleft()]
-            rows, keys = group[0].write.rows, {group[0].write.key}
-            while self._waiting and group[0].write.shareable:
-                write = self._waiting[0].write
-                rows += write.rows
-                if not write.shareable or rows > self._group_rows or (write.key is not None and write.key in keys):
+            first = self._waiting.popleft()
+            if isinstance(first, _WaitingSwap):
+                return first
+            group = [first]
+            rows, keys = first.write.rows, {first.write.key}
+            while self._waiting and first.write.shareable:
+                following = self._waiting[0]
+                if isinstance(following, _WaitingSwap) or not following.write.shareable:
                     break
-                keys.add(write.key)
-                group.append(self._waiting.popleft())
+                rows += following.write.rows
+                if rows > self._group_rows or (following.write.key is not None and following.write.key in keys):
+                    break
+                keys.add(following.write.key)
+                group.append(following)
+                self._waiting.popleft()
             return group
+
+    def _commit_swap(self, waiting: _WaitingSwap) -> None:
+        while True:
+            snapshot = self._values.snapshot()
+            swap = waiting.write.prepare(Turn(snapshot, self._catalog, self._ledger, 0))
+            if swap is None:
+                return waiting.done.set_result(False)
+            done = self._values.commit(
+                snapshot,
+                adds=swap.adds,
+                removes=swap.removes,
+                transactions=swap.transactions,
+                operation="OPTIMIZE",
+                data_change=False,
+            )
+            if done is not None:
+                return waiting.done.set_result(True)
 
     def _commit(self, group: list[_Waiting]) -> None:
         while True:
@@ -203,7 +267,7 @@ class CommitLane:
             ready = self._prepare(group, snapshot)
             if not ready:
                 return
-            files = self._write_files([prepared.rows for _, prepared in ready if prepared.rows.num_rows])
+            files = self._write_files([prepared for _, prepared in ready if prepared.rows.num_rows])
             try:
                 committed = self._values.commit(
                     snapshot,
@@ -246,14 +310,15 @@ class CommitLane:
             # The values are in, and whoever comes next writes the record from the log.
             _log.exception("the runs table could not be written; it will be from the log")
 
-    def _write_files(self, tables: Sequence[pa.Table]) -> list[DataFile]:
-        if not tables:
+    def _write_files(self, writes: Sequence[Prepared]) -> list[DataFile]:
+        if not writes:
             return []
-        rows = tables[0] if len(tables) == 1 else _gather(tables)
+        rows = writes[0].rows if len(writes) == 1 else _gather([prepared.rows for prepared in writes])
+        prefix = UPLOAD_PREFIX if all(prepared.new_keys for prepared in writes) else CORRECTION_PREFIX
         files: list[DataFile] = []
         try:
             for bucket, part in split_buckets(rows, self._bucket_digits):
-                files.append(write_file(self._values.store, part, {"series_bucket": bucket, "tier": "fresh"}))
+                files.append(write_file(self._values.store, part, {"series_bucket": bucket, "tier": "fresh"}, prefix))
         except BaseException:
             self._delete(files)
             raise

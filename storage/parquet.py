@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 from storage.delta_log import DataFile, ceil_ms, floor_ms
 from storage.store import LocalStore
 
-__all__ = ["bucket_folder", "write_file"]
+__all__ = ["bucket_folder", "may_hold_corrections", "write_file"]
 
 ROW_GROUP_ROWS = 131_072
+UPLOAD_PREFIX = "upload-"
+CORRECTION_PREFIX = "correction-"
 _COMPRESSION_LEVEL = 3
 _DELTA_ENCODED = ("valid_time", "valid_time_end", "known_time", "change_time")
 
@@ -25,19 +27,26 @@ def bucket_folder(partition: Mapping[str, str]) -> str:
     return "/".join(f"{name}={value}" for name, value in partition.items())
 
 
-def write_file(store: LocalStore, table: pa.Table, partition: Mapping[str, str]) -> DataFile:
+def may_hold_corrections(file: DataFile) -> bool:
+    """Whether a file may hold a second version of a revision: its name says so, or it is of another writer."""
+    return not file.path.rpartition("/")[2].startswith(UPLOAD_PREFIX)
+
+
+def write_file(store: LocalStore, table: pa.Table, partition: Mapping[str, str], prefix: str = "part-") -> DataFile:
     """Write a new data file of a Delta table and fsync it; nothing refers to it until a commit does.
 
     Args:
         store: The Delta table's folder.
         table: The rows in the order they shall have, without partition columns.
         partition: The partition values, in the order of the partition columns.
+        prefix: How the file's name begins; :data:`UPLOAD_PREFIX` says that its rows are of uploads alone.
 
     Raises:
         OSError: the file could not be written; what there is of it has been removed.
     """
     folder = bucket_folder(partition)
-    path = f"{folder}/part-{uuid4().hex}.parquet" if folder else f"part-{uuid4().hex}.parquet"
+    name = f"{prefix}{uuid4().hex}.parquet"
+    path = f"{folder}/{name}" if folder else name
     target = store.prepare(path)
     minimum, maximum = _bounds(table)
     text = [

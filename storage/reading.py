@@ -10,13 +10,12 @@ import polars as pl
 import pyarrow as pa
 
 from storage import views
+from storage.answers import answer, tiers_for
 from storage.catalog import Catalog, Series
 from storage.cursor import Cursor, sort_columns
 from storage.delta_log import DataFile, Snapshot
 from storage.lane import CHANGE_TIME
-from storage.relative import known_by_gate
-from storage.scan import Selection, live_files, scan
-from storage.schemas import TIERS
+from storage.scan import Selection, live_files
 from storage.table import Table
 from timedb.columns import META_AS_OF, META_CURSOR, META_TABLE_VERSION, result_columns, result_schema
 from timedb.errors import InvalidRequest, NotFound, TooLarge
@@ -116,20 +115,14 @@ class ReadPlan:
         return ReadPart(ticket, sum(max(file.rows, 0) for file in files), sum(file.size for file in files))
 
     def _view(self, files: Sequence[DataFile], *, beyond: pl.Expr | None = None) -> pl.DataFrame:
-        rows = scan(self._table.store, files, self._selection.predicates())
-        if self.ticket.relative is not None:
-            rows = known_by_gate(rows, self.ticket.relative)
-        if self.ticket.view == "flat":
-            answer = views.flat_chains(rows) if self.ticket.all_versions else views.flat(rows)
-        else:
-            answer = rows if self.ticket.all_versions else views.overlapping(rows)
+        rows = answer(self.ticket, self._selection, self._table.store, files)
         if beyond is not None:
-            answer = answer.filter(beyond)
+            rows = rows.filter(beyond)
         if self.ordered:
-            answer = answer.sort(*sort_columns(self.ticket.order_by))
+            rows = rows.sort(*sort_columns(self.ticket.order_by))
         if self.ticket.limit is not None:
-            answer = answer.head(self.ticket.limit + 1)
-        return answer.select(self._needed()).collect(engine="in-memory")
+            rows = rows.head(self.ticket.limit + 1)
+        return rows.select(self._needed()).collect(engine="in-memory")
 
     def _needed(self) -> list[str]:
         wanted = set(result_columns(self.ticket)) | ({*views.CHAIN_ORDER} if self.whole else set())
@@ -230,7 +223,9 @@ def plan_read(
     if as_of is not None and to_micros(as_of) >= snapshot.transactions.get(CHANGE_TIME, 0):
         as_of = None  # nothing is younger: no cut-off, so that the tiers can be used
     selection = Selection(series_ids, start_valid, ticket.end_valid, ticket.start_known, ticket.end_known, as_of)
-    files = live_files(snapshot, selection, bucket_digits, _tiers(ticket, selection, snapshot))
+    fresh = live_files(snapshot, selection, bucket_digits, ("fresh",))
+    tiers = tiers_for(ticket, selection, [file for files in fresh.values() for file in files])
+    files = live_files(snapshot, selection, bucket_digits, tiers)
     if ticket.bucket is not None:
         files = {ticket.bucket: files[ticket.bucket]} if ticket.bucket in files else {}
     return ReadPlan(
@@ -259,17 +254,3 @@ def _select_series(ticket: ReadTicket, catalog: Catalog, known: Mapping[str, Ser
     if ticket.labels is not None:
         chosen = {series_id for series_id in chosen if known[series_id].matches(ticket.labels)}
     return chosen
-
-
-def _tiers(ticket: ReadTicket, selection: Selection, snapshot: Snapshot) -> Collection[str]:
-    """The tiers that can hold rows of the answer (design section 2)."""
-    if ticket.all_versions or selection.as_of is not None:
-        return TIERS
-    bounded = selection.end_known is not None or ticket.relative is not None
-    if ticket.view == "overlapping" or bounded:
-        return ("fresh", "current", "revised")
-    withdrawn = any(
-        file.partition["tier"] == "fresh" and file.null_count.get("retracted", 0) != file.rows
-        for file in snapshot.files.values()
-    )
-    return ("fresh", "current", "revised") if withdrawn else ("fresh", "current")

@@ -24,7 +24,7 @@ _REOPEN_SECONDS = 3600.0
 
 
 class Table:
-    """A Delta table that is made on first use. Reading is lock-free; :meth:`commit` belongs to one writer at a time.
+    """A Delta table that is made by :meth:`create` or the first commit; before that it is empty, at version -1.
 
     Args:
         store: The table's folder.
@@ -56,9 +56,10 @@ class Table:
     def snapshot(self) -> Snapshot:
         """The table as of now, commits of other processes included."""
         with self._lock:
+            if self._snapshot is None and not self.log.exists():
+                return Snapshot(-1, {}, {})
             if self._snapshot is None or time.monotonic() - self._opened > _REOPEN_SECONDS:
                 # A log whose next commit was cleaned away looks unchanged, so it is opened anew now and then.
-                self.create()
                 self._snapshot, self._opened = self.log.load(), time.monotonic()
             else:
                 self._snapshot = self.log.refresh(self._snapshot)
@@ -80,6 +81,9 @@ class Table:
         Raises:
             OSError: not committed.
         """
+        if base.version < 0:
+            self.create()
+            base = Snapshot(0, {}, {})
         version, transactions = base.version + 1, dict(transactions or {})
         actions: list[dict[str, Any]] = [transaction(app_id, number) for app_id, number in transactions.items()]
         actions += [file.to_remove(data_change=data_change) for file in removes]

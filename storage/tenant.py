@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
 from storage.catalog import Catalog
+from storage.compaction import Compactor
 from storage.corrections import Corrections, StoredRows, Withdrawal
 from storage.lane import CHANGE_TIME, CommitLane
 from storage.ledger import REACHED, Ledger, public_record
+from storage.maintenance import Maintenance
 from storage.reading import ReadPlan, plan_read
 from storage.schemas import PARTITIONS, RUNS, SERIES, TIERS, UPDATES, VALUES
 from storage.store import LocalStore
@@ -60,6 +62,8 @@ class Tenant:
         updates = Table(store.below("updates"), UPDATES, app_ids=(REACHED,))
         self.ledger = Ledger(self.values, runs, updates)
         self._stored = StoredRows(self.values, bucket_digits)
+        for table in (self.values, self.catalog.table, runs):
+            table.create()  # at once, so that direct readers find it
         self.lane = CommitLane(
             self.values,
             self.catalog,
@@ -68,6 +72,12 @@ class Tenant:
             max_queued=settings.max_queued_writes,
             group_rows=settings.group_rows,
         )
+
+        tables = {"series": self.catalog.table, "runs": runs, "updates": updates}
+        compactor = Compactor(
+            self.values, self.lane, file_rows=settings.compact_file_rows, input_rows=settings.compact_input_rows
+        )
+        self._maintenance = Maintenance(self.values, tables, compactor, settings)
 
     def create_series(self, message: CreateSeries, *, created_by: str | None) -> dict[str, Any]:
         """Create a series, or find it: ``{series_id, created}``.
@@ -181,6 +191,7 @@ class Tenant:
             figures["rows"] += max(file.rows, 0)
             figures["bytes"] += file.size
         newest = snapshot.transactions.get(CHANGE_TIME)
+        compacted = self._maintenance.last_compaction
         return {
             "tenant_id": self.tenant_id,
             "series": len(self.list_series(ListSeries())),
@@ -192,10 +203,20 @@ class Tenant:
             "commits_since_checkpoint": snapshot.version - max(snapshot.checkpoint, 0),
             "change_time": None if newest is None else format_time(from_micros(newest)),
             "queued_writes": self.lane.queued,
+            "last_compaction": None if compacted is None else format_time(datetime.fromtimestamp(compacted, UTC)),
         }
 
+    def compact(self) -> dict[str, Any]:
+        """Settle all fresh rows: ``{buckets, rows, files_before, files_after}``."""
+        return self._maintenance.compact()
+
+    def maintain(self) -> dict[str, Any]:
+        """Compact, checkpoint and vacuum: what was done."""
+        return self._maintenance.maintain()
+
     def close(self) -> None:
-        """Finish the writes that wait."""
+        """Finish the writes that wait and the maintenance that is under way."""
+        self._maintenance.close()
         self.lane.close()
 
     def _find_run(self, run_id: str) -> Mapping[str, Any] | None:

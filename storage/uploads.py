@@ -257,6 +257,7 @@ class Run:
             last_stamp=turn.stamp,
             result=self._receipt(stored),
             info={"uploads": self._record(stored)},
+            new_keys=True,
         )
 
     def with_ids(self) -> pl.DataFrame:

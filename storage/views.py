@@ -5,9 +5,24 @@ Every function takes and gives a LazyFrame; the filters have been applied before
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import polars as pl
 
-__all__ = ["CHAIN_ORDER", "POINT", "REVISION", "flat", "flat_chains", "overlapping", "value_id"]
+__all__ = [
+    "CHAIN_ORDER",
+    "POINT",
+    "REVISION",
+    "View",
+    "flat",
+    "flat_chains",
+    "latest_versions",
+    "overlapping",
+    "value_id",
+    "winners",
+]
+
+View = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 POINT = ("series_id", "valid_time", "valid_time_end")
 """What a value is about."""
@@ -34,7 +49,12 @@ def overlapping(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def flat(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Per (series_id, valid_time, valid_time_end) the winner: the greatest (known_time, change_time, run_id)."""
-    return _last(overlapping(rows), POINT, ("known_time", "change_time", "run_id"))
+    return winners(overlapping(rows))
+
+
+def winners(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The flat view of rows that are each the only version of their revision, none of them retracted."""
+    return _last(rows, POINT, ("known_time", "change_time", "run_id"))
 
 
 def flat_chains(rows: pl.LazyFrame) -> pl.LazyFrame:

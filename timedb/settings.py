@@ -42,6 +42,12 @@ class ServerSettings(BaseSettings):
     max_concurrent_uploads: int = Field(64, ge=1, description="Uploads that may be received at once")
     max_call_seconds: float = Field(3600.0, gt=0, description="Seconds that one read or upload may take")
     group_rows: int = Field(500_000, ge=1, description="Rows of waiting small uploads that one commit takes")
+    compact_fresh_files: int = Field(24, ge=1, description="Fresh files of a bucket that start its compaction")
+    compact_fresh_rows: int = Field(2_000_000, ge=1, description="Fresh rows of a bucket that start its compaction")
+    compact_input_rows: int = Field(4_000_000, ge=1, description="Fresh rows that one pass of compaction takes, about")
+    compact_file_rows: int = Field(2_000_000, ge=1, description="Rows of a compacted file, about")
+    maintenance_seconds: float = Field(2.0, gt=0, description="Seconds between two looks at what needs maintenance")
+    retention_hours: int = Field(168, ge=1, description="Hours that replaced files stay for readers that may use them")
     checkpoint_commits: int = Field(100, ge=2, description="Commits of a table after which it is checkpointed")
     shutdown_seconds: float = Field(10.0, ge=0, description="Seconds that calls in flight get when the server stops")
 
@@ -54,6 +60,9 @@ class ClientSettings(BaseSettings):
     flight_url: str = Field("grpc://127.0.0.1:8815", description="Flight server")
     api_key: SecretStr | None = Field(None, description="API key sent with every call")
     timeout_seconds: float = Field(60.0, gt=0, description="Seconds after which a call fails")
+    stream_timeout_seconds: float = Field(
+        3600.0, gt=0, description="Seconds after which a read's stream, an upload or a compaction fails"
+    )
 
 
 def load_settings(cls: type[S], **overrides: object) -> S:

@@ -1,0 +1,93 @@
+"""The answer of one bucket, put together from no more tiers than it needs.
+
+What compaction has found out saves work: ``current`` holds the flat winners of all settled rows, ``current`` and
+``revised`` hold each revision once. Only points that a fresh file touches are decided anew. The answers are those of
+``views`` over all rows; nothing here may change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import polars as pl
+
+from storage import views
+from storage.delta_log import DataFile
+from storage.parquet import may_hold_corrections
+from storage.relative import known_by_gate
+from storage.scan import Selection, scan
+from storage.schemas import TIERS
+from storage.store import LocalStore
+from timedb.wire import ReadCommand
+
+__all__ = ["answer", "tiers_for"]
+
+_POINT = list(views.POINT)
+
+
+def tiers_for(read: ReadCommand, selection: Selection, fresh: Collection[DataFile]) -> Collection[str]:
+    """The tiers that can hold rows of an answer (design section 2).
+
+    Args:
+        read: The read.
+        selection: Its filters, with ``as_of`` only where it leaves something out.
+        fresh: The fresh files of the buckets that are read.
+    """
+    if read.all_versions or selection.as_of is not None:
+        return TIERS
+    if read.view == "overlapping" or _bounded_above(read, selection) or any(map(_may_hold_retractions, fresh)):
+        return ("fresh", "current", "revised")
+    return ("fresh", "current")
+
+
+def answer(read: ReadCommand, selection: Selection, store: LocalStore, files: Sequence[DataFile]) -> pl.LazyFrame:
+    """The rows of a read from the files of one bucket, in no particular order."""
+    predicates = selection.predicates()
+
+    def rows(*tiers: str) -> pl.LazyFrame:
+        found = scan(store, [file for file in files if file.partition["tier"] in tiers], predicates)
+        return found if read.relative is None else known_by_gate(found, read.relative)
+
+    fresh = [file for file in files if file.partition["tier"] == "fresh"]
+    if read.all_versions:
+        return rows(*TIERS) if read.view == "overlapping" else views.flat_chains(rows(*TIERS))
+    if selection.as_of is not None:
+        return views.overlapping(rows(*TIERS)) if read.view == "overlapping" else views.flat(rows(*TIERS))
+    if not any(map(may_hold_corrections, fresh)):
+        # Rows of uploads have keys of their own, so every row here is the only version of its revision.
+        if read.view == "overlapping":
+            return rows("fresh", "current", "revised")
+        if _bounded_above(read, selection):
+            return views.winners(rows("fresh", "current", "revised"))
+        return _over_settled(views.winners, rows("fresh"), rows("current"), None) if fresh else rows("current")
+    if read.view == "overlapping":
+        return _over_settled(views.overlapping, rows("fresh"), rows("current", "revised"), None)
+    if _bounded_above(read, selection):
+        return views.flat(rows("fresh", "current", "revised"))
+    return _over_settled(views.flat, rows("fresh"), rows("current"), rows("revised"))
+
+
+def _over_settled(
+    view: views.View, fresh: pl.LazyFrame, settled: pl.LazyFrame, beneath: pl.LazyFrame | None
+) -> pl.LazyFrame:
+    """The view decided anew at the points that fresh rows touch; the settled rows elsewhere.
+
+    Args:
+        view: The view.
+        fresh: Fresh rows.
+        settled: Rows that are the answer where nothing is fresh.
+        beneath: Rows that can win where a settled row is withdrawn.
+    """
+    touched = fresh.select(views.POINT).unique()
+    below = [settled] if beneath is None else [settled, beneath]
+    rivals = [rows.join(touched, on=_POINT, how="semi", nulls_equal=True) for rows in below]
+    untouched = settled.join(touched, on=_POINT, how="anti", nulls_equal=True)
+    return pl.concat([view(pl.concat([fresh, *rivals])), untouched])
+
+
+def _bounded_above(read: ReadCommand, selection: Selection) -> bool:
+    return selection.end_known is not None or read.relative is not None
+
+
+def _may_hold_retractions(file: DataFile) -> bool:
+    return may_hold_corrections(file) and file.null_count.get("retracted", -1) != file.rows

@@ -1,0 +1,243 @@
+"""Compaction: settles the tier of fresh rows, bucket by bucket, and swaps old files for new in one commit.
+
+The heavy work is done beside the commit lane. In its turn the swap is checked against the very snapshot that it is
+committed on: no other swap of the bucket since it was planned, and every input file still live; else it is given up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from storage import views
+from storage.delta_log import DataFile, Snapshot
+from storage.lane import CommitLane, Swap, Turn
+from storage.parquet import may_hold_corrections, write_file
+from storage.scan import scan
+from storage.schemas import VALUES_DATA
+from storage.table import Table
+from timedb.errors import Internal
+
+__all__ = ["Compactor", "bucket_transaction"]
+
+SORT_ORDER = ("series_id", "valid_time", "known_time", "change_time")
+_KEYS = list(views.POINT)
+_log = logging.getLogger("timedb.storage")
+
+
+def bucket_transaction(bucket: str) -> str:
+    """The app transaction that every commit which removes files of a bucket carries."""
+    return f"timedb.bucket.{bucket}"
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The files that one compaction of a bucket reads and replaces."""
+
+    bucket: str
+    transaction: int
+    fresh: Sequence[DataFile]
+    settled: Sequence[DataFile]
+
+    @property
+    def all(self) -> list[DataFile]:
+        return [*self.fresh, *self.settled]
+
+
+@dataclass
+class BucketSwap:
+    """New files for old ones, waiting for their turn in the lane."""
+
+    inputs: _Inputs
+    adds: Sequence[DataFile]
+
+    rows: int = 0
+    key: str | None = None
+    shareable: bool = field(default=False)
+
+    def prepare(self, turn: Turn) -> Swap | None:
+        """The swap, or None where the bucket is no longer as it was planned."""
+        app_id = bucket_transaction(self.inputs.bucket)
+        files = turn.snapshot.files
+        if turn.snapshot.transactions.get(app_id, 0) != self.inputs.transaction:
+            return None
+        if any(file.path not in files for file in self.inputs.all):
+            return None
+        return Swap(self.adds, self.inputs.all, {app_id: self.inputs.transaction + 1})
+
+
+class Compactor:
+    """Compacts the values table of a tenant.
+
+    Args:
+        table: The values table.
+        lane: Where the swaps are committed.
+        file_rows: Rows of a file, about; a settled file of less than a quarter of it is merged with others.
+        input_rows: Fresh rows that one pass over a bucket takes at most, where no correction is among them.
+    """
+
+    def __init__(self, table: Table, lane: CommitLane, *, file_rows: int, input_rows: int) -> None:
+        self._table = table
+        self._lane = lane
+        self._file_rows = file_rows
+        self._input_rows = input_rows
+
+    def compact(self, bucket: str) -> dict[str, int]:
+        """Settle the fresh rows of a bucket: ``{files_before, files_after, rows}``; zeros where nothing is fresh.
+
+        Raises:
+            Internal: the rows that would be written are not those that were read; nothing was changed.
+        """
+        totals = {"files_before": 0, "files_after": 0, "rows": 0}
+        while inputs := self._plan(self._table.snapshot(), bucket):
+            adds = self._rewrite(inputs)
+            done = False
+            try:
+                done = self._lane.swap(BucketSwap(inputs, adds))
+            finally:
+                if not done:
+                    for file in adds:
+                        self._table.store.delete(file.path)
+            if done:
+                totals["files_before"] += len(inputs.all)
+                totals["files_after"] += len(adds)
+                totals["rows"] += sum(file.rows for file in inputs.fresh)
+        return totals
+
+    def _plan(self, snapshot: Snapshot, bucket: str) -> _Inputs | None:
+        tiers: dict[str, list[DataFile]] = {"fresh": [], "current": [], "revised": [], "corrected": []}
+        for file in snapshot.files.values():
+            if file.partition["series_bucket"] == bucket:
+                tiers[file.partition["tier"]].append(file)
+        fresh = self._take(tiers["fresh"])
+        if not fresh:
+            return None
+        settled = [file for file in tiers["current"] if any(_overlap(file, other) for other in fresh)]
+        corrections = [file for file in fresh if may_hold_corrections(file)]
+        if corrections:
+            settled += self._holding_points_of(corrections, tiers["revised"])
+        for tier in ("current", "revised", "corrected"):
+            rest = [file for file in tiers[tier] if file not in settled]
+            settled += self._small(rest)
+        return _Inputs(bucket, snapshot.transactions.get(bucket_transaction(bucket), 0), fresh, settled)
+
+    def _take(self, fresh: list[DataFile]) -> list[DataFile]:
+        # A correction and the row that it corrects must not end up on two sides of a pass.
+        if any(map(may_hold_corrections, fresh)):
+            return fresh
+        taken: list[DataFile] = []
+        rows = 0
+        for file in sorted(fresh, key=lambda file: (file.minimum.get("valid_time", 0), file.path)):
+            if taken and rows + file.rows > self._input_rows:
+                break
+            taken.append(file)
+            rows += file.rows
+        return taken
+
+    def _small(self, files: list[DataFile]) -> list[DataFile]:
+        """Settled files that are worth merging: the small ones, once there are several."""
+        small = [file for file in files if file.rows < self._file_rows // 4]
+        return small if len(small) >= 4 else []
+
+    def _holding_points_of(self, corrections: Sequence[DataFile], revised: Sequence[DataFile]) -> list[DataFile]:
+        points = scan(self._table.store, corrections).select(_KEYS).unique().collect(engine="in-memory").lazy()
+        found = []
+        for file in revised:
+            if any(_overlap(file, other) for other in corrections):
+                hits = (
+                    scan(self._table.store, [file]).select(_KEYS).join(points, on=_KEYS, how="semi", nulls_equal=True)
+                )
+                if hits.select(pl.len()).collect(engine="in-memory").item():
+                    found.append(file)
+        return found
+
+    def _rewrite(self, inputs: _Inputs) -> list[DataFile]:
+        before = pl.concat(
+            [
+                scan(self._table.store, [file for file in inputs.all if file.partition["tier"] == tier])
+                .with_columns(tier=pl.lit(tier))
+                .collect(engine="in-memory")
+                for tier in ("fresh", "current", "revised", "corrected")
+            ]
+        )
+        settled = settle(before)
+        promised = sum(file.rows for file in inputs.all)
+        if not before.height == settled.height == promised or _checksum(before) != _checksum(settled):
+            raise Internal(f"compaction of bucket {inputs.bucket} would change its rows; nothing was changed")
+        del before
+        adds: list[DataFile] = []
+        try:
+            for (tier,), rows in settled.partition_by("tier", as_dict=True, include_key=False).items():
+                for piece in self._pieces(rows):
+                    partition = {"series_bucket": inputs.bucket, "tier": str(tier)}
+                    data = piece.sort(*SORT_ORDER).select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA)
+                    adds.append(write_file(self._table.store, data, partition, prefix="settled-"))
+        except BaseException:
+            for file in adds:
+                self._table.store.delete(file.path)
+            raise
+        return adds
+
+    def _pieces(self, rows: pl.DataFrame) -> list[pl.DataFrame]:
+        """Cut by valid_time, so that new values about new times leave most files alone."""
+        count = -(-rows.height // self._file_rows)
+        if rows.height <= self._file_rows * 3 // 2 or count < 2:
+            return [rows]
+        cuts = (
+            rows["valid_time"]
+            .sort()
+            .gather([rows.height * index // count for index in range(1, count)])
+            .unique()
+            .sort()
+        )
+        piece = cuts.search_sorted(rows["valid_time"], side="right").rename("piece")
+        return rows.with_columns(piece).partition_by("piece", include_key=False)
+
+
+def settle(rows: pl.DataFrame) -> pl.DataFrame:
+    """Decide the tier of rows at all points that a fresh row touches; the others keep theirs.
+
+    Args:
+        rows: VALUES_DATA columns and ``tier``: every fresh row of some files, every current row at their points, and,
+            at points of corrections, every revised row.
+    """
+    order = ("known_time", "change_time", "run_id")
+    touched = rows.filter(pl.col("tier") == "fresh").select(_KEYS).unique()
+    kept = rows.join(touched, on=_KEYS, how="anti", nulls_equal=True)
+    moved = rows.join(touched, on=_KEYS, how="semi", nulls_equal=True).sort(*views.REVISION, "change_time")
+    superseded = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in views.REVISION)
+    last = pl.int_range(pl.len()) == pl.len() - 1
+    moved = moved.with_columns(
+        corrected=(superseded & ~last) | pl.col("retracted").fill_null(False) | (pl.col("tier") == "corrected")
+    ).sort("corrected", *_KEYS, *order, descending=[True] + [False] * (len(_KEYS) + len(order)))
+    beaten = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in _KEYS)
+    tier = (
+        pl.when("corrected")
+        .then(pl.lit("corrected"))
+        .when(beaten & ~last)
+        .then(pl.lit("revised"))
+        .otherwise(pl.lit("current"))
+    )
+    return pl.concat([kept, moved.with_columns(tier=tier).drop("corrected")])
+
+
+def _overlap(left: DataFile, right: DataFile) -> bool:
+    """Whether two files can hold the same point, as far as their statistics tell."""
+    return not any(
+        _beyond(one.minimum.get(name), other.maximum.get(name))
+        for name in ("series_id", "valid_time")
+        for one, other in ((left, right), (right, left))
+    )
+
+
+def _beyond(low: str | int | None, high: str | int | None) -> bool:
+    if isinstance(low, str) and isinstance(high, str):
+        return low > high
+    return isinstance(low, int) and isinstance(high, int) and low > high
+
+
+def _checksum(rows: pl.DataFrame) -> int:
+    return int(rows.select(VALUES_DATA.names).hash_rows(seed=0).cast(pl.UInt128).sum())

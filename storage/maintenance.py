@@ -1,0 +1,123 @@
+"""Maintenance of a tenant beside its writes: compaction by thresholds, checkpoints, vacuum of what nobody can read."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from storage.compaction import Compactor
+from storage.delta_log import LOG_FOLDER, Snapshot
+from storage.store import ASIDE_PREFIX
+from storage.table import Table
+from timedb.errors import TimeDBError
+from timedb.settings import ServerSettings
+
+__all__ = ["Maintenance"]
+
+_log = logging.getLogger("timedb.storage")
+
+
+class Maintenance:
+    """One thread a tenant; every job can also be asked for.
+
+    Args:
+        values: The values table.
+        others: The tenant's other tables, by name.
+        compactor: Compacts the values table.
+        settings: Thresholds.
+    """
+
+    def __init__(self, values: Table, others: dict[str, Table], compactor: Compactor, settings: ServerSettings) -> None:
+        self._values = values
+        self._tables = {"values": values, **others}
+        self._compactor = compactor
+        self._settings = settings
+        self._working = threading.Lock()
+        self._stopping = threading.Event()
+        self.last_compaction: float | None = None
+        self._thread = threading.Thread(target=self._run, name="timedb-maintenance", daemon=True)
+        self._thread.start()
+
+    def compact(self) -> dict[str, Any]:
+        """Settle all fresh rows: ``{buckets, rows, files_before, files_after}``."""
+        with self._working:
+            return self._compact(sorted(_fresh(self._values.snapshot())))
+
+    def maintain(self) -> dict[str, Any]:
+        """Compaction, checkpoints and vacuum of all tables: what was done."""
+        with self._working:
+            done: dict[str, Any] = {"compacted": self._compact(sorted(_fresh(self._values.snapshot())))}
+            tables = {name: table for name, table in self._tables.items() if table.exists()}
+            done["checkpoints"] = {name: table.checkpoint() for name, table in tables.items()}
+            done["vacuumed_files"] = sum(self._vacuum(table) for table in tables.values())
+            return done
+
+    def close(self) -> None:
+        """Stop; what is under way is finished first."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._settings.maintenance_seconds):
+            try:
+                with self._working:
+                    self._look()
+            except TimeDBError as error:
+                _log.warning("maintenance was put off: %s", error)
+            except BaseException:  # PanicException of the engines is no Exception
+                _log.exception("maintenance failed; the tables are as before")
+
+    def _look(self) -> None:
+        if not self._values.exists():
+            return
+        ripe = [
+            bucket
+            for bucket, (files, rows) in _fresh(self._values.snapshot()).items()
+            if files >= self._settings.compact_fresh_files or rows >= self._settings.compact_fresh_rows
+        ]
+        self._compact(sorted(ripe))
+        for table in self._tables.values():
+            if table.exists() and self._checkpoint_is_due(table.snapshot()):
+                table.checkpoint()
+
+    def _compact(self, buckets: list[str]) -> dict[str, Any]:
+        totals = {"buckets": len(buckets), "rows": 0, "files_before": 0, "files_after": 0}
+        for bucket in buckets:
+            if self._stopping.is_set():
+                break
+            for name, count in self._compactor.compact(bucket).items():
+                totals[name] += count
+            self.last_compaction = time.time()
+        return totals
+
+    def _checkpoint_is_due(self, snapshot: Snapshot) -> bool:
+        return snapshot.version - max(snapshot.checkpoint, 0) >= self._settings.checkpoint_commits
+
+    def _vacuum(self, table: Table) -> int:
+        """Delete data files that no snapshot within the retention refers to, and what broken writes left behind."""
+        oldest = time.time() - self._settings.retention_hours * 3600
+        live = table.snapshot().files
+        dead = [
+            path
+            for path, stat in table.store.list()
+            if stat.st_mtime < oldest
+            and path not in live
+            and ((path.endswith(".parquet") and not path.startswith(LOG_FOLDER)) or ASIDE_PREFIX in path)
+        ]
+        recently_removed = table.log.removed_since(oldest)
+        dead = [path for path in dead if path not in recently_removed]
+        for path in dead:
+            table.store.delete(path)
+        return len(dead)
+
+
+def _fresh(snapshot: Snapshot) -> dict[str, tuple[int, int]]:
+    """Fresh files and rows of each bucket that has any."""
+    found: dict[str, tuple[int, int]] = {}
+    for file in snapshot.files.values():
+        if file.partition["tier"] == "fresh":
+            files, rows = found.get(file.partition["series_bucket"], (0, 0))
+            found[file.partition["series_bucket"]] = files + 1, rows + max(file.rows, 0)
+    return found
