@@ -6,26 +6,27 @@ committed on: no other swap of the bucket since it was planned, and every input 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
 from storage import views
 from storage.delta_log import DataFile, Snapshot
 from storage.lane import CommitLane, Swap, Turn
 from storage.parquet import may_hold_corrections, write_file
-from storage.scan import scan
+from storage.scan import ranges_meet, scan
 from storage.schemas import VALUES_DATA
+from storage.sorting import sort_rows
 from storage.table import Table
 from timedb.errors import Internal
 
 __all__ = ["Compactor", "bucket_transaction"]
 
+_POINT_RANGES = ("series_id", "valid_time")
 SORT_ORDER = ("series_id", "valid_time", "known_time", "change_time")
-_KEYS = list(views.POINT)
-_log = logging.getLogger("timedb.storage")
+_POINT = list(views.POINT)
 
 
 def bucket_transaction(bucket: str) -> str:
@@ -115,7 +116,7 @@ class Compactor:
         fresh = self._take(tiers["fresh"])
         if not fresh:
             return None
-        settled = [file for file in tiers["current"] if any(_overlap(file, other) for other in fresh)]
+        settled = [file for file in tiers["current"] if any(ranges_meet(file, other, _POINT_RANGES) for other in fresh)]
         corrections = [file for file in fresh if may_hold_corrections(file)]
         if corrections:
             settled += self._holding_points_of(corrections, tiers["revised"])
@@ -143,12 +144,12 @@ class Compactor:
         return small if len(small) >= 4 else []
 
     def _holding_points_of(self, corrections: Sequence[DataFile], revised: Sequence[DataFile]) -> list[DataFile]:
-        points = scan(self._table.store, corrections).select(_KEYS).unique().collect(engine="in-memory").lazy()
+        points = scan(self._table.store, corrections).select(_POINT).unique().collect(engine="in-memory").lazy()
         found = []
         for file in revised:
-            if any(_overlap(file, other) for other in corrections):
+            if any(ranges_meet(file, other, _POINT_RANGES) for other in corrections):
                 hits = (
-                    scan(self._table.store, [file]).select(_KEYS).join(points, on=_KEYS, how="semi", nulls_equal=True)
+                    scan(self._table.store, [file]).select(_POINT).join(points, on=_POINT, how="semi", nulls_equal=True)
                 )
                 if hits.select(pl.len()).collect(engine="in-memory").item():
                     found.append(file)
@@ -173,7 +174,7 @@ class Compactor:
             for (tier,), rows in settled.partition_by("tier", as_dict=True, include_key=False).items():
                 for piece in self._pieces(rows):
                     partition = {"series_bucket": inputs.bucket, "tier": str(tier)}
-                    data = piece.sort(*SORT_ORDER).select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA)
+                    data = sort_rows(piece, SORT_ORDER).select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA)
                     adds.append(write_file(self._table.store, data, partition, prefix="settled-"))
         except BaseException:
             for file in adds:
@@ -204,39 +205,39 @@ def settle(rows: pl.DataFrame) -> pl.DataFrame:
         rows: VALUES_DATA columns and ``tier``: every fresh row of some files, every current row at their points, and,
             at points of corrections, every revised row.
     """
-    order = ("known_time", "change_time", "run_id")
-    touched = rows.filter(pl.col("tier") == "fresh").select(_KEYS).unique()
-    kept = rows.join(touched, on=_KEYS, how="anti", nulls_equal=True)
-    moved = rows.join(touched, on=_KEYS, how="semi", nulls_equal=True).sort(*views.REVISION, "change_time")
-    superseded = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in views.REVISION)
-    last = pl.int_range(pl.len()) == pl.len() - 1
-    moved = moved.with_columns(
-        corrected=(superseded & ~last) | pl.col("retracted").fill_null(False) | (pl.col("tier") == "corrected")
-    ).sort("corrected", *_KEYS, *order, descending=[True] + [False] * (len(_KEYS) + len(order)))
-    beaten = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in _KEYS)
-    tier = (
-        pl.when("corrected")
-        .then(pl.lit("corrected"))
-        .when(beaten & ~last)
-        .then(pl.lit("revised"))
-        .otherwise(pl.lit("current"))
-    )
-    return pl.concat([kept, moved.with_columns(tier=tier).drop("corrected")])
-
-
-def _overlap(left: DataFile, right: DataFile) -> bool:
-    """Whether two files can hold the same point, as far as their statistics tell."""
-    return not any(
-        _beyond(one.minimum.get(name), other.maximum.get(name))
-        for name in ("series_id", "valid_time")
-        for one, other in ((left, right), (right, left))
+    touched = rows.filter(pl.col("tier") == "fresh").select(_POINT).unique()
+    kept = rows.join(touched, on=_POINT, how="anti", nulls_equal=True)
+    moved = rows.join(touched, on=_POINT, how="semi", nulls_equal=True)
+    moved = sort_rows(moved, (*_POINT, "known_time", "change_time", "run_id"))
+    corrected = _superseded(moved) | moved["retracted"].fill_null(False) | (moved["tier"] == "corrected")
+    valid = moved.filter(~corrected)
+    beaten = valid.select(_same_as_next(_POINT)).to_series()
+    return pl.concat(
+        [
+            kept,
+            moved.filter(corrected).with_columns(tier=pl.lit("corrected")),
+            valid.with_columns(tier=pl.when(beaten).then(pl.lit("revised")).otherwise(pl.lit("current"))),
+        ]
     )
 
 
-def _beyond(low: str | int | None, high: str | int | None) -> bool:
-    if isinstance(low, str) and isinstance(high, str):
-        return low > high
-    return isinstance(low, int) and isinstance(high, int) and low > high
+def _same_as_next(names: Sequence[str]) -> pl.Expr:
+    """Whether the row that follows agrees in the named columns."""
+    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in names)
+    return same & (pl.int_range(pl.len()) < pl.len() - 1)
+
+
+def _superseded(rows: pl.DataFrame) -> pl.Series:
+    """Whether a later version of a row's revision is there; rows are sorted by point, known_time and change_time."""
+    shared = rows.select(_same_as_next([*_POINT, "known_time"])).to_series()
+    several = (shared | shared.shift(1, fill_value=False)).arg_true()
+    # Few points have several rows of one known_time; only those are looked at by run.
+    few = rows.select(views.REVISION).with_columns(position=pl.int_range(pl.len()))[several]
+    few = few.sort(*views.REVISION, "position")
+    earlier = few.filter(_same_as_next(views.REVISION))["position"]
+    mask = np.zeros(rows.height, dtype=np.bool_)
+    mask[earlier.to_numpy()] = True
+    return pl.Series("superseded", mask)
 
 
 def _checksum(rows: pl.DataFrame) -> int:

@@ -135,7 +135,8 @@ class Corrections:
         if not rows and self.message.update_id is None:
             return Answer(answer)
         last_stamp = turn.stamp + max(len(rows) - 1, 0)
-        return Prepared(_to_arrow(rows), last_stamp, answer, self._info(answer, digest, len(rows), last_stamp))
+        info = self._info(answer, digest, len(rows), last_stamp)
+        return Prepared(_to_arrow(rows), last_stamp, answer, info=info)
 
     def _info(self, answer: dict[str, Any], digest: str, rows: int, stamp: int) -> dict[str, dict[str, Any]]:
         if self.message.update_id is None:

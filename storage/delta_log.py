@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from storage import delta
 from storage.store import LocalStore
-from timedb.errors import Internal
+from timedb.errors import Internal, OutcomeUnknown
 from timedb.times import from_micros, parse_time, to_micros
 
 __all__ = ["Commit", "DataFile", "DeltaLog", "Snapshot"]
@@ -158,7 +158,8 @@ class DeltaLog:
         """Write a commit as ``version``; False where another writer has that version.
 
         Raises:
-            OSError: it was not written, as far as the log tells.
+            OSError: it was not written, as the log tells.
+            OutcomeUnknown: it may have been; the log cannot be read.
         """
         commit_info = {
             "timestamp": time.time_ns() // 1_000_000,
@@ -186,13 +187,19 @@ class DeltaLog:
         return removed
 
     def _is_ours(self, version: int, data: bytes) -> bool:
-        """After an error whose outcome is unknown: ask the log."""
+        """After an error whose outcome is unknown: ask the log.
+
+        Raises:
+            OutcomeUnknown: the log does not answer either.
+        """
         try:
             if self.store.read(_commit_path(version)) != data:
                 return False
             self.store.sync(_commit_path(version))
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise OutcomeUnknown from error
         return True
 
     def _last_checkpoint(self) -> int | None:

@@ -1,7 +1,7 @@
 """The digest of an upload: the same for the same explicit fields and the same rows in any order.
 
 Each row is mixed into 64 bits (the finaliser of SplitMix64, Steele, Lea and Flood, OOPSLA 2014); the rows' sums and
-exclusive-or make the digest of the set, which needs no order and can be added up batch by batch.
+exclusive-or make the digest of the set, which needs no order and can be added up chunk by chunk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-__all__ = ["fields_digest", "rows_digest"]
+__all__ = ["RowsDigest", "fields_digest"]
 
 _CHUNK_ROWS = 1_000_000
 _NULL = np.uint64(0x6E756C6C6E756C6C)
@@ -28,49 +28,58 @@ def fields_digest(fields: dict[str, Any], rows: str) -> str:
     return hashlib.blake2b(f"{text}\n{rows}".encode(), digest_size=16).hexdigest()
 
 
-def rows_digest(frame: pl.DataFrame, series_ids: Sequence[str]) -> str:
-    """The digest of a set of rows.
+class RowsDigest:
+    """The digest of a set of rows, added up piece by piece."""
 
-    Args:
-        frame: Columns ``series`` (index into ``series_ids``), valid_time, valid_time_end, known_time, value,
-            annotation, tags, as the client sent them.
-        series_ids: The ids.
-    """
-    ids = np.array([_word(series_id) for series_id in series_ids], dtype=np.uint64)
-    total, mixed, parity = np.uint64(0), np.uint64(0), np.uint64(0)
-    with np.errstate(over="ignore"):
-        for start in range(0, frame.height, _CHUNK_ROWS):
-            words = _row_words(frame.slice(start, _CHUNK_ROWS), ids)
-            total += words.sum(dtype=np.uint64)
-            mixed += _mix(words).sum(dtype=np.uint64)
-            parity ^= np.bitwise_xor.reduce(words)
-    return f"{frame.height}:{total:016x}{mixed:016x}{parity:016x}"
+    def __init__(self) -> None:
+        self._rows = 0
+        self._total, self._mixed, self._parity = np.uint64(0), np.uint64(0), np.uint64(0)
+
+    def add(self, frame: pl.DataFrame, series_ids: Sequence[str]) -> None:
+        """Count further rows in.
+
+        Args:
+            frame: Columns ``series`` (index into ``series_ids``), valid_time, valid_time_end, known_time, value,
+                annotation, tags, as the client sent them.
+            series_ids: The ids.
+        """
+        ids = np.array([_word(series_id) for series_id in series_ids], dtype=np.uint64)
+        with np.errstate(over="ignore"):
+            for start in range(0, frame.height, _CHUNK_ROWS):
+                words = _row_words(frame.slice(start, _CHUNK_ROWS), ids)
+                self._total += words.sum(dtype=np.uint64)
+                self._mixed += _mix(words).sum(dtype=np.uint64)
+                self._parity ^= np.bitwise_xor.reduce(words)
+        self._rows += frame.height
+
+    def text(self) -> str:
+        """The digest so far."""
+        return f"{self._rows}:{self._total:016x}{self._mixed:016x}{self._parity:016x}"
 
 
 def _row_words(frame: pl.DataFrame, ids: Words) -> Words:
     words: Words = ids[frame["series"].to_numpy()]
     for name in ("valid_time", "valid_time_end", "known_time"):
-        words = _mix(words + _bits(frame[name].cast(pl.Int64).reinterpret(signed=False)))
-    value = frame["value"].to_physical()
-    bits = value.fill_null(0.0).to_numpy().view(np.uint64)
-    words = _mix(
-        words
-        + np.where(value.is_null().to_numpy(), _NULL, np.where(value.is_nan().fill_null(False).to_numpy(), _NAN, bits))
-    )
+        words = _mix(words + _time_bits(frame[name]))
+    words = _mix(words + _value_bits(frame["value"]))
     for name in ("annotation", "tags"):
         if frame[name].null_count() < frame.height:
             text = frame[name] if name == "annotation" else frame[name].list.join("\x1f")
-            distinct = text.unique()
-            known = dict(zip(distinct.to_list(), (_word(item) for item in distinct.to_list()), strict=True))
+            known = {item: _word(item) for item in text.unique().to_list()}
             words = words + np.array([known[item] for item in text.to_list()], dtype=np.uint64)
         words = _mix(words)
     return words
 
 
-def _bits(values: pl.Series) -> Words:
-    if values.null_count() == 0:
-        return values.to_numpy()
-    return np.where(values.is_null().to_numpy(), _NULL, values.fill_null(0).to_numpy())
+def _time_bits(times: pl.Series) -> Words:
+    bits: Words = times.to_physical().fill_null(0).to_numpy().view(np.uint64)
+    return np.where(times.is_null().to_numpy(), _NULL, bits) if times.null_count() else bits
+
+
+def _value_bits(values: pl.Series) -> Words:
+    bits: Words = values.fill_null(0.0).to_numpy().view(np.uint64)
+    bits = np.where(values.is_nan().fill_null(False).to_numpy(), _NAN, bits)
+    return np.where(values.is_null().to_numpy(), _NULL, bits) if values.null_count() else bits
 
 
 def _word(text: str | None) -> np.uint64:

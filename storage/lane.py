@@ -24,7 +24,7 @@ from storage.ledger import Ledger
 from storage.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
 from storage.schemas import VALUES_DATA
 from storage.table import Table
-from timedb.errors import Busy, Internal, TimeDBError
+from timedb.errors import Busy, Internal, OutcomeUnknown, TimeDBError
 from timedb.times import now, to_micros
 
 __all__ = ["CHANGE_TIME", "Answer", "CommitLane", "Prepared", "Swap", "SwapWrite", "Turn", "Write"]
@@ -66,6 +66,8 @@ class Prepared:
     """:data:`VALUES_DATA` columns (text may be dictionary-encoded), sorted by series_id."""
     last_stamp: int
     result: dict[str, Any]
+    files: Sequence[DataFile] = ()
+    """Files of the table that are written already."""
     info: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Records for the commit info: register key -> record."""
     new_keys: bool = False
@@ -271,10 +273,12 @@ class CommitLane:
             try:
                 committed = self._values.commit(
                     snapshot,
-                    adds=files,
+                    adds=[*files, *(file for _, prepared in ready for file in prepared.files)],
                     transactions={CHANGE_TIME: ready[-1][1].last_stamp},
                     info=_merge_info([prepared.info for _, prepared in ready]),
                 )
+            except OutcomeUnknown:
+                raise  # the log may refer to the files
             except BaseException:
                 self._delete(files)
                 raise

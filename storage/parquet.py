@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from uuid import uuid4
 
 import pyarrow as pa
@@ -12,19 +14,17 @@ import pyarrow.parquet as pq
 
 from storage.delta_log import DataFile, ceil_ms, floor_ms
 from storage.store import LocalStore
+from timedb.errors import Internal
 
-__all__ = ["bucket_folder", "may_hold_corrections", "write_file"]
+__all__ = ["CORRECTION_PREFIX", "UPLOAD_PREFIX", "may_hold_corrections", "restamp", "write_file"]
 
-ROW_GROUP_ROWS = 131_072
 UPLOAD_PREFIX = "upload-"
 CORRECTION_PREFIX = "correction-"
+_ROW_GROUP_ROWS = 131_072
 _COMPRESSION_LEVEL = 3
-_DELTA_ENCODED = ("valid_time", "valid_time_end", "known_time", "change_time")
-
-
-def bucket_folder(partition: Mapping[str, str]) -> str:
-    """The folder of a partition, as Hive writes it."""
-    return "/".join(f"{name}={value}" for name, value in partition.items())
+_DELTA_ENCODED = ("valid_time", "valid_time_end", "known_time")
+_STAMP = "change_time"
+_STAMP_BYTES = 8
 
 
 def may_hold_corrections(file: DataFile) -> bool:
@@ -44,26 +44,13 @@ def write_file(store: LocalStore, table: pa.Table, partition: Mapping[str, str],
     Raises:
         OSError: the file could not be written; what there is of it has been removed.
     """
-    folder = bucket_folder(partition)
+    folder = "/".join(f"{name}={value}" for name, value in partition.items())
     name = f"{prefix}{uuid4().hex}.parquet"
     path = f"{folder}/{name}" if folder else name
-    target = store.prepare(path)
     minimum, maximum = _bounds(table)
-    text = [
-        column.name for column in table.schema if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)
-    ]
-    times = [name for name in _DELTA_ENCODED if name in table.column_names]
+    target = store.prepare(path)
     try:
-        pq.write_table(
-            table,
-            target,
-            row_group_size=ROW_GROUP_ROWS,
-            compression="zstd",
-            compression_level=_COMPRESSION_LEVEL,
-            use_dictionary=text,
-            column_encoding=dict.fromkeys(times, "DELTA_BINARY_PACKED"),
-            store_schema=False,
-        )
+        _write(table, target)
         store.sync(path)
     except BaseException:
         store.delete(path)
@@ -78,6 +65,64 @@ def write_file(store: LocalStore, table: pa.Table, partition: Mapping[str, str],
         null_count={name: table.column(name).null_count for name in table.column_names},
         modified_ms=time.time_ns() // 1_000_000,
     )
+
+
+def _write(table: pa.Table, target: os.PathLike[str]) -> None:
+    text = [
+        column.name for column in table.schema if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)
+    ]
+    times = [name for name in _DELTA_ENCODED if name in table.column_names]
+    # The stamp's dictionary stays uncompressed and without statistics, so that restamp() can find and change it.
+    leaves = ["tags.list.element" if name == "tags" else name for name in table.column_names]
+    compressed = [name for name in leaves if name != _STAMP]
+    pq.write_table(
+        table,
+        target,
+        row_group_size=_ROW_GROUP_ROWS,
+        compression={name: "none" if name == _STAMP else "zstd" for name in leaves},
+        compression_level=dict.fromkeys(compressed, _COMPRESSION_LEVEL),
+        write_statistics=compressed,
+        use_dictionary=[*text, _STAMP],
+        column_encoding=dict.fromkeys(times, "DELTA_BINARY_PACKED"),
+        store_schema=False,
+    )
+
+
+def restamp(store: LocalStore, file: DataFile, old: int, new: int) -> DataFile:
+    """Change the change_time of a file whose rows all have the same one, in place, durably.
+
+    The column is one dictionary entry a row group, eight bytes that end where the data page begins, so a bulk upload
+    can be encoded before its turn and stamped in it.
+
+    Args:
+        store: The Delta table's folder.
+        file: A file that no commit refers to yet.
+        old: The change_time that it has, microseconds since 1970.
+        new: The change_time that it shall have.
+
+    Raises:
+        Internal: the file does not look as expected; it is unchanged.
+        OSError: it could not be written.
+    """
+    target = store.prepare(file.path)
+    groups = pq.read_metadata(target)
+    index = groups.schema.to_arrow_schema().get_field_index(_STAMP)
+    spots = [
+        groups.row_group(number).column(index).data_page_offset - _STAMP_BYTES
+        for number in range(groups.num_row_groups)
+    ]
+    with open(target, "r+b") as handle:
+        for spot in spots:
+            handle.seek(spot)
+            if handle.read(_STAMP_BYTES) != old.to_bytes(_STAMP_BYTES, "little", signed=True):
+                raise Internal("a staged file does not hold the stamp that it was written with")
+        for spot in spots:
+            handle.seek(spot)
+            handle.write(new.to_bytes(_STAMP_BYTES, "little", signed=True))
+        handle.flush()
+        os.fsync(handle.fileno())
+    bounds = {_STAMP: floor_ms(new)}, {_STAMP: ceil_ms(new)}
+    return replace(file, minimum={**file.minimum, **bounds[0]}, maximum={**file.maximum, **bounds[1]})
 
 
 def _bounds(table: pa.Table) -> tuple[dict[str, str | int], dict[str, str | int]]:

@@ -15,7 +15,7 @@ from storage.store import LocalStore
 from timedb.identity import series_bucket
 from timedb.times import to_micros
 
-__all__ = ["Selection", "live_files", "scan"]
+__all__ = ["Selection", "live_files", "ranges_meet", "scan"]
 
 VALUES_POLARS = pl.DataFrame(pa.Table.from_pylist([], schema=VALUES_DATA)).schema
 _IS_IN_LIMIT = 1000
@@ -101,3 +101,18 @@ def scan(store: LocalStore, files: Iterable[DataFile], predicates: Sequence[pl.E
         glob=False,
     )
     return rows.filter(*predicates) if predicates else rows
+
+
+def ranges_meet(left: DataFile, right: DataFile, names: Sequence[str]) -> bool:
+    """Whether two files can hold rows that agree in the named columns, as far as their statistics tell."""
+    return not any(
+        _beyond(one.minimum.get(name), other.maximum.get(name))
+        for name in names
+        for one, other in ((left, right), (right, left))
+    )
+
+
+def _beyond(low: str | int | None, high: str | int | None) -> bool:
+    if isinstance(low, str) and isinstance(high, str):
+        return low > high
+    return isinstance(low, int) and isinstance(high, int) and low > high

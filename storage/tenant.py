@@ -114,10 +114,11 @@ class Tenant:
             command,
             schema,
             catalog=self.catalog,
+            store=self.values.store,
+            bucket_digits=self.bucket_digits,
             submit=self.lane.submit,
             skip_unchanged=UnchangedFilter(self.values, self.bucket_digits),
-            max_rows=self.settings.max_upload_rows,
-            max_bytes=self.settings.max_upload_bytes,
+            settings=self.settings,
             created_by=created_by,
         )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 from uuid import uuid4
 
@@ -13,32 +12,43 @@ import polars as pl
 import pyarrow as pa
 
 from storage.catalog import Catalog
-from storage.digest import fields_digest, rows_digest
-from storage.lane import Answer, Prepared, Turn, Write
-from storage.normalise import BATCH, Identity, SeriesCodes, check_columns, normalise
-from storage.schemas import VALUES_DATA
-from timedb.errors import Conflict, IncompleteUpload, InvalidRequest, NotFound, TooLarge
-from timedb.times import format_time, from_micros, now
-from timedb.wire import UploadCommand, shown
+from storage.delta_log import DataFile
+from storage.digest import RowsDigest, fields_digest
+from storage.lane import Write, split_buckets
+from storage.normalise import BATCH, SeriesCodes, check_columns, normalise
+from storage.parquet import UPLOAD_PREFIX, write_file
+from storage.resolve import ResolvedSeries, resolve
+from storage.runs import Run, RunRows, SkipUnchanged, StagedFiles, run_table
+from storage.scan import ranges_meet, scan
+from storage.sorting import sort_rows
+from storage.store import LocalStore
+from timedb.errors import IncompleteUpload, InvalidRequest, OutcomeUnknown, TooLarge
+from timedb.settings import ServerSettings
+from timedb.times import format_time, now, to_micros
+from timedb.wire import UploadCommand
 
-__all__ = ["Run", "Upload"]
+__all__ = ["Upload"]
 
-ROW_KEY = ("series", "valid_time", "valid_time_end", "known_time")
-SkipUnchanged = Callable[["Turn", pl.DataFrame], pl.DataFrame]
+ROW_KEY = ("valid_time", "valid_time_end", "known_time")
+_KEY_RANGES = ("series_id", "valid_time", "known_time")
 _FREE_FIELDS = {"op", "run_id", "rows"}
 
 
 class Upload:
-    """One run on its way in. Nothing is visible before :meth:`commit` returns.
+    """One run on its way in. Nothing is visible before :meth:`commit` returns, nothing is left after :meth:`abort`.
+
+    Up to ``upload_chunk_rows`` rows wait in memory; of a larger upload each chunk is sorted and written out while the
+    stream goes on, so that memory stays bounded whatever its length.
 
     Args:
         command: What the client said of the run.
         schema: The columns of its stream.
         catalog: The tenant's series.
+        store: The folder of the values table.
+        bucket_digits: Hex digits of a series_id that name its bucket; None: all.
         submit: Gives a write its turn in the commit lane.
         skip_unchanged: Drops the rows that only repeat their predecessor; used where the command asks for it.
-        max_rows: Rows that an upload may have.
-        max_bytes: Arrow bytes that it may have.
+        settings: Limits.
         created_by: The key's e-mail.
 
     Raises:
@@ -51,25 +61,31 @@ class Upload:
         schema: pa.Schema,
         *,
         catalog: Catalog,
+        store: LocalStore,
+        bucket_digits: int | None,
         submit: Callable[[Write], dict[str, Any]],
         skip_unchanged: SkipUnchanged,
-        max_rows: int,
-        max_bytes: int,
+        settings: ServerSettings,
         created_by: str | None,
     ) -> None:
         check_columns(schema)
         self._command = command
-        self._schema = schema
         self._catalog = catalog
+        self._bucket_digits = bucket_digits
         self._submit = submit
-        self._skip_unchanged = skip_unchanged
-        self._max_rows = max_rows
-        self._max_bytes = max_bytes
+        self._skip_unchanged = skip_unchanged if command.skip_unchanged else None
+        self._settings = settings
         self._created_by = created_by
         self._received_time = now()
+        self._known_time = command.known_time or self._received_time
+        self._run_id = command.run_id or str(uuid4())
         self._codes = SeriesCodes()
+        self._series: list[ResolvedSeries] = []
+        self._digest = RowsDigest()
         self._batches: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
         self._bytes = 0
+        self._staged = StagedFiles(store, to_micros(self._received_time))
         self.received = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -78,15 +94,22 @@ class Upload:
         Raises:
             InvalidRequest: names the column, row and value at fault.
             TooLarge: the upload is over a limit.
+            NotFound, Conflict: a series does not exist and may not be made, or is retired.
         """
         self._bytes += batch.nbytes
-        if self.received + batch.num_rows > self._max_rows:
-            raise TooLarge(f"rows: the upload has more than {self._max_rows}, the limit of one upload")
-        if self._bytes > self._max_bytes:
-            raise TooLarge(f"batch: the upload has more than {self._max_bytes} bytes, the limit of one upload")
+        if self.received + batch.num_rows > self._settings.max_upload_rows:
+            raise TooLarge(f"rows: the upload has more than {self._settings.max_upload_rows}, the limit of one upload")
+        if self._bytes > self._settings.max_upload_bytes:
+            raise TooLarge(
+                f"batch: the upload has over {self._settings.max_upload_bytes} bytes, the limit of one upload"
+            )
         if batch.num_rows:
             self._batches.append(normalise(batch, self._codes, self.received))
         self.received += batch.num_rows
+        self._waiting_rows += batch.num_rows
+        # What repeats stored values is found out in the lane, so such an upload stays in memory.
+        if self._waiting_rows >= self._settings.upload_chunk_rows and self._skip_unchanged is None:
+            self._stage(self._take_waiting())
 
     def commit(self, confirmed_rows: int | None) -> dict[str, Any]:
         """Write the run.
@@ -110,206 +133,103 @@ class Upload:
             raise IncompleteUpload(
                 "the stream ended without rows in the command or a commit marker; nothing was written"
             )
-        return self._submit(self._run())
+        waiting = self._take_waiting()
+        bulk = waiting.frame.height >= self._settings.bulk_rows and self._skip_unchanged is None
+        if self._staged.files or bulk:
+            self._stage(waiting)
+            self._refuse_duplicates_between_chunks()
+        run = self._run(self._staged if self._staged.files else waiting)
+        try:
+            receipt = self._submit(run)
+        except OutcomeUnknown:
+            self._staged.forget()  # a commit may refer to the files
+            raise
+        if run.answered:
+            self._staged.delete()
+        self._staged.forget()
+        return receipt
 
     def abort(self) -> None:
-        """Forget what has arrived."""
+        """Forget what has arrived, files included."""
         self._batches.clear()
+        self._staged.delete()
 
-    def _run(self) -> Run:
-        known_time = self._command.known_time or self._received_time
-        series = _resolve(self._codes.identities, self._catalog, create=self._command.create_series)
+    def _take_waiting(self) -> RunRows:
+        """The rows in memory, checked, sorted, and counted into the digest."""
+        known = self._catalog.all()
+        for identity in self._codes.identities[len(self._series) :]:
+            self._series.append(resolve(identity, self._catalog, known, create=self._command.create_series))
+        ids = sorted({one.series_id for one in self._series})
+        rank = {series_id: index for index, series_id in enumerate(ids)}
+        ranks = np.array([rank[one.series_id] for one in self._series], dtype=np.int32)
         frame = pl.DataFrame(pa.Table.from_batches(self._batches, BATCH))
         self._batches.clear()
-        ids = sorted({one.series_id for one in series})
-        rank = {series_id: index for index, series_id in enumerate(ids)}
-        ranks = np.array([rank[one.series_id] for one in series], dtype=np.int32)
+        self._waiting_rows = 0
         frame = frame.with_columns(series=pl.Series(ranks[frame["series"].to_numpy()], dtype=pl.Int32))
+        if self._command.run_id is not None:
+            self._digest.add(frame, ids)
+        frame = frame.with_columns(pl.col("known_time").fill_null(self._known_time))
+        frame = sort_rows(frame, ("series", *ROW_KEY))
+        _refuse_duplicates(frame, "series", ids)
+        return RunRows(frame, ids)
+
+    def _stage(self, rows: RunRows) -> None:
+        if not rows.frame.height:
+            return
+        table = run_table(rows.frame, rows.series_ids, self._staged.stamp, self._run_id, self._created_by)
+        for bucket, part in split_buckets(table, self._bucket_digits):
+            partition = {"series_bucket": bucket, "tier": "fresh"}
+            self._staged.files.append(write_file(self._staged.store, part, partition, UPLOAD_PREFIX))
+
+    def _refuse_duplicates_between_chunks(self) -> None:
+        buckets: dict[str, list[DataFile]] = {}
+        for file in self._staged.files:
+            buckets.setdefault(file.partition["series_bucket"], []).append(file)
+        for files in buckets.values():
+            pairs = [pair for pair in combinations(files, 2) if ranges_meet(*pair, _KEY_RANGES)]
+            if len(pairs) > len(files):
+                self._refuse_duplicates_in(files, None)
+                continue
+            for pair in pairs:
+                # Runs that follow each other share at most the known_times at the border of two chunks.
+                low = max(file.minimum["known_time"] for file in pair)
+                high = min(file.maximum["known_time"] for file in pair)
+                border = pl.col("known_time").to_physical().is_between(low, high)
+                self._refuse_duplicates_in(pair, border)
+
+    def _refuse_duplicates_in(self, files: Sequence[DataFile], where: pl.Expr | None) -> None:
+        rows = scan(self._staged.store, files, [] if where is None else [where])
+        keys = rows.select("series_id", *ROW_KEY).collect(engine="in-memory")
+        _refuse_duplicates(sort_rows(keys, ("series_id", *ROW_KEY)), "series_id", None)
+
+    def _run(self, content: RunRows | StagedFiles) -> Run:
         fields = self._command.model_dump(mode="json", include=self._command.model_fields_set - _FREE_FIELDS)
-        digest = fields_digest(fields, rows_digest(frame, ids)) if self._command.run_id else ""
-        frame = frame.with_columns(pl.col("known_time").fill_null(known_time)).sort(*ROW_KEY)
-        _refuse_duplicates(frame, ids)
-        descriptions = self._command.series_descriptions or {}
         return Run(
             command=self._command,
-            run_id=self._command.run_id or str(uuid4()),
+            run_id=self._run_id,
             run_start_time=format_time(self._command.run_start_time or self._received_time),
-            known_time=format_time(known_time),
-            frame=frame,
-            series_ids=ids,
-            series=list({one.series_id: one for one in series}.values()),
-            descriptions=descriptions,
-            digest=digest,
+            known_time=format_time(self._known_time),
+            content=content,
+            series=list({one.series_id: one for one in self._series}.values()),
+            digest=fields_digest(fields, self._digest.text()) if self._command.run_id is not None else "",
             created_by=self._created_by,
-            skip_unchanged=self._skip_unchanged if self._command.skip_unchanged else None,
+            skip_unchanged=self._skip_unchanged,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedSeries:
-    """A series that an upload names; ``new`` if the upload has to create it."""
-
-    series_id: str
-    name: str
-    labels: str
-    new: bool
-
-
-def _resolve(identities: list[Identity], catalog: Catalog, *, create: bool) -> list[ResolvedSeries]:
-    known = catalog.all()
-    return [_resolve_one(identity, catalog, known, create=create) for identity in identities]
-
-
-def _resolve_one(identity: Identity, catalog: Catalog, known: Mapping[str, Any], *, create: bool) -> ResolvedSeries:
-    if identity.series_id is not None:
-        series = known.get(identity.series_id)
-        if series is None:
-            raise NotFound(f"series_id: there is no series {shown(identity.series_id)}")
-    else:
-        name = identity.name or ""
-        labels = "{}" if identity.labels is None else identity.labels
-        series = known.get(catalog.id_for(name, json.loads(labels)))
-        if series is None and identity.labels is None:
-            try:
-                series = catalog.find(name)[0]
-            except NotFound:
-                if not create:
-                    raise
-        if series is None:
-            if not create:
-                raise NotFound(f"series_key: there is no series {shown(name)} with labels {shown(labels)}")
-            return ResolvedSeries(catalog.id_for(name, json.loads(labels)), name, labels, new=True)
-    if series.retired:
-        raise Conflict(f"series_id: the series {shown(series.name)} ({series.series_id}) is retired")
-    return ResolvedSeries(series.series_id, series.name, series.labels, new=False)
-
-
-def _refuse_duplicates(frame: pl.DataFrame, ids: list[str]) -> None:
-    if frame.height < 2:
+def _refuse_duplicates(sorted_rows: pl.DataFrame, series: str, ids: Sequence[str] | None) -> None:
+    names = (series, *ROW_KEY)
+    if sorted_rows.height < 2:
         return
-    same = frame.select(
-        pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in ROW_KEY)
+    same = sorted_rows.select(
+        pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in names)
+        & (pl.int_range(pl.len()) > 0)
     ).to_series()
-    same = same.set(pl.Series([True] + [False] * (len(same) - 1)), False)
     if same.any():
-        row = frame.row(int(same.arg_max() or 0), named=True)
+        row = sorted_rows.row(int(same.arg_max() or 0), named=True)
+        series_id = row[series] if ids is None else ids[row[series]]
         end = "" if row["valid_time_end"] is None else f", valid_time_end {format_time(row['valid_time_end'])}"
         raise InvalidRequest(
-            f"valid_time: {format_time(row['valid_time'])}{end} of series {ids[row['series']]} "
+            f"valid_time: {format_time(row['valid_time'])}{end} of series {series_id} "
             f"at known_time {format_time(row['known_time'])} is there twice in one upload"
         )
-
-
-@dataclass
-class Run:
-    """A complete upload that waits for its turn."""
-
-    command: UploadCommand
-    run_id: str
-    run_start_time: str
-    known_time: str
-    frame: pl.DataFrame
-    series_ids: list[str]
-    series: list[ResolvedSeries]
-    descriptions: Mapping[str, str]
-    digest: str
-    created_by: str | None
-    skip_unchanged: SkipUnchanged | None
-
-    @property
-    def rows(self) -> int:
-        """Rows that wait."""
-        return self.frame.height
-
-    @property
-    def key(self) -> str:
-        """The run_id: a retry that arrives beside the original waits for it."""
-        return self.run_id
-
-    @property
-    def shareable(self) -> bool:
-        """Whether it can be prepared without looking at stored rows."""
-        return self.skip_unchanged is None
-
-    def prepare(self, turn: Turn) -> Prepared | Answer:
-        """The rows under this turn's stamp, or the answer of the first time.
-
-        Raises:
-            Conflict: the run_id stands for other content.
-        """
-        if self.command.run_id is not None and (found := turn.ledger.runs.find(self.run_id)) is not None:
-            if found["digest"] != self.digest:
-                raise Conflict(f"run_id: {shown(self.run_id)} has been uploaded already, with other content")
-            return Answer(self._receipt(json.loads(found["receipt"])))
-        turn.catalog.ensure(
-            [(one.name, one.labels, self.descriptions.get(one.name)) for one in self.series if one.new],
-            created_by=self.created_by,
-        )
-        frame = self.frame if self.skip_unchanged is None else self.skip_unchanged(turn, self.with_ids())
-        stored = {
-            "rows": frame.height,
-            "skipped": self.frame.height - frame.height,
-            "change_time": format_time(from_micros(turn.stamp)),
-            "table_version": turn.version,
-        }
-        return Prepared(
-            rows=self._to_rows(frame, turn.stamp),
-            last_stamp=turn.stamp,
-            result=self._receipt(stored),
-            info={"uploads": self._record(stored)},
-            new_keys=True,
-        )
-
-    def with_ids(self) -> pl.DataFrame:
-        """The rows with their series_id as text."""
-        ids = pl.Series("series_id", self.series_ids, dtype=pl.String)
-        return self.frame.with_columns(ids.gather(self.frame["series"]).alias("series_id"))
-
-    def _to_rows(self, frame: pl.DataFrame, stamp: int) -> pa.Table:
-        count = frame.height
-        data = frame.select("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags").to_arrow()
-        series = pa.DictionaryArray.from_arrays(
-            pa.array(frame["series"].to_numpy(), pa.int32()), pa.array(self.series_ids, pa.string())
-        )
-        columns = {
-            **{name: data.column(name).cast(VALUES_DATA.field(name).type) for name in data.column_names},
-            "series_id": series,
-            "change_time": pa.repeat(pa.scalar(stamp, pa.timestamp("us", tz="UTC")), count),
-            "run_id": _constant(self.run_id, count),
-            "changed_by": _constant(self.created_by, count),
-            "retracted": pa.nulls(count, pa.bool_()),
-        }
-        return pa.table({name: columns[name] for name in VALUES_DATA.names})
-
-    def _record(self, stored: dict[str, Any]) -> dict[str, Any]:
-        command = self.command
-        return {
-            "run_id": self.run_id,
-            "workflow_id": command.workflow_id,
-            "run_start_time": self.run_start_time,
-            "run_finish_time": None if command.run_finish_time is None else format_time(command.run_finish_time),
-            "known_time": self.known_time,
-            "run_params": None if command.run_params is None else json.dumps(command.run_params, sort_keys=True),
-            "rows": stored["rows"],
-            "change_time": stored["change_time"],
-            "created_by": self.created_by,
-            "digest": self.digest,
-            "receipt": json.dumps(stored, separators=(",", ":")),
-        }
-
-    def _receipt(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        series = sorted(self.series, key=lambda one: (one.name, one.labels))
-        return {
-            "run_id": self.run_id,
-            **stored,
-            "series_ids": {one.name: one.series_id for one in series},
-            "series": [
-                {"series_key": one.name, "labels": json.loads(one.labels), "series_id": one.series_id} for one in series
-            ],
-        }
-
-
-def _constant(text: str | None, count: int) -> pa.Array:
-    if text is None:
-        return pa.nulls(count, pa.string())
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([text], pa.string()))

@@ -37,9 +37,20 @@ def _last(rows: pl.LazyFrame, key: tuple[str, ...], order: tuple[str, ...]) -> p
     return rows.sort(*key, *order).unique(subset=list(key), keep="last", maintain_order=True)
 
 
+def _drop_beaten(rows: pl.LazyFrame, key: tuple[str, ...], order: tuple[str, ...]) -> pl.LazyFrame:
+    """Drop rows that the next row beats: most of them, where files are sorted; none wrongly, where they are not."""
+    rivals = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in key)
+    later, same = pl.lit(False), pl.lit(True)
+    for name in order:
+        later = later | (same & (pl.col(name) < pl.col(name).shift(-1)))
+        same = same & (pl.col(name) == pl.col(name).shift(-1))
+    return rows.filter((rivals & later).not_().fill_null(True))
+
+
 def latest_versions(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Per revision key the row with the greatest change_time, retracted ones included."""
-    return _last(rows, REVISION, ("change_time",))
+    order = ("change_time",)
+    return _last(_drop_beaten(rows, REVISION, order), REVISION, order)
 
 
 def overlapping(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -54,7 +65,8 @@ def flat(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def winners(rows: pl.LazyFrame) -> pl.LazyFrame:
     """The flat view of rows that are each the only version of their revision, none of them retracted."""
-    return _last(rows, POINT, ("known_time", "change_time", "run_id"))
+    order = ("known_time", "change_time", "run_id")
+    return _last(_drop_beaten(rows, POINT, order), POINT, order)
 
 
 def flat_chains(rows: pl.LazyFrame) -> pl.LazyFrame:

@@ -41,6 +41,8 @@ class ServerSettings(BaseSettings):
     max_concurrent_reads: int = Field(32, ge=1, description="Reads that may run at once")
     max_concurrent_uploads: int = Field(64, ge=1, description="Uploads that may be received at once")
     max_call_seconds: float = Field(3600.0, gt=0, description="Seconds that one read or upload may take")
+    upload_chunk_rows: int = Field(1_000_000, ge=1, description="Rows of an upload that wait in memory")
+    bulk_rows: int = Field(50_000, ge=1, description="Rows from which an upload gets files of its own")
     group_rows: int = Field(500_000, ge=1, description="Rows of waiting small uploads that one commit takes")
     compact_fresh_files: int = Field(24, ge=1, description="Fresh files of a bucket that start its compaction")
     compact_fresh_rows: int = Field(2_000_000, ge=1, description="Fresh rows of a bucket that start its compaction")

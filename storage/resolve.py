@@ -1,0 +1,65 @@
+"""Which series the rows of an upload are about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from storage.catalog import Catalog, Series
+from storage.normalise import Identity
+from timedb.errors import Conflict, NotFound
+from timedb.wire import shown
+
+__all__ = ["ResolvedSeries", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSeries:
+    """A series that an upload names; ``new`` if the upload has to create it."""
+
+    series_id: str
+    name: str
+    labels: str
+    new: bool
+
+
+def resolve(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *, create: bool) -> ResolvedSeries:
+    """The series that a row's identity stands for.
+
+    Args:
+        identity: An id, or a name with or without labels.
+        catalog: The tenant's series.
+        known: ``catalog.all()``.
+        create: Whether a name that nobody has becomes a new series.
+
+    Raises:
+        NotFound: there is no such series, and none may be made.
+        InvalidRequest: a bare name has several candidates.
+        Conflict: the series is retired.
+    """
+    series = _find(identity, catalog, known, create=create)
+    if series is None:
+        name, labels = identity.name or "", identity.labels or "{}"
+        return ResolvedSeries(catalog.id_for(name, json.loads(labels)), name, labels, new=True)
+    if series.retired:
+        raise Conflict(f"series_id: the series {shown(series.name)} ({series.series_id}) is retired")
+    return ResolvedSeries(series.series_id, series.name, series.labels, new=False)
+
+
+def _find(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *, create: bool) -> Series | None:
+    if identity.series_id is not None:
+        if identity.series_id not in known:
+            raise NotFound(f"series_id: there is no series {shown(identity.series_id)}")
+        return known[identity.series_id]
+    name = identity.name or ""
+    series = known.get(catalog.id_for(name, json.loads(identity.labels or "{}")))
+    if series is None and identity.labels is None:
+        try:
+            return catalog.find(name)[0]
+        except NotFound:
+            if not create:
+                raise
+    elif series is None and not create:
+        raise NotFound(f"series_key: there is no series {shown(name)} with labels {shown(identity.labels)}")
+    return series

@@ -1,0 +1,206 @@
+"""A complete upload on its way through the commit lane."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from storage.delta_log import DataFile
+from storage.lane import Answer, Prepared, Turn
+from storage.parquet import restamp
+from storage.resolve import ResolvedSeries
+from storage.schemas import VALUES_DATA
+from storage.store import LocalStore
+from timedb.errors import Conflict
+from timedb.times import format_time, from_micros
+from timedb.wire import UploadCommand, shown
+
+__all__ = ["Run", "RunRows", "SkipUnchanged", "StagedFiles", "run_table"]
+
+SkipUnchanged = Callable[[Turn, pl.DataFrame], pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """The rows of a small run, kept in memory so that they can share a file with other runs.
+
+    ``frame`` has ``series`` (index into ``series_ids``) and the columns that clients send, sorted.
+    """
+
+    frame: pl.DataFrame
+    series_ids: Sequence[str]
+
+    def with_ids(self) -> pl.DataFrame:
+        """The rows with their series_id as text."""
+        ids = pl.Series("series_id", self.series_ids, dtype=pl.String)
+        return self.frame.with_columns(ids.gather(self.frame["series"]).alias("series_id"))
+
+
+@dataclass
+class StagedFiles:
+    """The rows of a bulk run, encoded already; they carry ``stamp`` until their turn gives them another."""
+
+    store: LocalStore
+    stamp: int
+    files: list[DataFile] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+        return sum(file.rows for file in self.files)
+
+    def restamp(self, stamp: int) -> None:
+        """Give all rows another change_time, microseconds since 1970."""
+        self.files = [restamp(self.store, file, self.stamp, stamp) for file in self.files]
+        self.stamp = stamp
+
+    def delete(self) -> None:
+        """Remove the files, which no commit refers to."""
+        for file in self.files:
+            self.store.delete(file.path)
+        self.forget()
+
+    def forget(self) -> None:
+        """Leave the files to the table."""
+        self.files = []
+
+
+@dataclass
+class Run:
+    """An upload that waits for its turn.
+
+    Times are text as the runs table has them; ``digest`` is empty where the server chose the run_id.
+    """
+
+    command: UploadCommand
+    run_id: str
+    run_start_time: str
+    known_time: str
+    content: RunRows | StagedFiles
+    series: Sequence[ResolvedSeries]
+    digest: str
+    created_by: str | None
+    skip_unchanged: SkipUnchanged | None
+    answered: bool = False
+    """Whether the run was in already, so that its content is not needed."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that the lane has to encode."""
+        return self.content.frame.height if isinstance(self.content, RunRows) else 0
+
+    @property
+    def key(self) -> str:
+        """The run_id: a retry that arrives beside the original waits for it."""
+        return self.run_id
+
+    @property
+    def shareable(self) -> bool:
+        """Whether it can be prepared without looking at stored rows."""
+        return self.skip_unchanged is None
+
+    def prepare(self, turn: Turn) -> Prepared | Answer:
+        """The rows under this turn's stamp, or the answer of the first time.
+
+        Raises:
+            Conflict: the run_id stands for other content.
+        """
+        if self.command.run_id is not None and (found := turn.ledger.runs.find(self.run_id)) is not None:
+            if found["digest"] != self.digest:
+                raise Conflict(f"run_id: {shown(self.run_id)} has been uploaded already, with other content")
+            self.answered = True
+            return Answer(self._receipt(json.loads(found["receipt"])))
+        descriptions = self.command.series_descriptions or {}
+        turn.catalog.ensure(
+            [(one.name, one.labels, descriptions.get(one.name)) for one in self.series if one.new],
+            created_by=self.created_by,
+        )
+        if isinstance(self.content, StagedFiles):
+            self.content.restamp(turn.stamp)
+            return self._prepared(turn, VALUES_DATA.empty_table(), self.content.files, self.content.rows, 0)
+        frame = self.content.frame
+        if self.skip_unchanged is not None:
+            frame = self.skip_unchanged(turn, self.content.with_ids())
+        rows = run_table(frame, self.content.series_ids, turn.stamp, self.run_id, self.created_by)
+        return self._prepared(turn, rows, (), frame.height, self.content.frame.height - frame.height)
+
+    def _prepared(self, turn: Turn, rows: pa.Table, files: Sequence[DataFile], written: int, skipped: int) -> Prepared:
+        stored = {
+            "rows": written,
+            "skipped": skipped,
+            "change_time": format_time(from_micros(turn.stamp)),
+            "table_version": turn.version,
+        }
+        return Prepared(
+            rows=rows,
+            files=files,
+            last_stamp=turn.stamp,
+            result=self._receipt(stored),
+            info={"uploads": self._record(stored)},
+            new_keys=True,
+        )
+
+    def _record(self, stored: dict[str, Any]) -> dict[str, Any]:
+        command = self.command
+        return {
+            "run_id": self.run_id,
+            "workflow_id": command.workflow_id,
+            "run_start_time": self.run_start_time,
+            "run_finish_time": None if command.run_finish_time is None else format_time(command.run_finish_time),
+            "known_time": self.known_time,
+            "run_params": None if command.run_params is None else json.dumps(command.run_params, sort_keys=True),
+            "rows": stored["rows"],
+            "change_time": stored["change_time"],
+            "created_by": self.created_by,
+            "digest": self.digest,
+            "receipt": json.dumps(stored, separators=(",", ":")),
+        }
+
+    def _receipt(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        series = sorted(self.series, key=lambda one: (one.name, one.labels))
+        return {
+            "run_id": self.run_id,
+            **stored,
+            "series_ids": {one.name: one.series_id for one in series},
+            "series": [
+                {"series_key": one.name, "labels": json.loads(one.labels), "series_id": one.series_id} for one in series
+            ],
+        }
+
+
+def run_table(
+    frame: pl.DataFrame, series_ids: Sequence[str], stamp: int, run_id: str, created_by: str | None
+) -> pa.Table:
+    """Rows of a run as the values table stores them.
+
+    Args:
+        frame: ``series`` (index into ``series_ids``) and the columns that clients send.
+        series_ids: The ids.
+        stamp: The change_time, microseconds since 1970.
+        run_id: The run.
+        created_by: Who uploads.
+    """
+    count = frame.height
+    data = frame.select("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags").to_arrow()
+    codes = pa.array(frame["series"].to_numpy(), pa.int32())
+    columns = {
+        **{name: data.column(name).cast(VALUES_DATA.field(name).type) for name in data.column_names},
+        "series_id": pa.DictionaryArray.from_arrays(codes, pa.array(series_ids, pa.string())),
+        "change_time": pa.repeat(pa.scalar(stamp, pa.timestamp("us", tz="UTC")), count),
+        "run_id": _constant(run_id, count),
+        "changed_by": _constant(created_by, count),
+        "retracted": pa.nulls(count, pa.bool_()),
+    }
+    return pa.table({name: columns[name] for name in VALUES_DATA.names})
+
+
+def _constant(text: str | None, count: int) -> pa.Array:
+    if text is None:
+        return pa.nulls(count, pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([text], pa.string()))
