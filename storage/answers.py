@@ -7,7 +7,7 @@ What compaction has found out saves work: ``current`` holds the flat winners of 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import polars as pl
 
@@ -20,7 +20,7 @@ from storage.schemas import TIERS
 from storage.store import LocalStore
 from timedb.wire import ReadCommand
 
-__all__ = ["answer", "tiers_for"]
+__all__ = ["answer", "is_plain", "tiers_for"]
 
 _POINT = list(views.POINT)
 
@@ -40,15 +40,36 @@ def tiers_for(read: ReadCommand, selection: Selection, fresh: Collection[DataFil
     return ("fresh", "current")
 
 
+def is_plain(read: ReadCommand, selection: Selection, files: Sequence[DataFile]) -> bool:
+    """Whether every row of the files that passes the filters is a row of the answer."""
+    if read.relative is not None:
+        return False
+    if read.all_versions:
+        return read.view == "overlapping"
+    fresh = _fresh(files)
+    if selection.as_of is not None or any(map(may_hold_corrections, fresh)):
+        return False
+    return read.view == "overlapping" or not (fresh or _bounded_above(read, selection))
+
+
 def answer(read: ReadCommand, selection: Selection, store: LocalStore, files: Sequence[DataFile]) -> pl.LazyFrame:
-    """The rows of a read from the files of one bucket, in no particular order."""
+    """The rows of a read from the files of one bucket, in no particular order.
+
+    Args:
+        read: The read.
+        selection: Its filters, with ``as_of`` only where it leaves something out.
+        store: The folder of the values table.
+        files: The files of the tiers that :func:`tiers_for` names.
+    """
     predicates = selection.predicates()
 
     def rows(*tiers: str) -> pl.LazyFrame:
         found = scan(store, [file for file in files if file.partition["tier"] in tiers], predicates)
         return found if read.relative is None else known_by_gate(found, read.relative)
 
-    fresh = [file for file in files if file.partition["tier"] == "fresh"]
+    fresh = _fresh(files)
+    if is_plain(read, selection, files):
+        return rows(*TIERS)
     if read.all_versions:
         return rows(*TIERS) if read.view == "overlapping" else views.flat_chains(rows(*TIERS))
     if selection.as_of is not None:
@@ -59,12 +80,16 @@ def answer(read: ReadCommand, selection: Selection, store: LocalStore, files: Se
             return rows("fresh", "current", "revised")
         if _bounded_above(read, selection):
             return views.winners(rows("fresh", "current", "revised"))
-        return _over_settled(views.winners, rows("fresh"), rows("current"), None) if fresh else rows("current")
+        return _over_settled(views.winners, rows("fresh"), rows("current"), None)
     if read.view == "overlapping":
         return _over_settled(views.overlapping, rows("fresh"), rows("current", "revised"), None)
     if _bounded_above(read, selection):
         return views.flat(rows("fresh", "current", "revised"))
     return _over_settled(views.flat, rows("fresh"), rows("current"), rows("revised"))
+
+
+def _fresh(files: Iterable[DataFile]) -> list[DataFile]:
+    return [file for file in files if file.partition["tier"] == "fresh"]
 
 
 def _over_settled(

@@ -10,14 +10,25 @@ import polars as pl
 import pyarrow as pa
 
 from storage import views
-from storage.answers import answer, tiers_for
+from storage.answers import answer, is_plain, tiers_for
 from storage.catalog import Catalog, Series
 from storage.cursor import Cursor, sort_columns
 from storage.delta_log import DataFile, Snapshot
 from storage.lane import CHANGE_TIME
 from storage.scan import Selection, live_files
+from storage.schemas import VALUES_DATA
+from storage.sorting import sort_rows
+from storage.streaming import stream_rows
 from storage.table import Table
-from timedb.columns import META_AS_OF, META_CURSOR, META_TABLE_VERSION, result_columns, result_schema
+from timedb.columns import (
+    COLUMN_TYPES,
+    IDENTIFIER,
+    META_AS_OF,
+    META_CURSOR,
+    META_TABLE_VERSION,
+    result_columns,
+    result_schema,
+)
 from timedb.errors import InvalidRequest, NotFound, TooLarge
 from timedb.times import format_time, from_micros, to_micros
 from timedb.wire import ReadTicket, shown
@@ -25,7 +36,6 @@ from timedb.wire import ReadTicket, shown
 __all__ = ["ReadPart", "ReadPlan", "plan_read"]
 
 BATCH_ROWS = 65_536
-_STORED = set(views.CHAIN_ORDER) | {"value", "annotation", "tags", "changed_by", "retracted"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,8 @@ class ReadPlan:
         self._selection = selection
         self._series = series
         self._max_sorted_rows = max_sorted_rows
+        self._columns = result_columns(ticket)
+        self._order = sort_columns(ticket)
         self._page: tuple[pl.DataFrame, str | None] | None = None
 
     @property
@@ -106,7 +118,9 @@ class ReadPlan:
         schema = result_schema(self.ticket)
         if not self.whole:
             for files in self._files.values():
-                yield from self._to_batches(self._view(files), schema)
+                yield from (
+                    self._plain(files, schema) if self._is_plain(files) else self._to_batches(self._view(files), schema)
+                )
             return
         rows = self._limited()[0] if self.ticket.limit is not None else self._sorted_whole()
         yield from self._to_batches(rows, schema)
@@ -114,23 +128,36 @@ class ReadPlan:
     def _part(self, ticket: ReadTicket, files: Sequence[DataFile]) -> ReadPart:
         return ReadPart(ticket, sum(max(file.rows, 0) for file in files), sum(file.size for file in files))
 
+    def _is_plain(self, files: Sequence[DataFile]) -> bool:
+        """Whether the files can be streamed as they are; a few series are picked out faster by the query engine."""
+        return (
+            not self.ordered
+            and self._selection.series_ids is None
+            and "value_id" not in self._columns
+            and is_plain(self.ticket, self._selection, files)
+        )
+
+    def _plain(self, files: Sequence[DataFile], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        for batch in stream_rows(self._table.store, files, self._selection, self._stored_columns(), BATCH_ROWS):
+            yield from self._finish(pa.Table.from_batches([batch]), schema)
+
     def _view(self, files: Sequence[DataFile], *, beyond: pl.Expr | None = None) -> pl.DataFrame:
         rows = answer(self.ticket, self._selection, self._table.store, files)
         if beyond is not None:
             rows = rows.filter(beyond)
+        found = rows.select(self._stored_columns()).collect(engine="in-memory")
         if self.ordered:
-            rows = rows.sort(*sort_columns(self.ticket.order_by))
-        if self.ticket.limit is not None:
-            rows = rows.head(self.ticket.limit + 1)
-        return rows.select(self._needed()).collect(engine="in-memory")
+            found = sort_rows(found, self._order)
+        return found if self.ticket.limit is None else found.head(self.ticket.limit + 1)
 
-    def _needed(self) -> list[str]:
-        wanted = set(result_columns(self.ticket)) | ({*views.CHAIN_ORDER} if self.whole else set())
+    def _stored_columns(self) -> list[str]:
+        """The columns of the values table that the answer is made from."""
+        wanted = set(self._columns) | (set(self._order) if self.ordered else set())
         if "value_id" in wanted:
             wanted |= set(views.REVISION)
         if wanted & {"series_key", "series_unit"}:
             wanted.add("series_id")
-        return [name for name in (*views.CHAIN_ORDER, *sorted(_STORED - set(views.CHAIN_ORDER))) if name in wanted]
+        return [name for name in VALUES_DATA.names if name in wanted]
 
     def _sorted_whole(self) -> pl.DataFrame:
         pieces, total = [], 0
@@ -143,50 +170,51 @@ class ReadPlan:
                     "across series; narrow it, set a limit, or order by series"
                 )
             pieces.append(piece)
-        return pl.concat(pieces).sort(*sort_columns(self.ticket.order_by)) if pieces else pl.DataFrame()
+        return sort_rows(pl.concat(pieces), self._order) if pieces else pl.DataFrame()
 
     def _limited(self) -> tuple[pl.DataFrame, str | None]:
         """The page and the cursor to the next one; None where there is none."""
         if self._page is None:
-            limit, order_by = self.ticket.limit or 0, self.ticket.order_by
-            beyond = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, order_by).beyond()
+            limit = self.ticket.limit or 0
+            beyond = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, self.ticket).beyond()
             page = pl.DataFrame()
             for files in self._files.values():
                 piece = self._view(files, beyond=beyond)
-                page = pl.concat([page, piece]).sort(*sort_columns(order_by)).head(limit + 1) if page.width else piece
+                page = sort_rows(pl.concat([page, piece]), self._order).head(limit + 1) if page.width else piece
             text = None
             if page.height > limit:
                 page = page.head(limit)
-                last = page.select(sort_columns(order_by)).row(-1, named=True)
-                text = Cursor(order_by, self.as_of, last).to_text()
+                text = Cursor(page.select(self._order).row(-1, named=True), self.as_of).to_text()
             self._page = page, text
         return self._page
 
     def _to_batches(self, rows: pl.DataFrame, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         if rows.height == 0:
             return
-        wanted = set(schema.names)
-        if "value_id" in wanted:
+        if "value_id" in self._columns:
             rows = rows.with_columns(value_id=views.value_id())
-        data = rows.select([name for name in schema.names if name in rows.columns]).to_arrow()
-        columns = {name: _cast(data.column(name), schema.field(name).type) for name in data.column_names}
+        data = rows.to_arrow()
+        columns = {name: _cast(data.column(name), COLUMN_TYPES[name]) for name in data.column_names}
+        yield from self._finish(pa.table(columns), schema)
+
+    def _finish(self, rows: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Rows with wire types, brought to the columns of the answer and cut into batches."""
+        columns = {name: rows.column(name) for name in rows.column_names}
         for name, attribute in (("series_key", "name"), ("series_unit", "unit")):
-            if name in wanted:
-                columns[name] = self._series_text(rows["series_id"], attribute)
+            if name in self._columns:
+                columns[name] = self._series_text(columns["series_id"], attribute)
         table = pa.table([columns[name] for name in schema.names], schema=schema)
         yield from table.to_batches(max_chunksize=BATCH_ROWS)
 
-    def _series_text(self, series_ids: pl.Series, attribute: str) -> pa.ChunkedArray:
-        codes = _cast(
-            series_ids.to_frame().to_arrow().column(0), pa.dictionary(pa.int32(), pa.string())
-        ).combine_chunks()
-        found = [self._series.get(series_id) for series_id in codes.dictionary.to_pylist()]
-        texts = pa.array([None if one is None else getattr(one, attribute) for one in found], pa.string())
-        return (
-            pa.chunked_array([texts.take(codes.indices)])
-            .dictionary_encode()
-            .cast(pa.dictionary(pa.int32(), pa.string()))
-        )
+    def _series_text(self, series_ids: pa.ChunkedArray, attribute: str) -> pa.ChunkedArray:
+        """An attribute of each row's series; one dictionary entry a series."""
+        chunks = []
+        for codes in series_ids.chunks:
+            found = [self._series.get(series_id) for series_id in codes.dictionary.to_pylist()]
+            texts = pa.array([None if one is None else getattr(one, attribute) for one in found], pa.string())
+            encoded = texts.dictionary_encode()  # series may share a name; a dictionary's entries are distinct
+            chunks.append(pa.DictionaryArray.from_arrays(encoded.indices.take(codes.indices), encoded.dictionary))
+        return pa.chunked_array(chunks, IDENTIFIER)
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
@@ -207,16 +235,16 @@ def plan_read(
     result_columns(ticket)
     if ticket.after is not None and ticket.limit is None:
         raise InvalidRequest("after: a cursor goes with a limit")
-    known = catalog.all()
-    series_ids = _select_series(ticket, catalog, known)
     snapshot = table.snapshot()
+    known = catalog.all()  # after the snapshot: a series is made before its first value
+    series_ids = _select_series(ticket, catalog, known)
     if ticket.table_version is not None and ticket.table_version > snapshot.version:
         raise InvalidRequest(
             f"table_version: {ticket.table_version} is newer than the lake, which is at {snapshot.version}"
         )
     as_of, start_valid = ticket.as_of, ticket.start_valid
     if ticket.after is not None:
-        cursor = Cursor.from_text(ticket.after, ticket.order_by)
+        cursor = Cursor.from_text(ticket.after, ticket)
         as_of = cursor.as_of if as_of is None else min(as_of, cursor.as_of)
         if ticket.order_by == "valid_time":
             start_valid = cursor.last["valid_time"]

@@ -1,0 +1,66 @@
+"""Rows that are an answer as they stand, streamed from their files without passing through a query engine.
+
+pyarrow decodes text columns straight into dictionaries and reads a row group at a time, so memory does not grow with
+the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage.delta_log import DataFile
+from storage.scan import Selection
+from storage.store import LocalStore
+from timedb.columns import COLUMN_TYPES
+
+__all__ = ["stream_rows"]
+
+_BOUNDED = ("valid_time", "known_time", "change_time")
+
+
+def stream_rows(
+    store: LocalStore, files: Iterable[DataFile], selection: Selection, columns: Sequence[str], batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """The rows of some files that pass the time bounds of a selection, in batches of at most ``batch_rows``.
+
+    Args:
+        store: The Delta table's folder.
+        files: Data files.
+        selection: Its ``series_ids`` must be None.
+        columns: Stored columns, in the order wanted; text comes dictionary-encoded where the wire has it so.
+        batch_rows: Rows of a batch.
+    """
+    tests = _tests(selection)
+    wanted = [*columns, *(name for name in _BOUNDED if name in tests and name not in columns)]
+    dictionaries = [name for name in wanted if pa.types.is_dictionary(COLUMN_TYPES[name])]
+    for file in files:
+        with pq.ParquetFile(store.url(file.path), read_dictionary=dictionaries) as parquet:
+            for batch in parquet.iter_batches(batch_rows, columns=wanted):
+                for name, bounds in tests.items():
+                    batch = batch.filter(_mask(batch.column(name), bounds))
+                if batch.num_rows:
+                    yield batch.select(list(columns))
+
+
+def _tests(selection: Selection) -> dict[str, tuple[datetime | None, datetime | None, datetime | None]]:
+    """Column -> (from, before, up to) for the columns that have a bound."""
+    bounds = {
+        "valid_time": (selection.start_valid, selection.end_valid, None),
+        "known_time": (selection.start_known, selection.end_known, None),
+        "change_time": (None, None, selection.as_of),
+    }
+    return {name: bound for name, bound in bounds.items() if any(one is not None for one in bound)}
+
+
+def _mask(column: pa.Array, bounds: tuple[datetime | None, datetime | None, datetime | None]) -> pa.Array:
+    start, before, up_to = (None if one is None else pa.scalar(one, column.type) for one in bounds)
+    mask = pa.scalar(True)
+    for test, bound in ((pc.greater_equal, start), (pc.less, before), (pc.less_equal, up_to)):
+        if bound is not None:
+            mask = pc.and_(mask, test(column, bound))
+    return mask
