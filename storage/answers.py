@@ -17,7 +17,7 @@ from storage.parquet import may_hold_corrections
 from storage.relative import known_by_gate
 from storage.scan import Selection, scan
 from storage.schemas import TIERS
-from storage.store import LocalStore
+from storage.store import Store
 from timedb.wire import ReadCommand
 
 __all__ = ["answer", "is_plain", "tiers_for"]
@@ -52,7 +52,7 @@ def is_plain(read: ReadCommand, selection: Selection, files: Sequence[DataFile])
     return read.view == "overlapping" or not (fresh or _bounded_above(read, selection))
 
 
-def answer(read: ReadCommand, selection: Selection, store: LocalStore, files: Sequence[DataFile]) -> pl.LazyFrame:
+def answer(read: ReadCommand, selection: Selection, store: Store, files: Sequence[DataFile]) -> pl.LazyFrame:
     """The rows of a read from the files of one bucket, in no particular order.
 
     Args:

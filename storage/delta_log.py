@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 
 from storage import delta
-from storage.store import LocalStore
+from storage.store import Store
 from timedb.errors import Internal, OutcomeUnknown
 from timedb.times import from_micros, parse_time, to_micros
 
@@ -101,7 +101,7 @@ class Commit:
 class DeltaLog:
     """The log of one table."""
 
-    def __init__(self, store: LocalStore, app_ids: tuple[str, ...] = ()) -> None:
+    def __init__(self, store: Store, app_ids: tuple[str, ...] = ()) -> None:
         self.store = store
         self._app_ids = app_ids
 
@@ -180,10 +180,10 @@ class DeltaLog:
     def removed_since(self, moment: float) -> set[str]:
         """Data files that commits published since then (seconds since 1970) have replaced: snapshots still use them."""
         removed: set[str] = set()
-        for path, stat in self.store.list(LOG_FOLDER):
-            match = _COMMIT_NAME.fullmatch(path.rpartition("/")[2])
-            if match is not None and stat.st_mtime >= moment:
-                removed.update(parse_commit(int(match[1]), self.store.read(path)).removes)
+        for file in self.store.list(LOG_FOLDER):
+            match = _COMMIT_NAME.fullmatch(file.path.rpartition("/")[2])
+            if match is not None and file.modified >= moment:
+                removed.update(parse_commit(int(match[1]), self.store.read(file.path)).removes)
         return removed
 
     def _is_ours(self, version: int, data: bytes) -> bool:
@@ -205,8 +205,8 @@ class DeltaLog:
     def _last_checkpoint(self) -> int | None:
         versions = [
             int(match[1] or match[2])
-            for path, _ in self.store.list(LOG_FOLDER)
-            if (match := _CHECKPOINT_NAME.fullmatch(path.rpartition("/")[2]))
+            for file in self.store.list(LOG_FOLDER)
+            if (match := _CHECKPOINT_NAME.fullmatch(file.path.rpartition("/")[2]))
         ]
         return max(versions, default=None)
 

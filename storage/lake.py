@@ -7,9 +7,10 @@ import threading
 from typing import Any
 from uuid import UUID
 
-from storage.store import LocalStore
+from storage.object_store import ObjectStore, check_conditional_put
+from storage.store import LocalStore, Store
 from storage.tenant import Tenant
-from timedb.errors import InvalidRequest, NotFound, Unimplemented
+from timedb.errors import InvalidRequest, NotFound
 from timedb.settings import ServerSettings, local_path
 from timedb.times import format_time, now
 from timedb.wire import shown
@@ -23,7 +24,7 @@ _MARKER = "timedb-lake.json"
 class Lake:
     """Everything below one address. One object a process is enough; it is thread-safe."""
 
-    def __init__(self, store: LocalStore, marker: dict[str, Any], settings: ServerSettings) -> None:
+    def __init__(self, store: Store, marker: dict[str, Any], settings: ServerSettings) -> None:
         self._store = store
         self._settings = settings
         self._bucket_digits: int | None = None if marker["bucket_digits"] == "full" else int(marker["bucket_digits"])
@@ -93,8 +94,10 @@ class Lake:
                 tenant.close()
 
 
-def _store(uri: str) -> LocalStore:
+def _store(uri: str) -> Store:
     path = local_path(uri)
-    if path is None:
-        raise Unimplemented(f"lake: {shown(uri)}: this release keeps its lake in a folder")
-    return LocalStore(path)
+    if path is not None:
+        return LocalStore(path)
+    store = ObjectStore(uri)
+    check_conditional_put(store)
+    return store

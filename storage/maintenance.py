@@ -100,11 +100,11 @@ class Maintenance:
         oldest = time.time() - self._settings.retention_hours * 3600
         live = table.snapshot().files
         dead = [
-            path
-            for path, stat in table.store.list()
-            if stat.st_mtime < oldest
-            and path not in live
-            and ((path.endswith(".parquet") and not path.startswith(LOG_FOLDER)) or ASIDE_PREFIX in path)
+            file.path
+            for file in table.store.list()
+            if file.modified < oldest
+            and file.path not in live
+            and ((file.path.endswith(".parquet") and not file.path.startswith(LOG_FOLDER)) or ASIDE_PREFIX in file.path)
         ]
         recently_removed = table.log.removed_since(oldest)
         dead = [path for path in dead if path not in recently_removed]

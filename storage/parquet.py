@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.delta_log import DataFile, ceil_ms, floor_ms
-from storage.store import LocalStore
+from storage.store import Store
 from timedb.errors import Internal
 
-__all__ = ["CORRECTION_PREFIX", "UPLOAD_PREFIX", "may_hold_corrections", "restamp", "write_file"]
+__all__ = ["CORRECTION_PREFIX", "UPLOAD_PREFIX", "may_hold_corrections", "restamp", "stage_file", "write_file"]
 
 UPLOAD_PREFIX = "upload-"
 CORRECTION_PREFIX = "correction-"
@@ -32,7 +32,7 @@ def may_hold_corrections(file: DataFile) -> bool:
     return not file.path.rpartition("/")[2].startswith(UPLOAD_PREFIX)
 
 
-def write_file(store: LocalStore, table: pa.Table, partition: Mapping[str, str], prefix: str = "part-") -> DataFile:
+def write_file(store: Store, table: pa.Table, partition: Mapping[str, str], prefix: str = "part-") -> DataFile:
     """Write a new data file of a Delta table and fsync it; nothing refers to it until a commit does.
 
     Args:
@@ -44,14 +44,25 @@ def write_file(store: LocalStore, table: pa.Table, partition: Mapping[str, str],
     Raises:
         OSError: the file could not be written; what there is of it has been removed.
     """
+    file = stage_file(store, table, partition, prefix)
+    try:
+        store.publish(file.path)
+        store.release(file.path)
+    except BaseException:
+        store.delete(file.path)
+        raise
+    return file
+
+
+def stage_file(store: Store, table: pa.Table, partition: Mapping[str, str], prefix: str) -> DataFile:
+    """Write a data file as :func:`write_file` does, but leave it to the caller to publish it."""
     folder = "/".join(f"{name}={value}" for name, value in partition.items())
     name = f"{prefix}{uuid4().hex}.parquet"
     path = f"{folder}/{name}" if folder else name
     minimum, maximum = _bounds(table)
-    target = store.prepare(path)
+    target = store.stage(path)
     try:
         _write(table, target)
-        store.sync(path)
     except BaseException:
         store.delete(path)
         raise
@@ -88,8 +99,8 @@ def _write(table: pa.Table, target: os.PathLike[str]) -> None:
     )
 
 
-def restamp(store: LocalStore, file: DataFile, old: int, new: int) -> DataFile:
-    """Change the change_time of a file whose rows all have the same one, in place, durably.
+def restamp(store: Store, file: DataFile, old: int, new: int) -> DataFile:
+    """Change the change_time of a staged file whose rows all have the same one, and publish it.
 
     The column is one dictionary entry a row group, eight bytes that end where the data page begins, so a bulk upload
     can be encoded before its turn and stamped in it.
@@ -104,7 +115,7 @@ def restamp(store: LocalStore, file: DataFile, old: int, new: int) -> DataFile:
         Internal: the file does not look as expected; it is unchanged.
         OSError: it could not be written.
     """
-    target = store.prepare(file.path)
+    target = store.stage(file.path)
     groups = pq.read_metadata(target)
     index = groups.schema.to_arrow_schema().get_field_index(_STAMP)
     spots = [
@@ -119,8 +130,7 @@ def restamp(store: LocalStore, file: DataFile, old: int, new: int) -> DataFile:
         for spot in spots:
             handle.seek(spot)
             handle.write(new.to_bytes(_STAMP_BYTES, "little", signed=True))
-        handle.flush()
-        os.fsync(handle.fileno())
+    store.publish(file.path)
     bounds = {_STAMP: floor_ms(new)}, {_STAMP: ceil_ms(new)}
     return replace(file, minimum={**file.minimum, **bounds[0]}, maximum={**file.maximum, **bounds[1]})
 

@@ -16,7 +16,7 @@ from storage.lane import Answer, Prepared, Turn
 from storage.parquet import restamp
 from storage.resolve import ResolvedSeries
 from storage.schemas import VALUES_DATA
-from storage.store import LocalStore
+from storage.store import Store
 from timedb.errors import Conflict
 from timedb.times import format_time, from_micros
 from timedb.wire import UploadCommand, shown
@@ -46,7 +46,7 @@ class RunRows:
 class StagedFiles:
     """The rows of a bulk run, encoded already; they carry ``stamp`` until their turn gives them another."""
 
-    store: LocalStore
+    store: Store
     stamp: int
     files: list[DataFile] = field(default_factory=list)
 
@@ -68,6 +68,8 @@ class StagedFiles:
 
     def forget(self) -> None:
         """Leave the files to the table."""
+        for file in self.files:
+            self.store.release(file.path)
         self.files = []
 
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from storage.delta_log import DataFile, Snapshot
 from storage.schemas import TIERS, VALUES_DATA
-from storage.store import LocalStore
+from storage.store import Store
 from timedb.identity import series_bucket
 from timedb.times import to_micros
 
-__all__ = ["Selection", "live_files", "ranges_meet", "scan"]
+__all__ = ["Selection", "live_files", "ranges_meet", "scan", "scan_staged"]
 
 VALUES_POLARS = pl.DataFrame(pa.Table.from_pylist([], schema=VALUES_DATA)).schema
 _IS_IN_LIMIT = 1000
@@ -87,9 +87,17 @@ def live_files(
     return {bucket: found[bucket] for bucket in sorted(found)}
 
 
-def scan(store: LocalStore, files: Iterable[DataFile], predicates: Sequence[pl.Expr] = ()) -> pl.LazyFrame:
+def scan(store: Store, files: Iterable[DataFile], predicates: Sequence[pl.Expr] = ()) -> pl.LazyFrame:
     """The rows of some files that pass the filters, in no particular order."""
-    urls = [store.url(file.path) for file in files]
+    return _scan([store.url(file.path) for file in files], predicates)
+
+
+def scan_staged(store: Store, files: Iterable[DataFile], predicates: Sequence[pl.Expr] = ()) -> pl.LazyFrame:
+    """The rows of files of this process that are not published yet."""
+    return _scan([store.staged_url(file.path) for file in files], predicates)
+
+
+def _scan(urls: list[str], predicates: Sequence[pl.Expr]) -> pl.LazyFrame:
     if not urls:
         return pl.LazyFrame(schema=VALUES_POLARS)
     rows = pl.scan_parquet(

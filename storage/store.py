@@ -1,4 +1,4 @@
-"""Where files live. A local store acknowledges nothing that is not on the disk: files and folders are fsynced.
+"""Where files live: what the rest of the lake asks of a store, and the store in a local folder.
 
 deltalake and object_store do not fsync local files and publish a commit before its bytes are durable, so a power cut
 can leave an empty commit that readers take for a valid one. Here a file is written aside, fsynced, and only then
@@ -11,23 +11,97 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
-__all__ = ["ASIDE_PREFIX", "LocalStore"]
+import pyarrow as pa
+
+__all__ = ["ASIDE_PREFIX", "LocalStore", "Store", "StoredFile"]
 
 ASIDE_PREFIX = ".aside-"
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file as a listing shows it; ``modified`` in seconds since 1970."""
+
+    path: str
+    size: int
+    modified: float
+
+
+class Store(Protocol):
+    """Files below one address, named by relative paths with forward slashes.
+
+    Data files are written to a local path (:meth:`stage`) and get their name for good by :meth:`publish`; until then
+    nobody else need see them.
+    """
+
+    def url(self, path: str = "") -> str:
+        """The address of a published file as Polars and deltalake take it."""
+
+    def staged_url(self, path: str) -> str:
+        """The address under which this process can read a staged file, published or not."""
+
+    def below(self, path: str) -> Store:
+        """The store of a folder inside this one."""
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file; ``FileNotFoundError`` where there is none."""
+
+    def open(self, path: str) -> str | pa.BufferReader:
+        """A published file as pyarrow takes it."""
+
+    def exists(self, path: str) -> bool:
+        """Whether a file of that name is there."""
+
+    def list(self, folder: str = "") -> Iterator[StoredFile]:
+        """Every file below a folder."""
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Publish a durable file under a name that nobody has; False where somebody has it already.
+
+        Raises:
+            OSError: it may not have been published.
+        """
+
+    def stage(self, path: str) -> Path:
+        """Where to write a new file, on a local disk."""
+
+    def persist(self, path: str) -> None:
+        """Begin to make a staged file durable, so that publishing it takes little time."""
+
+    def publish(self, path: str) -> None:
+        """Make a staged file durable under its name. May be repeated after the staged file has changed."""
+
+    def release(self, path: str) -> None:
+        """Drop what is left of a published file's staging."""
+
+    def sync(self, path: str) -> None:
+        """Make a file that another program wrote durable."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file, staged or published; no error where there is none."""
+
+    def delete_all(self) -> None:
+        """Remove everything below the address."""
+
+
 class LocalStore:
-    """Files below one folder, named by relative paths with forward slashes."""
+    """A store in a folder. Nothing is acknowledged that is not on the disk: files and folders are fsynced."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
 
     def url(self, path: str = "") -> str:
-        """The address of a file as Polars and deltalake take it."""
+        """The absolute path of a file."""
         return str(self.root / path) if path else str(self.root)
+
+    def staged_url(self, path: str) -> str:
+        """The same as :meth:`url`: a staged file has its name already, only nobody refers to it."""
+        return self.url(path)
 
     def below(self, path: str) -> LocalStore:
         """The store of a folder inside this one."""
@@ -37,17 +111,23 @@ class LocalStore:
         """All bytes of a file; ``FileNotFoundError`` where there is none."""
         return (self.root / path).read_bytes()
 
+    def open(self, path: str) -> str:
+        """The absolute path of a file, which pyarrow maps and closes itself."""
+        return self.url(path)
+
     def exists(self, path: str) -> bool:
         """Whether the file or folder is there."""
         return os.path.lexists(self.root / path)
 
-    def list(self, folder: str = "") -> Iterator[tuple[str, os.stat_result]]:
-        """Every file below a folder as (relative path, stat); files that vanish meanwhile are left out."""
+    def list(self, folder: str = "") -> Iterator[StoredFile]:
+        """Every file below a folder; files that vanish meanwhile are left out."""
         for base, _, names in os.walk(self.root / folder):
             for name in names:
                 full = os.path.join(base, name)
                 with contextlib.suppress(FileNotFoundError):
-                    yield os.path.relpath(full, self.root).replace(os.sep, "/"), os.stat(full)
+                    found = os.stat(full)
+                    path = os.path.relpath(full, self.root).replace(os.sep, "/")
+                    yield StoredFile(path, found.st_size, found.st_mtime)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Publish a durable file under a name that nobody has; False where somebody has it already.
@@ -56,7 +136,7 @@ class LocalStore:
             OSError: nothing was published (the disk is full, say), or the folder could not be synced.
         """
         target = self.root / path
-        self._make_folder(target.parent)
+        make_folder(target.parent)
         aside = target.parent / f"{ASIDE_PREFIX}{uuid4().hex}"
         try:
             write_durably(aside, data)
@@ -68,26 +148,25 @@ class LocalStore:
         sync_folder(target.parent)
         return True
 
-    def replace(self, path: str, data: bytes) -> None:
-        """Write a durable file, in place of the one that may be there."""
+    def stage(self, path: str) -> Path:
+        """The path of a new file whose folder is there and durable."""
         target = self.root / path
-        self._make_folder(target.parent)
-        aside = target.parent / f"{ASIDE_PREFIX}{uuid4().hex}"
-        try:
-            write_durably(aside, data)
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
-        sync_folder(target.parent)
-
-    def prepare(self, path: str) -> Path:
-        """The local path of a new file whose folder is there and durable."""
-        target = self.root / path
-        self._make_folder(target.parent)
+        make_folder(target.parent)
         return target
 
+    def persist(self, path: str) -> None:
+        """Fsync the file and its name."""
+        self.sync(path)
+
+    def publish(self, path: str) -> None:
+        """Fsync the file and its name."""
+        self.sync(path)
+
+    def release(self, path: str) -> None:
+        """Nothing: a staged file is the published one."""
+
     def sync(self, path: str) -> None:
-        """Make a file that was written by somebody else durable, with its name."""
+        """Fsync a file and its name."""
         target = self.root / path
         descriptor = os.open(target, os.O_RDONLY)
         try:
@@ -102,16 +181,18 @@ class LocalStore:
 
     def delete_all(self) -> None:
         """Remove the folder with all that is in it."""
-        shutil.rmtree(self.root, ignore_errors=False)
+        shutil.rmtree(self.root)
 
-    def _make_folder(self, folder: Path) -> None:
-        missing = []
-        while not folder.is_dir():
-            missing.append(folder)
-            folder = folder.parent
-        for new in reversed(missing):
-            new.mkdir(exist_ok=True)
-            sync_folder(new.parent)
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, with durable names."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        sync_folder(new.parent)
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from storage.delta_log import DataFile
 from storage.scan import Selection
-from storage.store import LocalStore
+from storage.store import Store
 from timedb.columns import COLUMN_TYPES
 
 __all__ = ["stream_rows"]
@@ -24,7 +24,7 @@ _BOUNDED = ("valid_time", "known_time", "change_time")
 
 
 def stream_rows(
-    store: LocalStore, files: Iterable[DataFile], selection: Selection, columns: Sequence[str], batch_rows: int
+    store: Store, files: Iterable[DataFile], selection: Selection, columns: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
     """The rows of some files that pass the time bounds of a selection, in batches of at most ``batch_rows``.
 
@@ -39,7 +39,7 @@ def stream_rows(
     wanted = [*columns, *(name for name in _BOUNDED if name in tests and name not in columns)]
     dictionaries = [name for name in wanted if pa.types.is_dictionary(COLUMN_TYPES[name])]
     for file in files:
-        with pq.ParquetFile(store.url(file.path), read_dictionary=dictionaries) as parquet:
+        with pq.ParquetFile(store.open(file.path), read_dictionary=dictionaries) as parquet:
             for batch in parquet.iter_batches(batch_rows, columns=wanted):
                 for name, bounds in tests.items():
                     batch = batch.filter(_mask(batch.column(name), bounds))

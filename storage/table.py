@@ -11,8 +11,8 @@ from uuid import uuid4
 import pyarrow as pa
 
 from storage import delta
-from storage.delta_log import Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
-from storage.store import LocalStore
+from storage.delta_log import LOG_FOLDER, Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
+from storage.store import Store
 
 __all__ = ["Table"]
 
@@ -34,7 +34,7 @@ class Table:
     """
 
     def __init__(
-        self, store: LocalStore, schema: pa.Schema, partitions: Sequence[str] = (), app_ids: tuple[str, ...] = ()
+        self, store: Store, schema: pa.Schema, partitions: Sequence[str] = (), app_ids: tuple[str, ...] = ()
     ) -> None:
         self.store = store
         self.log = DeltaLog(store, app_ids)
@@ -103,9 +103,9 @@ class Table:
             Internal: it could not be written; the table is as before.
         """
         version = delta.create_checkpoint(self.store.url())
-        for path, _ in self.store.list("_delta_log"):
-            if path.endswith(("_last_checkpoint", ".parquet")):
-                self.store.sync(path)
+        for file in self.store.list(LOG_FOLDER):
+            if file.path.endswith(("_last_checkpoint", ".parquet")):
+                self.store.sync(file.path)
         with self._lock:
             self._snapshot, self._opened = self.log.load(), time.monotonic()
         return version

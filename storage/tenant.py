@@ -18,7 +18,7 @@ from storage.ledger import REACHED, Ledger, public_record
 from storage.maintenance import Maintenance
 from storage.reading import ReadPlan, plan_read
 from storage.schemas import PARTITIONS, RUNS, SERIES, TIERS, UPDATES, VALUES
-from storage.store import LocalStore
+from storage.store import Store
 from storage.table import Table
 from storage.unchanged import UnchangedFilter
 from storage.uploads import Upload
@@ -52,7 +52,7 @@ class Tenant:
         settings: Limits.
     """
 
-    def __init__(self, store: LocalStore, tenant_id: str, bucket_digits: int | None, settings: ServerSettings) -> None:
+    def __init__(self, store: Store, tenant_id: str, bucket_digits: int | None, settings: ServerSettings) -> None:
         self.tenant_id = tenant_id
         self.settings = settings
         self.bucket_digits = bucket_digits

@@ -16,12 +16,12 @@ from storage.delta_log import DataFile
 from storage.digest import RowsDigest, fields_digest
 from storage.lane import Write, split_buckets
 from storage.normalise import BATCH, SeriesCodes, check_columns, normalise
-from storage.parquet import UPLOAD_PREFIX, write_file
+from storage.parquet import UPLOAD_PREFIX, stage_file
 from storage.resolve import ResolvedSeries, resolve
 from storage.runs import Run, RunRows, SkipUnchanged, StagedFiles, run_table
-from storage.scan import ranges_meet, scan
+from storage.scan import ranges_meet, scan_staged
 from storage.sorting import sort_rows
-from storage.store import LocalStore
+from storage.store import Store
 from timedb.errors import IncompleteUpload, InvalidRequest, OutcomeUnknown, TooLarge
 from timedb.settings import ServerSettings
 from timedb.times import format_time, now, to_micros
@@ -61,7 +61,7 @@ class Upload:
         schema: pa.Schema,
         *,
         catalog: Catalog,
-        store: LocalStore,
+        store: Store,
         bucket_digits: int | None,
         submit: Callable[[Write], dict[str, Any]],
         skip_unchanged: SkipUnchanged,
@@ -179,7 +179,9 @@ class Upload:
         table = run_table(rows.frame, rows.series_ids, self._staged.stamp, self._run_id, self._created_by)
         for bucket, part in split_buckets(table, self._bucket_digits):
             partition = {"series_bucket": bucket, "tier": "fresh"}
-            self._staged.files.append(write_file(self._staged.store, part, partition, UPLOAD_PREFIX))
+            file = stage_file(self._staged.store, part, partition, UPLOAD_PREFIX)
+            self._staged.files.append(file)
+            self._staged.store.persist(file.path)
 
     def _refuse_duplicates_between_chunks(self) -> None:
         buckets: dict[str, list[DataFile]] = {}
@@ -198,7 +200,7 @@ class Upload:
                 self._refuse_duplicates_in(pair, border)
 
     def _refuse_duplicates_in(self, files: Sequence[DataFile], where: pl.Expr | None) -> None:
-        rows = scan(self._staged.store, files, [] if where is None else [where])
+        rows = scan_staged(self._staged.store, files, [] if where is None else [where])
         keys = rows.select("series_id", *ROW_KEY).collect(engine="in-memory")
         _refuse_duplicates(sort_rows(keys, ("series_id", *ROW_KEY)), "series_id", None)
 
