@@ -14,7 +14,7 @@ from deltalake.exceptions import DeltaError
 
 from timedb.errors import Internal
 
-__all__ = ["DeltaError", "create_checkpoint", "read_state", "schema_text"]
+__all__ = ["DeltaError", "create_checkpoint", "read_files", "schema_text"]
 
 
 def schema_text(schema: pa.Schema) -> str:
@@ -22,26 +22,24 @@ def schema_text(schema: pa.Schema) -> str:
     return Schema.from_arrow(schema).to_json()
 
 
-def read_state(url: str, version: int, app_ids: tuple[str, ...]) -> tuple[pa.Table, dict[str, int]]:
-    """The live files of a table at a version, one row each with flattened statistics, and app transactions.
+def read_files(url: str, version: int) -> pa.Table:
+    """The live files of a table at a version, one row each with flattened statistics.
 
     Raises:
         Internal: the checkpoint or the log cannot be read.
     """
     try:
-        table = DeltaTable(url, version=version)
-        found = {app_id: table.transaction_version(app_id) for app_id in app_ids}
-        files: Any = table.get_add_actions(flatten=True)
+        files: Any = DeltaTable(url, version=version).get_add_actions(flatten=True)
     except DeltaError as error:
         raise Internal(f"the table's log cannot be read at version {version}; run timedb doctor") from error
-    return pa.table(files), {app_id: number for app_id, number in found.items() if number is not None}
+    return pa.table(files)
 
 
 def create_checkpoint(url: str) -> int:
-    """Write a checkpoint of the latest version and return that version.
+    """Write a checkpoint of the latest version of a table, hint included, and return that version.
 
     Raises:
-        Internal: it could not be written; the table is as before.
+        Internal: it could not be written.
     """
     try:
         table = DeltaTable(url)

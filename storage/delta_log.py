@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from storage import delta
 from storage.store import Store
@@ -25,8 +26,9 @@ from timedb.times import from_micros, parse_time, to_micros
 __all__ = ["Commit", "DataFile", "DeltaLog", "Snapshot"]
 
 LOG_FOLDER = "_delta_log"
+HINT = f"{LOG_FOLDER}/_last_checkpoint"
 _COMMIT_NAME = re.compile(r"(\d{20})\.json")
-_CHECKPOINT_NAME = re.compile(r"(\d{20})\.checkpoint\..*parquet|(\d{20})\.checkpoint\.parquet")
+_CHECKPOINT_NAME = re.compile(r"(\d{20})\.checkpoint\.(.+\.)?(parquet|json)")
 _MILLISECOND = 1000
 Statistic = str | int
 
@@ -101,9 +103,8 @@ class Commit:
 class DeltaLog:
     """The log of one table."""
 
-    def __init__(self, store: Store, app_ids: tuple[str, ...] = ()) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self._app_ids = app_ids
 
     def create(
         self, schema: pa.Schema, partitions: Sequence[str], configuration: Mapping[str, str], table_id: str
@@ -133,9 +134,8 @@ class DeltaLog:
         Raises:
             Internal: a commit is missing, empty or torn.
         """
-        checkpoint = self._last_checkpoint()
-        snapshot = Snapshot(-1, {}, {}) if checkpoint is None else self._load_checkpoint(checkpoint)
-        return self.refresh(snapshot)
+        checkpoint = max((checkpoint_version(file.path) for file in self.store.list(LOG_FOLDER)), default=-1)
+        return self.refresh(self.load_checkpoint(checkpoint) if checkpoint >= 0 else Snapshot(-1, {}, {}))
 
     def refresh(self, snapshot: Snapshot) -> Snapshot:
         """Follow the log from a snapshot to its end; the same object where nothing is new."""
@@ -181,9 +181,8 @@ class DeltaLog:
         """Data files that commits published since then (seconds since 1970) have replaced: snapshots still use them."""
         removed: set[str] = set()
         for file in self.store.list(LOG_FOLDER):
-            match = _COMMIT_NAME.fullmatch(file.path.rpartition("/")[2])
-            if match is not None and file.modified >= moment:
-                removed.update(parse_commit(int(match[1]), self.store.read(file.path)).removes)
+            if (version := commit_version(file.path)) >= 0 and file.modified >= moment:
+                removed.update(parse_commit(version, self.store.read(file.path)).removes)
         return removed
 
     def _is_ours(self, version: int, data: bytes) -> bool:
@@ -202,18 +201,27 @@ class DeltaLog:
             raise OutcomeUnknown from error
         return True
 
-    def _last_checkpoint(self) -> int | None:
-        versions = [
-            int(match[1] or match[2])
-            for file in self.store.list(LOG_FOLDER)
-            if (match := _CHECKPOINT_NAME.fullmatch(file.path.rpartition("/")[2]))
-        ]
-        return max(versions, default=None)
+    def load_checkpoint(self, version: int) -> Snapshot:
+        """The table as a checkpoint holds it.
 
-    def _load_checkpoint(self, version: int) -> Snapshot:
-        table, transactions = delta.read_state(self.store.url(), version, self._app_ids)
+        Raises:
+            Internal: the checkpoint cannot be read.
+        """
+        table = delta.read_files(self.store.url(), version)
         files = {file.path: file for file in map(_from_flattened, table.to_pylist())}
-        return Snapshot(version, files, transactions, checkpoint=version)
+        return Snapshot(version, files, self._transactions_at(version), checkpoint=version)
+
+    def _transactions_at(self, version: int) -> dict[str, int]:
+        """All app transactions of a checkpoint; deltalake tells them one by one only."""
+        found: dict[str, int] = {}
+        paths = [file.path for file in self.store.list(LOG_FOLDER) if checkpoint_version(file.path) == version]
+        for path in (path for path in paths if path.endswith(".parquet")):
+            try:
+                rows = pq.read_table(self.store.open(path), columns=["txn"]).column("txn").drop_null()
+            except (pa.ArrowException, OSError, KeyError) as error:
+                raise Internal(f"the checkpoint of version {version} cannot be read; run timedb doctor") from error
+            found.update({row["appId"]: row["version"] for row in rows.to_pylist() if row["appId"] is not None})
+        return found
 
 
 def apply_commits(snapshot: Snapshot, commits: Iterable[Commit]) -> Snapshot:
@@ -259,6 +267,18 @@ def parse_commit(version: int, data: bytes) -> Commit:
 def transaction(app_id: str, version: int) -> dict[str, Any]:
     """The ``txn`` action."""
     return {"txn": {"appId": app_id, "version": version, "lastUpdated": time.time_ns() // 1_000_000}}
+
+
+def commit_version(path: str) -> int:
+    """The version that a file of the log is the commit of; -1 where it is none."""
+    match = _COMMIT_NAME.fullmatch(path.rpartition("/")[2])
+    return int(match[1]) if match else -1
+
+
+def checkpoint_version(path: str) -> int:
+    """The version that a file of the log is a checkpoint of; -1 where it is none."""
+    match = _CHECKPOINT_NAME.fullmatch(path.rpartition("/")[2])
+    return int(match[1]) if match else -1
 
 
 def _commit_path(version: int) -> str:

@@ -7,6 +7,8 @@ import threading
 from typing import Any
 from uuid import UUID
 
+from storage.doctor import examine_lake
+from storage.layout import tenant_folder
 from storage.object_store import ObjectStore, check_conditional_put
 from storage.store import LocalStore, Store
 from storage.tenant import Tenant
@@ -72,6 +74,18 @@ class Lake:
             raise InvalidRequest(f"lake: {shown(uri)} is not a lake, so it is left alone")
         return False
 
+    @staticmethod
+    def doctor(uri: str, *, repair: bool = False, accept_loss: bool = False) -> list[dict[str, Any]]:
+        """Examine the files of a lake: ``{table, fault, path, cure, repaired}`` of each fault; see ``storage.doctor``.
+
+        Raises:
+            NotFound: there is no lake.
+        """
+        store = _store(uri)
+        if not store.exists(_MARKER):
+            raise NotFound(f"lake: there is no lake at {shown(uri)}")
+        return [finding.to_dict() for finding in examine_lake(store, repair=repair, accept_loss=accept_loss)]
+
     @property
     def has_users(self) -> bool:
         """Whether calls need a key."""
@@ -83,7 +97,7 @@ class Lake:
             if tenant_id not in self._tenants:
                 name = str(UUID(tenant_id))
                 self._tenants[name] = Tenant(
-                    self._store.below(f"tenants/{name}"), name, self._bucket_digits, self._settings
+                    self._store.below(tenant_folder(name)), name, self._bucket_digits, self._settings
                 )
             return self._tenants[tenant_id]
 

@@ -7,8 +7,11 @@ import threading
 import time
 from typing import Any
 
+from storage.checkpoints import clean_log
 from storage.compaction import Compactor
 from storage.delta_log import LOG_FOLDER, Snapshot
+from storage.layout import TenantTables
+from storage.ledger import REACHED, Ledger
 from storage.store import ASIDE_PREFIX
 from storage.table import Table
 from timedb.errors import TimeDBError
@@ -23,15 +26,16 @@ class Maintenance:
     """One thread a tenant; every job can also be asked for.
 
     Args:
-        values: The values table.
-        others: The tenant's other tables, by name.
+        tables: The tenant's tables.
+        ledger: Their runs and updates; the values log is cleaned only as far as they have been written.
         compactor: Compacts the values table.
         settings: Thresholds.
     """
 
-    def __init__(self, values: Table, others: dict[str, Table], compactor: Compactor, settings: ServerSettings) -> None:
-        self._values = values
-        self._tables = {"values": values, **others}
+    def __init__(self, tables: TenantTables, ledger: Ledger, compactor: Compactor, settings: ServerSettings) -> None:
+        self._values = tables.values
+        self._tables = tables
+        self._ledger = ledger
         self._compactor = compactor
         self._settings = settings
         self._working = threading.Lock()
@@ -46,12 +50,13 @@ class Maintenance:
             return self._compact(sorted(_fresh(self._values.snapshot())))
 
     def maintain(self) -> dict[str, Any]:
-        """Compaction, checkpoints and vacuum of all tables: what was done."""
+        """Compaction, checkpoints, vacuum and clean-up of all logs: what was done."""
         with self._working:
             done: dict[str, Any] = {"compacted": self._compact(sorted(_fresh(self._values.snapshot())))}
-            tables = {name: table for name, table in self._tables.items() if table.exists()}
+            tables = self._tables.by_name()
             done["checkpoints"] = {name: table.checkpoint() for name, table in tables.items()}
             done["vacuumed_files"] = sum(self._vacuum(table) for table in tables.values())
+            done["cleaned_log_files"] = sum(self._clean_log(name, table) for name, table in tables.items())
             return done
 
     def close(self) -> None:
@@ -78,8 +83,8 @@ class Maintenance:
             if files >= self._settings.compact_fresh_files or rows >= self._settings.compact_fresh_rows
         ]
         self._compact(sorted(ripe))
-        for table in self._tables.values():
-            if table.exists() and self._checkpoint_is_due(table.snapshot()):
+        for table in self._tables.by_name().values():
+            if self._checkpoint_is_due(table.snapshot()):
                 table.checkpoint()
 
     def _compact(self, buckets: list[str]) -> dict[str, Any]:
@@ -111,6 +116,15 @@ class Maintenance:
         for path in dead:
             table.store.delete(path)
         return len(dead)
+
+    def _clean_log(self, name: str, table: Table) -> int:
+        reached = table.snapshot().version
+        if name == "values":
+            self._ledger.catch_up(table.snapshot())
+            reached = self._ledger.runs.snapshot().transactions.get(REACHED, 0)
+        # Vacuum asks the log which files were replaced of late, so the log outlives them.
+        hours = max(self._settings.log_retention_hours, self._settings.retention_hours)
+        return clean_log(table.log, older_than=time.time() - hours * 3600, not_after=reached)
 
 
 def _fresh(snapshot: Snapshot) -> dict[str, tuple[int, int]]:

@@ -99,6 +99,13 @@ class ObjectStore:
             raise OSError("the object store did not take the file") from error
         return True
 
+    def replace(self, path: str, data: bytes) -> None:
+        """Publish a file in place of the one that may be there."""
+        try:
+            obstore.put(self._store, path, data, use_multipart=False)
+        except BaseError as error:
+            raise OSError("the object store did not take the file") from error
+
     def stage(self, path: str) -> Path:
         """Where to write a new file."""
         target = self._staging / path

@@ -67,6 +67,9 @@ class Store(Protocol):
             OSError: it may not have been published.
         """
 
+    def replace(self, path: str, data: bytes) -> None:
+        """Publish a durable file in place of the one that may be there."""
+
     def stage(self, path: str) -> Path:
         """Where to write a new file, on a local disk."""
 
@@ -147,6 +150,18 @@ class LocalStore:
             aside.unlink(missing_ok=True)
         sync_folder(target.parent)
         return True
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Publish a durable file in place of the one that may be there."""
+        target = self.root / path
+        make_folder(target.parent)
+        aside = target.parent / f"{ASIDE_PREFIX}{uuid4().hex}"
+        try:
+            write_durably(aside, data)
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+        sync_folder(target.parent)
 
     def stage(self, path: str) -> Path:
         """The path of a new file whose folder is there and durable."""

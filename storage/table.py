@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from storage import delta
-from storage.delta_log import LOG_FOLDER, Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
+from storage.checkpoints import write_checkpoint
+from storage.delta_log import Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
 from storage.store import Store
 
 __all__ = ["Table"]
@@ -30,14 +30,11 @@ class Table:
         store: The table's folder.
         schema: All columns, partition columns included.
         partitions: Names of the partition columns.
-        app_ids: App transactions that snapshots carry.
     """
 
-    def __init__(
-        self, store: Store, schema: pa.Schema, partitions: Sequence[str] = (), app_ids: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, store: Store, schema: pa.Schema, partitions: Sequence[str] = ()) -> None:
         self.store = store
-        self.log = DeltaLog(store, app_ids)
+        self.log = DeltaLog(store)
         self._schema = schema
         self._partitions = partitions
         self._snapshot: Snapshot | None = None
@@ -97,15 +94,12 @@ class Table:
         return apply_commits(base, [done])
 
     def checkpoint(self) -> int:
-        """Write a checkpoint of the latest version, durably, and return its version.
+        """Write a verified checkpoint of the latest version, and return its version.
 
         Raises:
-            Internal: it could not be written; the table is as before.
+            Internal, OSError: there is none; the table is as before.
         """
-        version = delta.create_checkpoint(self.store.url())
-        for file in self.store.list(LOG_FOLDER):
-            if file.path.endswith(("_last_checkpoint", ".parquet")):
-                self.store.sync(file.path)
+        version = write_checkpoint(self.log)
         with self._lock:
             self._snapshot, self._opened = self.log.load(), time.monotonic()
         return version

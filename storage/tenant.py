@@ -14,12 +14,12 @@ from storage.catalog import Catalog
 from storage.compaction import Compactor
 from storage.corrections import Corrections, StoredRows, Withdrawal
 from storage.lane import CHANGE_TIME, CommitLane
-from storage.ledger import REACHED, Ledger, public_record
+from storage.layout import TenantTables
+from storage.ledger import Ledger, public_record
 from storage.maintenance import Maintenance
 from storage.reading import ReadPlan, plan_read
-from storage.schemas import PARTITIONS, RUNS, SERIES, TIERS, UPDATES, VALUES
+from storage.schemas import TIERS
 from storage.store import Store
-from storage.table import Table
 from storage.unchanged import UnchangedFilter
 from storage.uploads import Upload
 from timedb.errors import NotFound
@@ -56,13 +56,12 @@ class Tenant:
         self.tenant_id = tenant_id
         self.settings = settings
         self.bucket_digits = bucket_digits
-        self.values = Table(store.below("values"), VALUES, PARTITIONS, (CHANGE_TIME,))
-        self.catalog = Catalog(Table(store.below("series"), SERIES), tenant_id)
-        runs = Table(store.below("runs"), RUNS, app_ids=(REACHED,))
-        updates = Table(store.below("updates"), UPDATES, app_ids=(REACHED,))
-        self.ledger = Ledger(self.values, runs, updates)
+        tables = TenantTables.below(store)
+        self.values = tables.values
+        self.catalog = Catalog(tables.series, tenant_id)
+        self.ledger = Ledger(tables.values, tables.runs, tables.updates)
         self._stored = StoredRows(self.values, bucket_digits)
-        for table in (self.values, self.catalog.table, runs):
+        for table in (tables.values, tables.series, tables.runs):
             table.create()  # at once, so that direct readers find it
         self.lane = CommitLane(
             self.values,
@@ -73,11 +72,10 @@ class Tenant:
             group_rows=settings.group_rows,
         )
 
-        tables = {"series": self.catalog.table, "runs": runs, "updates": updates}
         compactor = Compactor(
             self.values, self.lane, file_rows=settings.compact_file_rows, input_rows=settings.compact_input_rows
         )
-        self._maintenance = Maintenance(self.values, tables, compactor, settings)
+        self._maintenance = Maintenance(tables, self.ledger, compactor, settings)
 
     def create_series(self, message: CreateSeries, *, created_by: str | None) -> dict[str, Any]:
         """Create a series, or find it: ``{series_id, created}``.

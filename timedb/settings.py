@@ -50,6 +50,7 @@ class ServerSettings(BaseSettings):
     compact_file_rows: int = Field(2_000_000, ge=1, description="Rows of a compacted file, about")
     maintenance_seconds: float = Field(2.0, gt=0, description="Seconds between two looks at what needs maintenance")
     retention_hours: int = Field(168, ge=1, description="Hours that replaced files stay for readers that may use them")
+    log_retention_hours: int = Field(720, ge=1, description="Hours that commits stay in the log after a checkpoint")
     checkpoint_commits: int = Field(100, ge=2, description="Commits of a table after which it is checkpointed")
     shutdown_seconds: float = Field(10.0, ge=0, description="Seconds that calls in flight get when the server stops")
 

@@ -1,0 +1,48 @@
+"""Where a tenant's tables lie in the lake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from storage.schemas import PARTITIONS, RUNS, SERIES, UPDATES, VALUES
+from storage.store import Store
+from storage.table import Table
+
+__all__ = ["TENANTS", "TenantTables", "tenant_folder", "tenant_ids"]
+
+TENANTS = "tenants"
+
+
+@dataclass(frozen=True)
+class TenantTables:
+    """The Delta tables of one tenant; ``updates`` is made with the first ``update_id``."""
+
+    values: Table
+    series: Table
+    runs: Table
+    updates: Table
+
+    @classmethod
+    def below(cls, store: Store) -> TenantTables:
+        """The tables of the tenant whose folder a store is."""
+        return cls(
+            values=Table(store.below("values"), VALUES, PARTITIONS),
+            series=Table(store.below("series"), SERIES),
+            runs=Table(store.below("runs"), RUNS),
+            updates=Table(store.below("updates"), UPDATES),
+        )
+
+    def by_name(self) -> dict[str, Table]:
+        """The tables that have been made."""
+        tables = {"values": self.values, "series": self.series, "runs": self.runs, "updates": self.updates}
+        return {name: table for name, table in tables.items() if table.exists()}
+
+
+def tenant_folder(tenant_id: str) -> str:
+    """The folder of a tenant in the lake."""
+    return f"{TENANTS}/{tenant_id}"
+
+
+def tenant_ids(lake: Store) -> list[str]:
+    """The tenants that the lake has."""
+    return sorted({file.path.split("/")[1] for file in lake.list(TENANTS)})
