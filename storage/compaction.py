@@ -87,13 +87,17 @@ class Compactor:
         self._input_rows = input_rows
 
     def compact(self, bucket: str) -> dict[str, int]:
-        """Settle the fresh rows of a bucket: ``{files_before, files_after, rows}``; zeros where nothing is fresh.
+        """Settle the rows of a bucket that are fresh now: ``{files_before, files_after, rows}``; zeros where none is.
 
         Raises:
             Internal: the rows that would be written are not those that were read; nothing was changed.
         """
         totals = {"files_before": 0, "files_after": 0, "rows": 0}
-        while inputs := self._plan(self._table.snapshot(), bucket):
+        waiting = _fresh_paths(self._table.snapshot(), bucket)
+        # What a busy writer adds meanwhile is left to the next call, else this one might never return.
+        while waiting & _fresh_paths(snapshot := self._table.snapshot(), bucket):
+            if (inputs := self._plan(snapshot, bucket)) is None:
+                break
             adds = self._rewrite(inputs)
             done = False
             try:
@@ -196,6 +200,14 @@ class Compactor:
         )
         piece = cuts.search_sorted(rows["valid_time"], side="right").rename("piece")
         return rows.with_columns(piece).partition_by("piece", include_key=False)
+
+
+def _fresh_paths(snapshot: Snapshot, bucket: str) -> set[str]:
+    return {
+        file.path
+        for file in snapshot.files.values()
+        if file.partition["tier"] == "fresh" and file.partition["series_bucket"] == bucket
+    }
 
 
 def settle(rows: pl.DataFrame) -> pl.DataFrame:

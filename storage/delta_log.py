@@ -126,7 +126,10 @@ class DeltaLog:
 
     def exists(self) -> bool:
         """Whether the table has been created."""
-        return self.store.exists(_commit_path(0)) or any(True for _ in self.store.list(LOG_FOLDER))
+        # Other files do not count: a writer that died may have left one, and no table.
+        return self.store.exists(_commit_path(0)) or any(
+            max(commit_version(file.path), checkpoint_version(file.path)) >= 0 for file in self.store.list(LOG_FOLDER)
+        )
 
     def load(self) -> Snapshot:
         """The latest version, from the last checkpoint on.

@@ -76,11 +76,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Swap:
-    """Files that take the place of others without a change of rows."""
+    """Files that take the place of others; by default they hold the same rows."""
 
     adds: Sequence[DataFile]
     removes: Sequence[DataFile]
     transactions: Mapping[str, int]
+    operation: str = "OPTIMIZE"
+    data_change: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SwapWrite(Protocol):
@@ -248,7 +251,7 @@ class CommitLane:
     def _commit_swap(self, waiting: _WaitingSwap) -> None:
         while True:
             snapshot = self._values.snapshot()
-            swap = waiting.write.prepare(Turn(snapshot, self._catalog, self._ledger, 0))
+            swap = waiting.write.prepare(Turn(snapshot, self._catalog, self._ledger, _next_stamp(snapshot)))
             if swap is None:
                 return waiting.done.set_result(False)
             done = self._values.commit(
@@ -256,8 +259,9 @@ class CommitLane:
                 adds=swap.adds,
                 removes=swap.removes,
                 transactions=swap.transactions,
-                operation="OPTIMIZE",
-                data_change=False,
+                operation=swap.operation,
+                info=swap.info,
+                data_change=swap.data_change,
             )
             if done is not None:
                 return waiting.done.set_result(True)
@@ -290,7 +294,7 @@ class CommitLane:
             self._delete(files)
 
     def _prepare(self, group: list[_Waiting], snapshot: Snapshot) -> list[tuple[_Waiting, Prepared]]:
-        stamp = max(to_micros(now()), snapshot.transactions.get(CHANGE_TIME, 0) + 1)
+        stamp = _next_stamp(snapshot)
         ready = []
         for waiting in group:
             if waiting.done.done():
@@ -310,7 +314,7 @@ class CommitLane:
     def _record(self, committed: Snapshot) -> None:
         try:
             self._ledger.catch_up(committed)
-        except Exception:
+        except BaseException:
             # The values are in, and whoever comes next writes the record from the log.
             _log.exception("the runs table could not be written; it will be from the log")
 
@@ -331,6 +335,11 @@ class CommitLane:
     def _delete(self, files: Sequence[DataFile]) -> None:
         for file in files:
             self._values.store.delete(file.path)
+
+
+def _next_stamp(snapshot: Snapshot) -> int:
+    """A change_time greater than any committed one."""
+    return max(to_micros(now()), snapshot.transactions.get(CHANGE_TIME, 0) + 1)
 
 
 def split_buckets(rows: pa.Table, bucket_digits: int | None) -> list[tuple[str, pa.Table]]:

@@ -124,12 +124,14 @@ class LocalStore:
 
     def list(self, folder: str = "") -> Iterator[StoredFile]:
         """Every file below a folder; files that vanish meanwhile are left out."""
-        for base, _, names in os.walk(self.root / folder):
-            for name in names:
-                full = os.path.join(base, name)
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / folder) as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self.list(path)
+                    continue
                 with contextlib.suppress(FileNotFoundError):
-                    found = os.stat(full)
-                    path = os.path.relpath(full, self.root).replace(os.sep, "/")
+                    found = entry.stat()
                     yield StoredFile(path, found.st_size, found.st_mtime)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:

@@ -22,7 +22,7 @@ from storage.runs import Run, RunRows, SkipUnchanged, StagedFiles, run_table
 from storage.scan import ranges_meet, scan_staged
 from storage.sorting import sort_rows
 from storage.store import Store
-from timedb.errors import IncompleteUpload, InvalidRequest, OutcomeUnknown, TooLarge
+from timedb.errors import IncompleteUpload, InvalidRequest, OutcomeUnknown, TimeDBError, TooLarge
 from timedb.settings import ServerSettings
 from timedb.times import format_time, now, to_micros
 from timedb.wire import UploadCommand
@@ -141,8 +141,10 @@ class Upload:
         run = self._run(self._staged if self._staged.files else waiting)
         try:
             receipt = self._submit(run)
-        except OutcomeUnknown:
-            self._staged.forget()  # a commit may refer to the files
+        except TimeDBError as error:
+            if isinstance(error, OutcomeUnknown):
+                self._staged.forget()  # a commit may refer to the files
+            self._staged.delete()
             raise
         if run.answered:
             self._staged.delete()
