@@ -1,0 +1,114 @@
+"""The actions: name, body, what is done, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from timedb.errors import Unimplemented
+from timedb.wire import (
+    CreateSeries,
+    GetRun,
+    ListRuns,
+    ListSeries,
+    Nothing,
+    SeriesLabels,
+    UpdateSeries,
+    UpdateValues,
+    WireModel,
+    WithdrawRun,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from storage import Tenant
+
+__all__ = ["ACTIONS", "HEALTH", "Action", "find_action"]
+
+HEALTH = "health"
+
+Run = Callable[["Tenant", Any, "str | None"], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action.
+
+    Attributes:
+        name: As clients call it.
+        body: The message that it takes.
+        description: What ``list_actions`` says of it.
+        run: Takes the tenant, the message and the caller's e-mail (None while the lake is open); gives the result.
+    """
+
+    name: str
+    body: type[WireModel]
+    description: str
+    run: Run
+
+
+_TABLE = (
+    Action(
+        "create_series",
+        CreateSeries,
+        "{name, unit?, description?, labels?} -> {series_id, created}",
+        lambda tenant, message, who: tenant.create_series(message, created_by=who),
+    ),
+    Action(
+        "update_series",
+        UpdateSeries,
+        "{series_id, description?, retired?} -> {series_id, name, labels, unit, description, retired}",
+        lambda tenant, message, _: tenant.update_series(message),
+    ),
+    Action(
+        "list_series",
+        ListSeries,
+        "{name?, labels?, series_ids?} -> {series: [{series_id, name, labels, unit, description}]}",
+        lambda tenant, message, _: {"series": tenant.list_series(message)},
+    ),
+    Action(
+        "series_labels",
+        SeriesLabels,
+        "{name?} -> {labels: {key: [value]}}",
+        lambda tenant, message, _: {"labels": tenant.series_labels(message)},
+    ),
+    Action(
+        "update_values",
+        UpdateValues,
+        "{updates: [{series_id, valid_time, ... | value_id, value?, annotation?, tags?, retracted?}], update_id?}"
+        " -> {updated: [...], skipped_no_ops: [...]}",
+        lambda tenant, message, who: tenant.update_values(message, changed_by=who),
+    ),
+    Action("get_run", GetRun, "{run_id} -> the run", lambda tenant, message, _: tenant.get_run(message)),
+    Action(
+        "list_runs",
+        ListRuns,
+        "{workflow_id?, start?, end?, limit?} -> {runs: [...]}",
+        lambda tenant, message, _: {"runs": tenant.list_runs(message)},
+    ),
+    Action(
+        "withdraw_run",
+        WithdrawRun,
+        "{run_id, reason?, series_ids?} -> {withdrawn}",
+        lambda tenant, message, who: tenant.withdraw_run(message, changed_by=who),
+    ),
+    Action("compact", Nothing, "{} -> what was done", lambda tenant, _, __: tenant.compact()),
+    Action("maintain", Nothing, "{} -> what was done", lambda tenant, _, __: tenant.maintain()),
+    Action("status", Nothing, "{} -> figures", lambda tenant, _, __: tenant.status()),
+)
+
+ACTIONS: dict[str, Action] = {action.name: action for action in _TABLE}
+"""Every action but ``health``, which alone needs no tenant."""
+
+
+def find_action(name: str) -> Action:
+    """The action of that name.
+
+    Raises:
+        Unimplemented: there is none.
+    """
+    action = ACTIONS.get(name)
+    if action is None:
+        raise Unimplemented(f"action: there is no {shown(name)}; there are {', '.join([*ACTIONS, HEALTH])}")
+    return action

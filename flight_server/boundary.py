@@ -1,0 +1,129 @@
+"""The edge of the server: every RPC and every stream passes through here, and only Flight errors leave.
+
+pyarrow formats any other exception, with its traceback and the paths in it, into the message that the client gets.
+So :func:`rpc` wraps each method and :func:`guarded_stream` each stream; both catch everything (the panics of Polars
+and deltalake are no ``Exception``), log it under the request id and raise what :mod:`flight_server.errors` makes of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import pyarrow as pa
+from pyarrow import flight
+
+from flight_server.context import CANCELLED, CallContext, RequestId
+from flight_server.errors import as_timedb_error, to_flight_error
+from timedb.errors import Internal, TimeDBError
+
+__all__ = ["MIDDLEWARE_KEY", "guarded_stream", "rpc"]
+
+MIDDLEWARE_KEY = "timedb"
+"""Under which the server registers :class:`~flight_server.context.RequestIds`."""
+
+ToWire = Callable[[TimeDBError, str], Exception]
+
+
+class _Gated(Protocol):
+    def admit(self, call: CallContext) -> None:
+        """Let the call in, or raise a TimeDBError."""
+
+
+def rpc(method: str, to_wire: ToWire = to_flight_error) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make an RPC of a method that takes a :class:`CallContext` first.
+
+    The call ends when the method returns, unless it returns a stream: then when the stream does.
+
+    Args:
+        method: How the log calls it.
+        to_wire: Makes the error that is raised.
+    """
+
+    def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(handler)
+        def guarded(server: _Gated, context: flight.ServerCallContext, *args: object) -> Any:
+            call: CallContext | None = None
+            try:
+                call = CallContext(method, _request_id(context), context.peer())
+                server.admit(call)
+                result = handler(server, call, context, *args)
+                if not isinstance(result, flight.FlightDataStream):
+                    call.end()
+            except BaseException as error:
+                if call is None:
+                    raise to_wire(Internal(), "-") from None
+                call.end(error)
+                raise to_wire(as_timedb_error(error), call.request_id) from None
+            return result
+
+        return guarded
+
+    return decorate
+
+
+def _request_id(context: flight.ServerCallContext) -> str:
+    middleware: RequestId = context.get_middleware(MIDDLEWARE_KEY)
+    return middleware.request_id
+
+
+def guarded_stream(
+    call: CallContext, reader: pa.RecordBatchReader, check: Callable[[], None]
+) -> flight.GeneratorStream:
+    """A reader as the stream of a ``do_get``; the call ends with it, also when the client just goes away.
+
+    An error raised inside a ``RecordBatchStream`` loses its class and ``extra_info`` and shows its traceback, and a
+    ``GeneratorStream`` of plain batches cannot send dictionaries. A ``GeneratorStream`` of one reader does both right,
+    as long as that reader only ever *ends*: so it keeps its error, and the generator raises it afterwards.
+
+    Args:
+        call: The call that the stream belongs to.
+        reader: The batches; its schema is the stream's.
+        check: Called before each batch; what it raises ends the stream.
+    """
+    batches = _Batches(call, reader, check)
+
+    def parts() -> Iterator[pa.RecordBatchReader]:
+        yield pa.RecordBatchReader.from_batches(reader.schema, batches)
+        if batches.failure is not None:
+            raise batches.failure
+
+    return flight.GeneratorStream(reader.schema, parts())
+
+
+class _Batches:
+    """The batches of a reader, as an iterator that ends where the reader fails."""
+
+    def __init__(self, call: CallContext, reader: pa.RecordBatchReader, check: Callable[[], None]) -> None:
+        self.failure: Exception | None = None
+        self._call = call
+        self._schema = reader.schema
+        self._reader: pa.RecordBatchReader | None = reader
+        self._check = check
+        # A generator's `finally` would not do: it never runs if the client goes before the first batch.
+        weakref.finalize(self, call.end, code=CANCELLED).atexit = False
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        if self._reader is None:
+            raise StopIteration
+        try:
+            self._check()
+            batch = self._reader.read_next_batch()
+            if not batch.schema.equals(self._schema):
+                # Arrow would only find out while it writes, out of our reach.
+                raise Internal(f"a batch of schema {batch.schema} in a stream of {self._schema}")
+        except StopIteration:
+            self._reader = None
+            self._call.end()
+            raise
+        except BaseException as error:
+            self._reader = None
+            self.failure = to_flight_error(as_timedb_error(error), self._call.request_id)
+            self._call.end(error)
+            raise StopIteration from None
+        return batch

@@ -1,0 +1,48 @@
+"""The JSON in descriptors, tickets, bodies and metadata, in and out."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pyarrow import flight
+from pydantic import ConfigDict, TypeAdapter
+
+from timedb.errors import InvalidRequest, Unimplemented
+from timedb.wire import WireModel, parse
+
+__all__ = ["command_of", "parse_command", "to_json"]
+
+M = TypeVar("M", bound=WireModel)
+
+_RESULT = TypeAdapter(dict[str, Any], config=ConfigDict(ser_json_inf_nan="strings"))
+
+
+def command_of(descriptor: flight.FlightDescriptor) -> bytes:
+    """The command of a descriptor.
+
+    Raises:
+        InvalidRequest: it has a path, or nothing.
+    """
+    if descriptor.descriptor_type != flight.DescriptorType.CMD:
+        raise InvalidRequest("descriptor: must be a command (FlightDescriptor.for_command), not a path")
+    command: bytes = descriptor.command
+    return command
+
+
+def parse_command(model: type[M], body: bytes, *, what: str, max_bytes: int) -> M:
+    """Read a command or ticket.
+
+    Raises:
+        Unimplemented: it is not JSON but, as it seems, of Flight SQL.
+        InvalidRequest, TooLarge: as :func:`timedb.wire.parse`.
+    """
+    if not body:
+        raise InvalidRequest(f"{what}: is empty")
+    if not body.startswith(b"{"):
+        raise Unimplemented(f"{what}: is no JSON object; Flight SQL is not spoken here")
+    return parse(model, body, what=what, max_bytes=max_bytes)
+
+
+def to_json(result: dict[str, Any]) -> bytes:
+    """A result as JSON; NaN and the infinities travel as text, as in all messages."""
+    return _RESULT.dump_json(result)

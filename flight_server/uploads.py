@@ -1,0 +1,161 @@
+"""``do_put``: a stream of batches becomes one upload, if the client says that it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyarrow import flight
+
+from flight_server.context import CallContext
+from flight_server.messages import to_json
+from timedb.errors import IncompleteUpload, Internal, InvalidRequest, OutcomeUnknown, TimeDBError, TooLarge
+from timedb.wire import CommitMarker, UploadCommand, parse
+
+if TYPE_CHECKING:
+    from storage import Tenant, Upload
+
+__all__ = ["PROGRESS_ROWS", "UploadStream"]
+
+PROGRESS_ROWS = 1_000_000
+"""Rows after which the client is told how many have arrived. So few messages fit any flow-control window, so that a
+client that reads none of them cannot stall the server."""
+
+
+class UploadStream:
+    """The client's side of one ``do_put``.
+
+    A stream that breaks off looks like one that ends, even after ``kill -9``. So it counts only if ``rows`` in the
+    command or a commit marker as the very last message confirms what arrived.
+
+    Args:
+        call: The call.
+        context: Says whether the client has given up.
+        reader: Batches and metadata from the client.
+        writer: Metadata to the client.
+        check: Called before each message is read and before the commit; what it raises ends the upload.
+        max_message_bytes: The most that a metadata message may have.
+    """
+
+    def __init__(
+        self,
+        call: CallContext,
+        context: flight.ServerCallContext,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+        *,
+        check: Callable[[], None],
+        max_message_bytes: int,
+    ) -> None:
+        self._call = call
+        self._context = context
+        self._reader = reader
+        self._writer = writer
+        self._check = check
+        self._max_message_bytes = max_message_bytes
+
+    def receive(self, tenant: Tenant, command: UploadCommand, *, created_by: str | None) -> dict[str, Any]:
+        """Read the stream to its end and commit it.
+
+        Returns:
+            The receipt.
+
+        Raises:
+            IncompleteUpload: it broke off, or was not confirmed; nothing was written.
+            InvalidRequest: it is not an Arrow stream, or its rows are refused; nothing was written.
+            TimeDBError: the upload failed otherwise.
+        """
+        schema = self._read(lambda: self._reader.schema)
+        try:
+            upload = tenant.begin_upload(command, schema, created_by=created_by)
+        except UnicodeDecodeError:
+            raise InvalidRequest("upload: the schema holds a name that is not UTF-8") from None
+        try:
+            marker = self._add_all(upload)
+            self._check()
+            if self._context.is_cancelled():
+                raise _gave_up()
+            confirmed = _confirmed(command, marker)
+        except BaseException:
+            self._abort(upload)
+            raise
+        try:
+            return upload.commit(confirmed)
+        except TimeDBError as error:
+            # Of any other error it is not certain that the log does not refer to the files that an abort deletes.
+            if not isinstance(error, OutcomeUnknown | Internal):
+                self._abort(upload)
+            raise
+
+    def acknowledge(self, receipt: dict[str, Any]) -> None:
+        """Send the receipt. The upload is committed, so a client that has left is no error."""
+        try:
+            self._writer.write(to_json(receipt))
+        except (pa.ArrowException, OSError) as error:
+            self._call.log.info("the client left before its receipt: %s", ascii(error))
+
+    def _add_all(self, upload: Upload) -> CommitMarker | None:
+        marker: CommitMarker | None = None
+        announced = PROGRESS_ROWS
+        for chunk in self._chunks():
+            if marker is not None:
+                raise IncompleteUpload("the stream goes on after the commit marker; nothing was written")
+            if chunk.data is not None:
+                upload.add(chunk.data)
+            if upload.received >= announced:
+                announced = upload.received + PROGRESS_ROWS
+                self._progress(upload.received)
+            if chunk.app_metadata:
+                body = chunk.app_metadata.to_pybytes()
+                marker = parse(CommitMarker, body, what="metadata", max_bytes=self._max_message_bytes)
+        return marker
+
+    def _progress(self, received: int) -> None:
+        try:
+            self._writer.write(to_json({"received": received}))
+        except (pa.ArrowException, OSError) as error:
+            self._call.log.info("the client left: %s", ascii(error))
+            raise _gave_up() from None
+
+    def _chunks(self) -> Iterator[flight.FlightStreamChunk]:
+        while True:
+            self._check()
+            chunk = self._read(lambda: next(self._reader, None))
+            if chunk is None:
+                return
+            yield chunk
+
+    def _read(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except MemoryError as error:
+            self._call.log.info("unreadable: %s", ascii(error))
+            raise TooLarge("upload: one message of the stream needs more memory than there is") from None
+        except Exception as error:
+            # Of what class it is depends on where in the bytes Arrow stumbled.
+            self._call.log.info("unreadable: %s", ascii(error))
+            if self._context.is_cancelled():
+                raise _gave_up() from None
+            raise InvalidRequest("upload: the stream is not valid Arrow data") from None
+
+    def _abort(self, upload: Upload) -> None:
+        try:
+            upload.abort()
+        except TimeDBError as error:
+            # What the client has to know is why the upload failed.
+            self._call.log.error("the upload could not be aborted", exc_info=error)
+
+
+def _gave_up() -> IncompleteUpload:
+    return IncompleteUpload("the client gave up; nothing was written")
+
+
+def _confirmed(command: UploadCommand, marker: CommitMarker | None) -> int | None:
+    if marker is None:
+        return command.rows
+    if command.rows is not None and command.rows != marker.rows:
+        raise IncompleteUpload(
+            f"rows: the command says {command.rows}, the commit marker {marker.rows}; nothing was written"
+        )
+    return marker.rows
