@@ -1,1 +1,78 @@
-"""TimeDB."""
+"""TimeDB: a data service for time series whose values are revised.
+
+``import timedb as td`` gives the client (:func:`connect`), the notebook's facade (:func:`create`,
+:func:`start_api_background`, …) and the error tree. Names are resolved on first use, so that the import itself
+costs nothing and a server can import the vocabulary without the client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from timedb._version import __version__
+
+if TYPE_CHECKING:
+    from timedb.client import Client, connect
+    from timedb.errors import (
+        Busy,
+        Conflict,
+        Forbidden,
+        IncompleteUpload,
+        Internal,
+        InvalidRequest,
+        NotFound,
+        OutcomeUnknown,
+        TimeDBError,
+        Timeout,
+        TooLarge,
+        Unauthenticated,
+        Unimplemented,
+    )
+    from timedb.receipt import Receipt
+    from timedb.sdk import check_api, create, delete, start_api, start_api_background, stop_api
+
+__all__ = [
+    "Busy",
+    "Client",
+    "Conflict",
+    "Forbidden",
+    "IncompleteUpload",
+    "Internal",
+    "InvalidRequest",
+    "NotFound",
+    "OutcomeUnknown",
+    "Receipt",
+    "TimeDBError",
+    "Timeout",
+    "TooLarge",
+    "Unauthenticated",
+    "Unimplemented",
+    "__version__",
+    "check_api",
+    "connect",
+    "create",
+    "delete",
+    "start_api",
+    "start_api_background",
+    "stop_api",
+]
+
+_HOMES = {
+    "timedb.client": ("Client", "connect"),
+    "timedb.receipt": ("Receipt",),
+    "timedb.sdk": ("check_api", "create", "delete", "start_api", "start_api_background", "stop_api"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF.get(name, "timedb.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -28,9 +28,11 @@ from timedb.times import format_time, parse_time, to_utc
 __all__ = [
     "CONTRACT_VERSION",
     "MAX_NAME_CHARS",
+    "ApplyRetention",
     "Command",
     "CommitMarker",
     "CreateSeries",
+    "DailyTime",
     "GetRun",
     "ListRuns",
     "ListSeries",
@@ -38,6 +40,7 @@ __all__ = [
     "ReadCommand",
     "ReadTicket",
     "Relative",
+    "RetentionRule",
     "SeriesLabels",
     "UpdateSeries",
     "UpdateValues",
@@ -86,6 +89,8 @@ Name = Annotated[
 ]
 Text = Annotated[str, StringConstraints(max_length=10_000)]
 Labels = dict[Name, Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]]
+TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$")]
+Days = Annotated[int, Field(le=365_000)]
 View = Literal["flat", "overlapping"]
 OrderBy = Literal["series", "valid_time", "known_time"]
 
@@ -149,7 +154,7 @@ class Relative(WireModel):
     """Per local day, only what was known by ``time_of_day`` on the day ``days_ahead`` before it."""
 
     days_ahead: Annotated[int, Field(ge=0, le=3650)] = 1
-    time_of_day: Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$")] = "10:00"
+    time_of_day: TimeOfDay = "10:00"
     time_zone: Name
 
 
@@ -286,6 +291,49 @@ class WithdrawRun(WireModel):
     changed_by: Name | None = None
 
 
+class DailyTime(WireModel):
+    """A clock time of every local day."""
+
+    time_of_day: TimeOfDay
+    time_zone: Name
+
+
+class RetentionRule(WireModel):
+    """What is not kept of the series of a name, of some labels, or both; ``labels: {}`` are all series.
+
+    Either ``drop_after_days``: values whose valid_time is older go, with all their revisions. Or
+    ``thin_after_days``: of the revisions whose known_time is older, those go that neither are among the ``keep_last``
+    newest of their value nor were the newest known at ``keep_known_at`` of some day. The flat winner always stays.
+    """
+
+    name: Name | None = None
+    labels: dict[str, str | list[str] | None] | None = None
+    drop_after_days: Annotated[Days, Field(ge=1)] | None = None
+    thin_after_days: Annotated[Days, Field(ge=0)] | None = None
+    keep_last: Annotated[int, Field(ge=1)] | None = None
+    keep_known_at: DailyTime | None = None
+
+    @model_validator(mode="after")
+    def _says_what_goes(self) -> Self:
+        keeps = self.keep_last is not None or self.keep_known_at is not None
+        if self.name is None and self.labels is None:
+            raise ValueError("needs name or labels, to say which series; labels {} are all of them")
+        if (self.drop_after_days is None) == (self.thin_after_days is None):
+            raise ValueError("needs either drop_after_days or thin_after_days")
+        if self.thin_after_days is not None and not keeps:
+            raise ValueError("thin_after_days needs keep_last, keep_known_at or both, to say what stays")
+        if self.drop_after_days is not None and keeps:
+            raise ValueError("keep_last and keep_known_at go with thin_after_days; drop_after_days drops whole values")
+        return self
+
+
+class ApplyRetention(WireModel):
+    """Action ``apply_retention``: the rules, one after the other; ``dry_run`` only tells what they would do."""
+
+    rules: Annotated[list[RetentionRule], Field(min_length=1, max_length=1000)]
+    dry_run: bool
+
+
 class Nothing(WireModel):
     """The body of an action that takes none."""
 
@@ -331,7 +379,7 @@ def describe(error: ValidationError, what: str = "") -> str:
     field = ".".join(str(part) for part in fault["loc"]) or what
     reason = fault["msg"].removeprefix("Value error, ")
     match fault["type"]:
-        case "extra_forbidden":
+        case "extra_forbidden" | "unexpected_keyword_argument":
             return f"{field}: unknown field" + (f" of the {what}" if what and field != what else "")
         case "missing":
             return f"{field}: is missing"

@@ -1,0 +1,133 @@
+"""The answer of a read as CSV, JSON or Parquet, written while it arrives."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import polars as pl
+import pyarrow as pa
+from pyarrow import parquet
+
+from timedb.errors import InvalidRequest
+from timedb.times import format_time
+
+__all__ = ["FORMATS", "ResultWriter", "sink_of"]
+
+_CSV_TIME = "%Y-%m-%dT%H:%M:%S%.6f%:z"
+
+
+class ResultWriter(Protocol):
+    """Writes batches of one schema."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write one more batch."""
+
+    def close(self) -> None:
+        """Write the end."""
+
+
+class CsvWriter:
+    """A header, then a line a row; null is empty, NaN is ``NaN``, a list is JSON."""
+
+    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
+        self._sink = sink
+        self._write(pl.DataFrame(schema.empty_table()), header=True)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write one more batch."""
+        self._write(pl.DataFrame(batch), header=False)
+
+    def _write(self, frame: pl.DataFrame, *, header: bool) -> None:
+        for name, kind in frame.schema.items():
+            if isinstance(kind, pl.List):
+                texts = [each and json.dumps(each, ensure_ascii=False) for each in frame[name].to_list()]
+                frame = frame.with_columns(pl.Series(name, texts, dtype=pl.String))
+        self._sink.write(frame.write_csv(include_header=header, datetime_format=_CSV_TIME).encode())
+
+    def close(self) -> None:
+        """Nothing ends a CSV file."""
+
+
+class JsonWriter:
+    """An array of objects; numbers that are not finite are text, as in all JSON of TimeDB."""
+
+    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
+        self._sink = sink
+        self._before = b"[\n"
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write one more batch."""
+        for row in batch.to_pylist():
+            line = json.dumps({name: _json_value(value) for name, value in row.items()}, ensure_ascii=False)
+            self._sink.write(self._before + line.encode())
+            self._before = b",\n"
+
+    def close(self) -> None:
+        """Close the array."""
+        self._sink.write(b"[]\n" if self._before.startswith(b"[") else b"\n]\n")
+
+
+class ParquetWriter:
+    """Parquet with zstd; the file's metadata has the table version and ``as_of`` of the read."""
+
+    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
+        self._writer = parquet.ParquetWriter(sink, schema, compression="zstd")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write one more batch."""
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        """Write the footer."""
+        self._writer.close()
+
+
+FORMATS: dict[str, Callable[[BinaryIO, pa.Schema], ResultWriter]] = {
+    "csv": CsvWriter,
+    "json": JsonWriter,
+    "parquet": ParquetWriter,
+}
+
+
+@contextmanager
+def sink_of(output: Path | None, *, binary: bool) -> Iterator[BinaryIO]:
+    """Where an answer goes: a file, which appears only once it is whole, or standard output.
+
+    Args:
+        output: The file; None is standard output.
+        binary: The answer is nothing for a terminal.
+
+    Raises:
+        InvalidRequest: the file cannot be written, or a terminal would get binary data.
+    """
+    if output is None:
+        if binary and sys.stdout.isatty():
+            raise InvalidRequest("--output: is needed for a binary format at a terminal")
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as sink:
+            yield sink
+        partial.replace(output)
+    except OSError as error:
+        raise InvalidRequest(f"--output: {error.strerror}: {error.filename}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, datetime):
+        return format_time(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

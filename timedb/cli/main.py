@@ -1,0 +1,54 @@
+"""The commands, put together. Importing this costs next to nothing: each command imports what it needs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from timedb._version import __version__
+from timedb.cli import lakes, service, serving, values
+from timedb.cli.exit_codes import exit_code
+from timedb.cli.output import show_error
+from timedb.errors import TimeDBError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="timedb",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (serving, lakes, service, values):
+    module.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"timedb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """TimeDB: time series whose values are revised.
+
+    Commands that read or write values speak to the Flight server of --flight-url or TIMEDB_FLIGHT_URL, with the key of
+    TIMEDB_API_KEY. Every setting has an environment variable; options come first.
+    """
+
+
+def main() -> None:
+    """Run the command line; ends the process."""
+    try:
+        app()
+    except TimeDBError as error:
+        show_error(error)
+        sys.exit(exit_code(error))

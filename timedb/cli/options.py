@@ -1,0 +1,46 @@
+"""Options that several commands have, and the client that they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from timedb.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from timedb.client import Client
+
+__all__ = ["AsJson", "FlightUrl", "Labels", "client_of", "labels_of"]
+
+FlightUrl = Annotated[
+    str | None, typer.Option(help="Flight server to speak to. [TIMEDB_FLIGHT_URL, grpc://127.0.0.1:8815]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="KEY=VALUE", help="Only series with this label; twice for either value."),
+]
+
+
+def client_of(flight_url: str | None) -> Client:
+    """A client of that server, with the key of the environment."""
+    from timedb.client import connect
+
+    return connect(flight_url)
+
+
+def labels_of(pairs: Iterable[str] | None) -> dict[str, str | list[str] | None]:
+    """``KEY=VALUE`` texts as label criteria: a key that comes twice may have either value.
+
+    Raises:
+        InvalidRequest: one has no ``=``.
+    """
+    wanted: dict[str, list[str]] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InvalidRequest(f"--label: {pair!r} is not KEY=VALUE")
+        wanted.setdefault(key, []).append(value)
+    return {key: values[0] if len(values) == 1 else values for key, values in wanted.items()}

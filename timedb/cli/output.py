@@ -1,0 +1,56 @@
+"""How answers look: aligned text for people, JSON for programs; errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from timedb.errors import Internal, TimeDBError
+
+__all__ = ["say", "show", "show_error"]
+
+
+def show(answer: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print an answer: one object, or a table of many.
+
+    Args:
+        answer: JSON values only.
+        as_json: As JSON, else as text.
+    """
+    if as_json:
+        print(json.dumps(answer, ensure_ascii=False, indent=2))
+    elif isinstance(answer, Mapping):
+        _print_aligned([(f"{name}:", _text(value)) for name, value in answer.items()])
+    elif answer:
+        header = tuple(answer[0])
+        _print_aligned([header, *(tuple(_text(row.get(name)) for name in header) for row in answer)])
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal something that is not part of the answer."""
+    print(line, file=sys.stderr)
+
+
+def show_error(error: TimeDBError) -> None:
+    """Print an error on stderr, on one line; of a fault of the service also where its log has more."""
+    say(f"error: {error.code}: {' '.join(error.detail.split())}")
+    if error.request_id and isinstance(error, Internal):
+        say(f"the server's log has more under request id {error.request_id}")
+
+
+def _print_aligned(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case _:
+            return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,41 @@
+"""``timedb status``, ``timedb series``, ``timedb maintain``: what a running service holds, and its upkeep."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from timedb.cli.options import AsJson, FlightUrl, Labels, client_of, labels_of
+from timedb.cli.output import show
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (status, series, maintain):
+        app.command()(command)
+
+
+def status(flight_url: FlightUrl = None, json: AsJson = False) -> None:
+    """Print figures of the lake."""
+    with client_of(flight_url) as client:
+        show(client.status(), as_json=json)
+
+
+def series(
+    name: Annotated[str | None, typer.Option(help="Only series of this name.")] = None,
+    labels: Labels = None,
+    flight_url: FlightUrl = None,
+    json: AsJson = False,
+) -> None:
+    """List the series."""
+    with client_of(flight_url) as client:
+        show(client.list_series(name=name, labels=labels_of(labels) or None), as_json=json)
+
+
+def maintain(flight_url: FlightUrl = None, json: AsJson = False) -> None:
+    """Compact the values, checkpoint and clean the log, remove dead files; print what was done."""
+    with client_of(flight_url) as client:
+        show({"compact": client.compact(), "maintain": client.maintain()}, as_json=json)

@@ -1,0 +1,421 @@
+"""The Python client, over Arrow Flight."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from uuid import uuid4
+
+import pyarrow as pa
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from timedb.arguments import plain, texts
+from timedb.connection import Batches, Connection
+from timedb.errors import Busy, OutcomeUnknown, Timeout
+from timedb.frames import UploadData, open_data
+from timedb.read_stream import ReadStream
+from timedb.receipt import Receipt
+from timedb.settings import ClientSettings, load_settings
+from timedb.wire import (
+    CreateSeries,
+    GetRun,
+    ListRuns,
+    ListSeries,
+    Nothing,
+    ReadCommand,
+    Relative,
+    SeriesLabels,
+    UpdateSeries,
+    UpdateValues,
+    UploadCommand,
+    WireModel,
+    WithdrawRun,
+    parse_object,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self, Unpack
+    from uuid import UUID
+
+    import pandas as pd
+    import polars as pl
+
+__all__ = ["Client", "Selection", "connect"]
+
+M = TypeVar("M", bound=WireModel)
+
+UPLOAD_ATTEMPTS = 4
+_RETRIED = (Busy, Timeout, OutcomeUnknown)
+
+Time = datetime | str
+"""An aware datetime (or pandas Timestamp), or RFC 3339 text with an offset."""
+
+
+class Selection(TypedDict, total=False):
+    """What a read selects and how it comes; all may be left out.
+
+    The ranges include their start and not their end; ``as_of`` includes its instant.
+    """
+
+    view: Literal["flat", "overlapping"]
+    """``flat``: per valid time the value known last. ``overlapping``: every revision."""
+    series_ids: str | UUID | Iterable[str | UUID] | None
+    series_keys: str | Iterable[str] | None
+    """Names of series."""
+    labels: Mapping[str, str | list[str] | None] | None
+    """Series with these labels: a value, one of several, or None for "has it not"."""
+    start_valid: Time | None
+    end_valid: Time | None
+    start_known: Time | None
+    end_known: Time | None
+    as_of: Time | None
+    """What the lake held at that change_time."""
+    all_versions: bool
+    """Also superseded corrections, with who, when and why."""
+    relative: Relative | Mapping[str, Any] | None
+    """``{"days_ahead", "time_of_day", "time_zone"}``: per local day only what was known by then."""
+    columns: list[str] | None
+    ordered: bool
+    order_by: Literal["series", "valid_time", "known_time"]
+    limit: int | None
+    after: str | None
+    """The ``cursor`` of the last answer under a limit (see :meth:`Client.read_arrow`)."""
+
+
+def connect(
+    url: str | None = None,
+    *,
+    api_key: str | None = None,
+    timeout: float | None = None,
+    stream_timeout: float | None = None,
+) -> Client:
+    """A client of a Flight server. The connection is made at the first call.
+
+    Args:
+        url: ``grpc://HOST:PORT`` or ``grpc+tls://HOST:PORT``; else ``TIMEDB_FLIGHT_URL``, else this machine's 8815.
+        api_key: Else ``TIMEDB_API_KEY``, else none is sent.
+        timeout: Seconds after which a call fails; else ``TIMEDB_TIMEOUT_SECONDS``, else 60.
+        stream_timeout: Seconds after which a read's stream, an upload, ``compact`` or ``maintain`` fails, however
+            well it goes; else ``TIMEDB_STREAM_TIMEOUT_SECONDS``, else an hour.
+
+    Raises:
+        InvalidRequest: one of them is not valid.
+    """
+    settings = load_settings(
+        ClientSettings,
+        flight_url=url,
+        api_key=api_key,
+        timeout_seconds=timeout,
+        stream_timeout_seconds=stream_timeout,
+    )
+    connection = Connection.open(settings.flight_url, settings.timeout_seconds, settings.stream_timeout_seconds)
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    return Client(connection.as_caller(key, None))
+
+
+class Client:
+    """Reads and writes time series. Thread-safe; made by :func:`connect`; a context manager that closes itself.
+
+    Times that go in are aware datetimes or RFC 3339 text with an offset; times that come out are UTC, to the
+    microsecond. Every method raises :class:`~timedb.errors.TimeDBError` subclasses.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __repr__(self) -> str:
+        return f"Client({self._connection.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, also for those made with :meth:`as_caller`; a second time does nothing."""
+        self._connection.flight_client.close()
+
+    def as_caller(self, api_key: str | None, request_id: str | None = None) -> Client:
+        """A client that speaks for somebody else over the same connection.
+
+        Args:
+            api_key: That caller's key; None sends none, whatever this client sends.
+            request_id: Under which the server logs the calls; it makes one where there is none.
+        """
+        return Client(self._connection.as_caller(api_key, request_id))
+
+    # The contract as it is: what the methods below, and the REST gateway, are made of.
+
+    def call(self, action: str, message: WireModel) -> dict[str, Any]:
+        """Do an action of the contract; one result."""
+        return self._connection.call(action, message)
+
+    def stream(self, read: ReadCommand) -> ReadStream:
+        """Start a read and get its batches as they arrive."""
+        return self._connection.stream(read)
+
+    def send(self, command: UploadCommand, reader: Batches) -> dict[str, Any]:
+        """Send an upload, once, batch by batch as they are; the receipt of the contract."""
+        return self._connection.send(command, reader)
+
+    # Series
+
+    def create_series(
+        self,
+        name: str,
+        *,
+        unit: str | None = None,
+        description: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
+        """Create a series, or find it: (name, labels) is what it is.
+
+        Args:
+            name: Its name.
+            unit: None: ``dimensionless``, or what it has already.
+            description: For people.
+            labels: Tell series of one name apart.
+
+        Returns:
+            The series_id.
+
+        Raises:
+            Conflict: it has another unit.
+        """
+        fields = {"name": name, "unit": unit, "description": description, "labels": labels and dict(labels)}
+        return str(self.call("create_series", _message(CreateSeries, fields))["series_id"])
+
+    def list_series(
+        self, *, name: str | None = None, labels: Mapping[str, str | list[str] | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """The series of that name and with those labels, else all.
+
+        Returns:
+            ``{"series_id", "name", "labels", "unit", "description"}`` each.
+        """
+        found = self.call("list_series", _message(ListSeries, {"name": name, "labels": labels and dict(labels)}))
+        series: list[dict[str, Any]] = found["series"]
+        return series
+
+    def series_labels(self, name: str | None = None) -> dict[str, list[str]]:
+        """Every label key with its values, of the series of that name, else of all."""
+        labels: dict[str, list[str]] = self.call("series_labels", _message(SeriesLabels, {"name": name}))["labels"]
+        return labels
+
+    def update_series(self, series_id: str | UUID, **changes: Unpack[SeriesChanges]) -> dict[str, Any]:
+        """Change what a series says of itself; what is left out stays, ``description=None`` clears it.
+
+        Returns:
+            The series as it is now.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        return self.call("update_series", parse_object(UpdateSeries, plain("", {"series_id": series_id, **changes})))
+
+    # Values
+
+    def upload(
+        self,
+        data: Any,
+        *,
+        run_id: str | UUID | None = None,
+        workflow_id: str | None = None,
+        run_start_time: Time | None = None,
+        run_finish_time: Time | None = None,
+        known_time: Time | None = None,
+        run_params: Mapping[str, Any] | None = None,
+        create_series: bool = True,
+        skip_unchanged: bool = False,
+    ) -> Receipt:
+        """Write one run of values: all of them or none.
+
+        Busy servers and lost connections are tried again under the same run_id, so that nothing is ever doubled;
+        data that can be read only once (a reader, a DuckDB relation) is sent once.
+
+        Args:
+            data: A Polars, pandas or pyarrow table, a ``pa.RecordBatchReader``, a DuckDB relation, or any object with
+                ``__arrow_c_stream__``. Columns: ``series_id`` or ``series_key`` (beside it ``labels``, JSON text),
+                ``valid_time``, ``value``; optionally ``valid_time_end``, ``known_time``, ``annotation``, ``tags``. A
+                pandas index that has a name counts as a column. Times need a time zone.
+            run_id: Names the run; the same run_id with the same rows is a retry, which adds nothing. None: a new one.
+            workflow_id: What made the run.
+            run_start_time: When it ran; None: now.
+            run_finish_time: When it ended.
+            known_time: When the values became known, unless the rows say so; None: now.
+            run_params: Anything that JSON can say.
+            create_series: Whether names that do not exist yet become series; else they are an error.
+            skip_unchanged: Leave out rows that say the same as the one known before.
+
+        Raises:
+            InvalidRequest: names the column, the row and the value that does not fit.
+            Conflict: the run_id is taken by a run with other content.
+            OutcomeUnknown: the server did not answer to the end; upload again with the run_id that the error names.
+        """
+        fields = {
+            "run_id": run_id or str(uuid4()),
+            "workflow_id": workflow_id,
+            "run_start_time": run_start_time,
+            "run_finish_time": run_finish_time,
+            "known_time": known_time,
+            "run_params": run_params,
+            "create_series": create_series,
+            "skip_unchanged": skip_unchanged,
+        }
+        return Receipt.from_message(self._send_safely(_message(UploadCommand, fields), open_data(data)))
+
+    def _send_safely(self, command: UploadCommand, data: UploadData) -> dict[str, Any]:
+        unknown = threading.Event()
+
+        def attempt() -> dict[str, Any]:
+            try:
+                return self.send(command, data.open())
+            except OutcomeUnknown:
+                unknown.set()
+                raise
+
+        try:
+            return _retrying(UPLOAD_ATTEMPTS if data.repeatable else 1)(attempt)
+        except _RETRIED as error:
+            if not unknown.is_set():
+                raise
+            raise OutcomeUnknown(
+                f"{error.detail}; upload the same again with run_id={command.run_id!r} to settle it",
+                request_id=error.request_id,
+            ) from None
+
+    def read(self, **selection: Unpack[Selection]) -> pl.DataFrame:
+        """Read values as a Polars frame.
+
+        Args:
+            **selection: See :class:`Selection`. Without any it is the flat view of everything.
+
+        Returns:
+            Times are ``Datetime("us", "UTC")``. Identifiers (``series_id``, ``series_key``, ``series_unit``,
+            ``run_id``, ``changed_by``) are ``Categorical``, which takes a quarter of the memory and filters, groups
+            and sorts like text; ``.cast(pl.String)`` before a join with text. Other text is ``String``.
+        """
+        import polars as pl
+
+        return pl.DataFrame(self.read_arrow(**selection))
+
+    def read_arrow(self, **selection: Unpack[Selection]) -> pa.Table:
+        """Read values as an Arrow table; its ``schema.metadata`` has ``table_version``, ``as_of`` and, under a limit,
+        ``cursor``: what goes into ``after`` to go on.
+        """
+        with self.stream(_read_command(selection)) as stream:
+            return stream.read_all()
+
+    def read_pandas(self, **selection: Unpack[Selection]) -> pd.DataFrame:
+        """Read values as a pandas frame: times are ``datetime64[us, UTC]``, identifiers ``category``."""
+        return self.read_arrow(**selection).to_pandas()
+
+    def update_values(self, updates: Iterable[Mapping[str, Any]], *, update_id: str | None = None) -> dict[str, Any]:
+        """Correct values: all of them or none.
+
+        Args:
+            updates: Each says which row (``value_id``, or ``series_id`` and ``valid_time``, narrowed by ``run_id``,
+                ``known_time``, ``valid_time_end``) and what becomes of it (``value``, ``annotation``, ``tags``,
+                ``retracted``): left out stays, None clears.
+            update_id: Names the batch, so that a retry answers as the first time.
+
+        Returns:
+            ``{"updated": [...], "skipped_no_ops": [...]}`` of ``{"value_id", "run_id", "tenant_id", "valid_time",
+            "series_id"}``.
+
+        Raises:
+            OutcomeUnknown: the server did not answer to the end.
+        """
+        items = [plain(f"updates.{index}", dict(update)) for index, update in enumerate(updates)]
+        return self.call("update_values", _message(UpdateValues, {"updates": items, "update_id": update_id}))
+
+    def withdraw_run(
+        self,
+        run_id: str | UUID,
+        *,
+        reason: str | None = None,
+        series_ids: str | UUID | Iterable[str | UUID] | None = None,
+    ) -> int:
+        """Withdraw a run that was wrong, or some of its series: the next best values win again. Nothing is erased.
+
+        Returns:
+            Rows withdrawn.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        fields = {"run_id": run_id, "reason": reason, "series_ids": texts(series_ids)}
+        return int(self.call("withdraw_run", _message(WithdrawRun, fields))["withdrawn"])
+
+    # Runs
+
+    def get_run(self, run_id: str | UUID) -> dict[str, Any]:
+        """One run.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self.call("get_run", _message(GetRun, {"run_id": run_id}))
+
+    def list_runs(
+        self,
+        *,
+        workflow_id: str | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Runs, newest first; ``start`` (inclusive) and ``end`` (exclusive) bound their run_start_time."""
+        fields = {"workflow_id": workflow_id, "start": start, "end": end, "limit": limit}
+        runs: list[dict[str, Any]] = self.call("list_runs", _message(ListRuns, fields))["runs"]
+        return runs
+
+    # The service
+
+    def status(self) -> dict[str, Any]:
+        """Figures of the lake."""
+        return self.call("status", Nothing())
+
+    def health(self) -> dict[str, Any]:
+        """``{"ok": True}`` if the server answers; needs no key."""
+        return self.call("health", Nothing())
+
+    def compact(self) -> dict[str, Any]:
+        """Sort and settle what was uploaded since the last time; says what was done."""
+        return self.call("compact", Nothing())
+
+    def maintain(self) -> dict[str, Any]:
+        """Checkpoint, clean the log, remove dead files; says what was done."""
+        return self.call("maintain", Nothing())
+
+
+class SeriesChanges(TypedDict, total=False):
+    """What :meth:`Client.update_series` can change."""
+
+    description: str | None
+    retired: bool
+
+
+def _message(model: type[M], fields: dict[str, Any]) -> M:
+    """A message with the fields that are not None."""
+    return parse_object(model, {name: plain(name, value) for name, value in fields.items() if value is not None})
+
+
+def _read_command(selection: Selection) -> ReadCommand:
+    fields: dict[str, Any] = dict(selection)
+    for name in ("series_ids", "series_keys"):
+        fields[name] = texts(fields.get(name))
+    return _message(ReadCommand, fields)
+
+
+def _retrying(attempts: int) -> Retrying:
+    return Retrying(
+        retry=retry_if_exception_type(_RETRIED),
+        stop=stop_after_attempt(attempts),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        reraise=True,
+    )

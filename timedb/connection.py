@@ -1,0 +1,207 @@
+"""One caller's use of a connection: the three kinds of call that the contract knows, with our errors."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import pyarrow as pa
+from pyarrow import flight
+
+from timedb.errors import Internal, InvalidRequest
+from timedb.flight_errors import flight_errors
+from timedb.read_stream import ReadStream
+from timedb.wire import CommitMarker, ReadCommand, ReadTicket, UploadCommand, WireModel, shown
+
+__all__ = ["Batches", "Connection"]
+
+_LONG_ACTIONS = frozenset({"compact", "maintain"})
+_WRITE_ACTIONS = frozenset({"create_series", "update_series", "update_values", "withdraw_run"})
+_LOOPBACK = ("grpc://127.", "grpc://localhost", "grpc://[::1]", "grpc+tcp://127.", "grpc+tcp://localhost")
+# A server that comes back is found again at once, not after gRPC's two minutes.
+_OPTIONS = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000))
+_GIVE_UP_SECONDS = 5.0
+_SIGNAL_SECONDS = 0.5
+_MAX_HEADER_CHARS = 1024
+
+
+class Batches(Protocol):
+    """What is sent: batches of one schema, such as a ``pa.RecordBatchReader``."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of all batches."""
+
+    def __iter__(self) -> Any:
+        """Iterate over ``pa.RecordBatch``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A Flight connection and the caller that uses it; several callers may share one. Thread-safe.
+
+    Attributes:
+        url: The server.
+        flight_client: The connection itself.
+        timeout_seconds: For calls.
+        stream_timeout_seconds: For streams in either direction, and for actions that take long.
+        headers: Sent with every call.
+    """
+
+    url: str
+    flight_client: flight.FlightClient
+    timeout_seconds: float
+    stream_timeout_seconds: float
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @classmethod
+    def open(cls, url: str, timeout_seconds: float, stream_timeout_seconds: float) -> Connection:
+        """Prepare a connection; it is made at the first call.
+
+        Raises:
+            InvalidRequest: the URL is not one of a Flight server.
+        """
+        options = list(_OPTIONS)
+        if url.startswith(_LOOPBACK):
+            options.append(("grpc.enable_http_proxy", 0))
+        try:
+            client = flight.FlightClient(url, generic_options=options)
+        except (pa.ArrowException, OSError):
+            raise InvalidRequest(f"url: {shown(url)} is not one of a Flight server, such as grpc://HOST:8815") from None
+        return cls(url, client, timeout_seconds, stream_timeout_seconds)
+
+    def as_caller(self, api_key: str | None, request_id: str | None) -> Connection:
+        """The same connection for a caller with this key, or with none."""
+        sent = (("x-api-key", api_key), ("x-request-id", request_id))
+        return replace(self, headers=tuple((name.encode(), _header(text)) for name, text in sent if text))
+
+    def call(self, action: str, message: WireModel) -> dict[str, Any]:
+        """Do an action.
+
+        Returns:
+            Its result.
+
+        Raises:
+            TimeDBError: what the server says, or what became of the connection.
+        """
+        options = self._options(long=action in _LONG_ACTIONS)
+        with flight_errors(self.url, acted=action in _WRITE_ACTIONS):
+            results = list(self.flight_client.do_action(flight.Action(action, message.to_bytes()), options))
+        if len(results) != 1:
+            raise Internal(f"{action}: {len(results)} results in place of one")
+        return _json_object(results[0].body, action)
+
+    def stream(self, read: ReadCommand) -> ReadStream:
+        """Start a read.
+
+        Raises:
+            TimeDBError: as :meth:`call`; the stream raises them too.
+        """
+        ticket = ReadTicket.model_validate({name: getattr(read, name) for name in read.model_fields_set})
+        with flight_errors(self.url):
+            reader = self.flight_client.do_get(flight.Ticket(ticket.to_bytes()), self._options(long=True))
+        return ReadStream(reader, self.url)
+
+    def send(self, command: UploadCommand, batches: Batches) -> dict[str, Any]:
+        """Send an upload and wait for its receipt.
+
+        What iterating over ``batches`` raises passes through, and nothing is written then.
+
+        Returns:
+            The receipt as the contract has it.
+
+        Raises:
+            TimeDBError: as :meth:`call`; ``outcome_unknown`` if the connection is lost after the last row.
+        """
+        descriptor = flight.FlightDescriptor.for_command(command.to_bytes())
+        with flight_errors(self.url):
+            writer, metadata = self.flight_client.do_put(descriptor, batches.schema, self._options(long=True))
+        answers = _Answers(metadata)
+        try:
+            rows = self._write_all(writer, batches)
+            with flight_errors(self.url, acted=True):
+                writer.write_metadata(CommitMarker(commit=True, rows=rows).to_bytes())
+                writer.done_writing()
+                answers.wait()
+                writer.close()  # now the server's verdict is known: the metadata just ends, also where it failed
+                return answers.receipt(self.url)
+        except BaseException:
+            self._give_up(writer, answers)
+            raise
+
+    def _write_all(self, writer: flight.FlightStreamWriter, batches: Iterable[pa.RecordBatch]) -> int:
+        rows = 0
+        for batch in batches:
+            with flight_errors(self.url):
+                writer.write_batch(batch)
+            rows += batch.num_rows
+        return rows
+
+    def _give_up(self, writer: flight.FlightStreamWriter, answers: _Answers) -> None:
+        # Without the marker the server drops what it has; it must learn that no more is coming. Where the call is over
+        # already, the caller is about to hear why.
+        with suppress(pa.ArrowException, OSError):
+            writer.done_writing()
+            if answers.wait(_GIVE_UP_SECONDS):
+                writer.close()
+
+    def _options(self, *, long: bool) -> flight.FlightCallOptions:
+        timeout = self.stream_timeout_seconds if long else self.timeout_seconds
+        return flight.FlightCallOptions(timeout=timeout, headers=list(self.headers))
+
+
+class _Answers:
+    """Reads an upload's metadata beside the writing, as a server whose progress nobody reads stops reading too."""
+
+    def __init__(self, metadata: flight.FlightMetadataReader) -> None:
+        self._metadata = metadata
+        self._receipt: dict[str, Any] | None = None
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._read, name="timedb-upload-answers", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            while (message := self._metadata.read()) is not None:
+                answer = _json_object(message, "receipt")
+                if "run_id" in answer:  # else it is progress
+                    self._receipt = answer
+        except Exception as error:
+            self._failure = error
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until there are no more; False if that took longer than ``seconds``."""
+        if seconds is not None:
+            self._thread.join(seconds)
+        else:
+            # In slices: Polars' handler for SIGINT restarts a wait without end, and Ctrl+C would never come through.
+            while self._thread.is_alive():
+                self._thread.join(_SIGNAL_SECONDS)
+        return not self._thread.is_alive()
+
+    def receipt(self, url: str) -> dict[str, Any]:
+        """The last answer, once there are no more; raises what reading them failed with."""
+        if self._failure is not None:
+            raise self._failure
+        if self._receipt is None:
+            raise Internal(f"the Flight server at {url} ended the upload without a receipt")
+        return self._receipt
+
+
+def _json_object(body: pa.Buffer, what: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(body.to_pybytes())
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise Internal(f"{what}: the answer is not a JSON object")
+    return answer
+
+
+def _header(text: str) -> bytes:
+    # gRPC fails the whole call over a value that it cannot carry; a server knows no key with a "?" in its place.
+    return "".join(char if "!" <= char <= "~" else "?" for char in text.strip()[:_MAX_HEADER_CHARS]).encode()
