@@ -1,0 +1,161 @@
+"""Answers of the small calls: JSON from plain values, and the models that describe them in the documentation."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import Response
+
+__all__ = [
+    "Health",
+    "Runs",
+    "Series",
+    "SeriesCreated",
+    "SeriesInfo",
+    "SeriesLabels",
+    "Service",
+    "Updated",
+    "Uploaded",
+    "ValueRows",
+    "Withdrawn",
+    "json_answer",
+]
+
+
+def json_answer(content: object) -> Response:
+    """A JSON answer; NaN and the infinities become null."""
+    try:
+        body = orjson.dumps(content)
+    except TypeError:  # a run's own parameters may hold integers of more than 64 bits
+        body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(body, media_type="application/json")
+
+
+class Service(BaseModel):
+    """Answer of ``GET /``."""
+
+    name: str
+    version: str
+    endpoints: dict[str, str]
+
+
+class Health(BaseModel):
+    """Answer of ``GET /health``."""
+
+    status: str
+
+
+class SeriesCreated(BaseModel):
+    """Answer of ``POST /series``; the message says whether it existed before."""
+
+    series_id: str
+    message: str
+
+
+class SeriesInfo(BaseModel):
+    """One entry of ``GET /list_timeseries``."""
+
+    series_key: str
+    description: str | None
+    unit: str
+    labels: dict[str, str]
+
+
+class Series(BaseModel):
+    """Answer of ``PATCH /series/{series_id}``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    series_id: str
+    name: str
+    labels: dict[str, str]
+    unit: str
+    description: str | None
+    retired: bool
+
+
+class SeriesLabels(BaseModel):
+    """Answer of ``GET /series/labels``: every label with its values."""
+
+    labels: dict[str, list[str]]
+
+
+class Uploaded(BaseModel):
+    """Answer of ``POST /runs`` and ``POST /upload``."""
+
+    run_id: str
+    message: str
+    series_ids: dict[str, str]
+
+
+class Runs(BaseModel):
+    """Answer of ``GET /runs``, newest first."""
+
+    runs: list[dict[str, Any]]
+
+
+class Withdrawn(BaseModel):
+    """Answer of ``POST /runs/{run_id}/withdraw``: how many rows were withdrawn."""
+
+    withdrawn: int
+
+
+class UpdatedRow(BaseModel):
+    """One row of the answer of ``PUT /values``."""
+
+    value_id: str
+    run_id: str
+    tenant_id: str
+    valid_time: str
+    series_id: str
+
+
+class Updated(BaseModel):
+    """Answer of ``PUT /values``."""
+
+    updated: list[UpdatedRow]
+    skipped_no_ops: list[UpdatedRow]
+
+
+class Row(BaseModel):
+    """One row of ``GET /values``: the first five columns, and on request the others."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "valid_time": "2025-01-01T00:00:00.000000+00:00",
+                    "series_id": "49c45b07-7910-5f85-add4-1d77bf80d487",
+                    "value": 20.5,
+                    "series_key": "temperature",
+                    "series_unit": "celsius",
+                }
+            ]
+        }
+    )
+
+    valid_time: str
+    series_id: str
+    value: float | None
+    series_key: str
+    series_unit: str
+    valid_time_end: str | None = None
+    known_time: str | None = None
+    change_time: str | None = None
+    changed_by: str | None = None
+    annotation: str | None = None
+    tags: list[str] | None = None
+    run_id: str | None = None
+    value_id: str | None = None
+    retracted: bool | None = None
+
+
+class ValueRows(BaseModel):
+    """Answer of ``GET /values``."""
+
+    count: int
+    data: list[Row]
+    next_cursor: str | None = None

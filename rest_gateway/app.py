@@ -1,0 +1,110 @@
+"""The REST gateway as an ASGI app: a Flight client that speaks JSON. It keeps nothing; run as many as you like."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response
+
+from rest_gateway import routes_runs, routes_series, routes_service, routes_values
+from rest_gateway.connection import FlightConnection
+from rest_gateway.errors import error_for_status, error_response, status_of
+from rest_gateway.inputs import BodyBudget
+from rest_gateway.metrics import Metrics
+from rest_gateway.middleware import CallContext, LoopbackOnly
+from rest_gateway.models import NewSeries, SeriesChange, UpdateRequest, UploadRequest, Withdrawal
+from rest_gateway.openapi import errors, install_openapi
+from timedb._version import __version__
+from timedb.errors import InvalidRequest, TimeDBError
+from timedb.settings import ServerSettings, load_settings
+from timedb.wire import shown
+
+__all__ = ["create_app"]
+
+_EVERYWHERE = (401, 403, 422, 500, 501, 503, 504)
+_log = logging.getLogger("timedb.rest")
+_DESCRIPTION = """\
+Time series whose values are revised: what is known now, and what was known when.
+
+Every error has one shape, `{"detail", "code", "request_id"}`; branch on `code`. Names of calls, fields and codes are
+stable; fields may be added to answers. A time without an offset is UTC. Send the API key as `X-API-Key`, or as
+`Authorization: Bearer`; a lake without users needs none."""
+
+
+def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastAPI:
+    """Build the gateway. It connects to the Flight server at the first call, not here.
+
+    Args:
+        flight_url: The Flight server, for example ``grpc://127.0.0.1:8815``.
+        settings: Limits and the loopback rule; default: from the environment.
+
+    Raises:
+        InvalidRequest: a setting in the environment does not fit.
+    """
+    if settings is None:
+        settings = load_settings(ServerSettings)
+    connection = FlightConnection(flight_url)
+    metrics = Metrics()
+    middleware = [Middleware(CallContext, metrics=metrics)]
+    if not settings.insecure:
+        middleware.append(Middleware(LoopbackOnly, lake_is_open=connection.lake_is_open))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        connection.close()
+
+    app = FastAPI(
+        title="TimeDB API",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        middleware=middleware,
+        responses=errors(*_EVERYWHERE),
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    app.state.connection = connection
+    app.state.metrics = metrics
+    app.state.bodies = BodyBudget(settings.max_body_bytes)
+    for routes in (routes_service, routes_series, routes_runs, routes_values):
+        app.include_router(routes.router)
+    app.add_exception_handler(TimeDBError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    install_openapi(app, (NewSeries, SeriesChange, UploadRequest, UpdateRequest, Withdrawal))
+    return app
+
+
+def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TimeDBError)
+    request_id: str = request.state.request_id
+    if status_of(error) >= 500:
+        _log.warning("%s: %s request_id=%s", error.code, error.detail, request_id)
+    return error_response(error, request_id)
+
+
+def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fault = error.errors()[0]
+    field = ".".join(str(part) for part in fault["loc"][1:])
+    reason = fault["msg"][:1].lower() + fault["msg"][1:]
+    return _on_error(request, InvalidRequest(f"{field}: {shown(fault.get('input'))}: {reason}"))
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    method, path = request.method, shown(request.url.path)[1:-1]
+    detail = {
+        404: f"path: there is nothing at {path}; GET / lists the calls",
+        405: f"method: {path} does not take {shown(method)[1:-1]}",
+    }.get(error.status_code, str(error.detail))
+    headers = dict(error.headers or {})
+    status = error.status_code
+    return error_response(error_for_status(status, detail), request.state.request_id, status=status, headers=headers)

@@ -1,0 +1,297 @@
+"""Bodies and query parameters of the REST calls. Unlike on Flight, a time without an offset is UTC here."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, FailFast, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic.dataclasses import dataclass
+
+from timedb.times import format_time, parse_time, to_micros
+from timedb.wire import CreateSeries, Name, Number, Relative, Text, ValueUpdate, View, WireModel
+
+__all__ = [
+    "NewSeries",
+    "NoQuery",
+    "RunsQuery",
+    "SeriesChange",
+    "SeriesLabelsQuery",
+    "SeriesQuery",
+    "UpdateRequest",
+    "UploadRequest",
+    "ValueRow",
+    "ValuesQuery",
+    "Withdrawal",
+]
+
+_EXAMPLE_ID = "49c45b07-7910-5f85-add4-1d77bf80d487"
+_EXAMPLE_TIME = "2025-01-01T00:00:00Z"
+_TIME_SCHEMA = WithJsonSchema(
+    {"type": "string", "format": "date-time", "description": "RFC 3339; without an offset it is UTC"}
+)
+_NUMBER_SCHEMA = WithJsonSchema(
+    {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}, {"type": "null"}]}
+)
+
+
+def _read_time(value: object) -> datetime:
+    if isinstance(value, str):
+        return parse_time(value, naive_is_utc=True)
+    if isinstance(value, datetime):  # a default, or a value that was read before
+        return value
+    raise ValueError("is not an RFC 3339 time such as 2025-01-01T00:00:00Z")
+
+
+@lru_cache(maxsize=1 << 16)
+def _micros_of(text: str) -> int:
+    return to_micros(parse_time(text, naive_is_utc=True))
+
+
+def _read_micros(value: object) -> int:
+    if isinstance(value, str):
+        return _micros_of(value)
+    raise ValueError("is not an RFC 3339 time such as 2025-01-01T00:00:00Z")
+
+
+# In a URL "+" means a space, so that a time's unescaped offset arrives with one.
+_LOST_PLUS = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d\S*) (\d\d:?\d\d)")
+
+
+def _read_query_time(value: object) -> datetime:
+    if isinstance(value, str) and (match := _LOST_PLUS.fullmatch(value)):
+        return _read_time("+".join(match.groups()))
+    return _read_time(value)
+
+
+def _read_flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).lower()
+    if word not in {"true", "1", "false", "0"}:
+        raise ValueError("is not true or false")
+    return word in {"true", "1"}
+
+
+def _read_count(value: object) -> object:
+    if isinstance(value, str):
+        if re.fullmatch(r"-?\d{1,18}", value, re.ASCII) is None:
+            raise ValueError("is not a whole number")
+        return int(value)
+    return value
+
+
+def _read_labels(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        labels = json.loads(value)
+    except (ValueError, RecursionError):
+        labels = None
+    if not isinstance(labels, dict):
+        raise ValueError('is not a JSON object such as {"site": "north"}')
+    return labels
+
+
+Time = Annotated[datetime, BeforeValidator(_read_time), PlainSerializer(format_time, when_used="json"), _TIME_SCHEMA]
+RowTime = Annotated[int, BeforeValidator(_read_micros), _TIME_SCHEMA]
+"""A time of a value row: integer microseconds since 1970, UTC."""
+RowNumber = Annotated[Number, _NUMBER_SCHEMA]
+QueryTime = Annotated[datetime, BeforeValidator(_read_query_time), _TIME_SCHEMA]
+Flag = Annotated[bool, BeforeValidator(_read_flag)]
+Count = Annotated[int, BeforeValidator(_read_count)]
+Labels = Annotated[
+    dict[str, str | list[str] | None],
+    BeforeValidator(_read_labels),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": 'JSON object, such as {"site": "north", "kind": ["load", "wind"], "zone": null}',
+        }
+    ),
+]
+
+
+class NewSeries(CreateSeries):
+    """Body of ``POST /series``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "temperature",
+                    "description": "Temperature measurements in Celsius",
+                    "unit": "celsius",
+                    "labels": {"site": "north"},
+                }
+            ]
+        }
+    )
+
+
+class SeriesChange(WireModel):
+    """Body of ``PATCH /series/{series_id}``: a field left out stays, ``description: null`` clears it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"description": "Outdoor temperature", "retired": False}]}
+    )
+
+    description: Text | None = None
+    retired: bool | None = None
+
+
+@dataclass(slots=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+class ValueRow:
+    """One value of a run. It names its series by ``value_key`` or by ``series_id``, which wins over the former."""
+
+    # No model: a body may hold hundreds of thousands of them, and this is a fifth of the size.
+    valid_time: RowTime
+    valid_time_end: RowTime | None = None
+    known_time: RowTime | None = None
+    value_key: Name | None = None
+    series_id: str | None = None
+    value: RowNumber
+    annotation: Text | None = None
+    tags: list[str] | None = None
+
+
+class UploadRequest(WireModel):
+    """Body of ``POST /runs`` and ``POST /upload``: one run and its values."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "run_start_time": _EXAMPLE_TIME,
+                    "value_rows": [
+                        {"valid_time": _EXAMPLE_TIME, "value_key": "temperature", "value": 20.5},
+                        {"valid_time": "2025-01-01T01:00:00Z", "value_key": "temperature", "value": None},
+                    ],
+                }
+            ]
+        }
+    )
+
+    workflow_id: Name = "api-workflow"
+    run_start_time: Time
+    run_finish_time: Time | None = None
+    known_time: Annotated[Time | None, Field(description="When the values became known; default: on receipt")] = None
+    run_id: Annotated[Name | None, Field(description="Chosen by the client, it makes a retry safe")] = None
+    run_params: dict[str, Any] | None = None
+    series_descriptions: Annotated[
+        dict[Name, Text] | None, Field(description="Descriptions by value_key, for series that this call creates")
+    ] = None
+    value_rows: Annotated[list[ValueRow], FailFast()]
+
+
+class UpdateRow(ValueUpdate):
+    """One correction, with the times of REST."""
+
+    valid_time: Time | None = None
+    known_time: Time | None = None
+    valid_time_end: Time | None = None
+    value: RowNumber = None
+
+
+class UpdateRequest(WireModel):
+    """Body of ``PUT /values``: corrections, all or none of them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "updates": [
+                        {
+                            "run_id": "c5c7b465-1a9f-4605-a801-c51b8de0e73e",
+                            "series_id": _EXAMPLE_ID,
+                            "valid_time": _EXAMPLE_TIME,
+                            "value": 22.5,
+                            "annotation": "Updated via API",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
+    updates: Annotated[list[UpdateRow], FailFast()]
+    update_id: Annotated[Name | None, Field(description="Makes a retry answer as the first time")] = None
+
+
+class Withdrawal(WireModel):
+    """Body of ``POST /runs/{run_id}/withdraw``."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Wrong weather input"}]})
+
+    reason: Text | None = None
+    series_ids: Annotated[list[str] | None, Field(description="Only these series of the run; default: all")] = None
+    changed_by: Annotated[Name | None, Field(description="Who does it; only while the lake has no users")] = None
+
+
+class NoQuery(WireModel):
+    """A call without query parameters."""
+
+
+class SeriesQuery(WireModel):
+    """Query of ``GET /list_timeseries``."""
+
+    name: str | None = None
+    labels: Labels | None = None
+
+
+class SeriesLabelsQuery(WireModel):
+    """Query of ``GET /series/labels``."""
+
+    name: str | None = None
+
+
+class RunsQuery(WireModel):
+    """Query of ``GET /runs``: newest first; ``start`` and ``end`` bound ``run_start_time`` (end exclusive)."""
+
+    workflow_id: str | None = None
+    start: QueryTime | None = None
+    end: QueryTime | None = None
+    limit: Annotated[Count, Field(ge=1, le=100_000)] = 1000
+
+
+class ValuesQuery(WireModel):
+    """Query of ``GET /values``."""
+
+    start_valid: Annotated[QueryTime | None, Field(description="First valid_time, inclusive")] = None
+    end_valid: Annotated[QueryTime | None, Field(description="Last valid_time, exclusive")] = None
+    start_known: Annotated[QueryTime | None, Field(description="First known_time, inclusive")] = None
+    end_known: Annotated[QueryTime | None, Field(description="Last known_time, exclusive")] = None
+    as_of: Annotated[QueryTime | None, Field(description="What the store held at this change_time, inclusive")] = None
+    mode: Annotated[View, Field(description="The latest word on each valid_time, or all revisions")] = "flat"
+    all_versions: Annotated[Flag, Field(description="Also the corrected versions, with the audit columns")] = False
+    series_id: Annotated[list[str] | None, Field(description="May be repeated")] = None
+    name: Annotated[list[str] | None, Field(description="Name of a series; may be repeated")] = None
+    labels: Labels | None = None
+    days_ahead: Annotated[Count | None, Field(description="Only what was known so many local days before")] = None
+    time_of_day: Annotated[str | None, Field(description="… by this local time, such as 10:00")] = None
+    time_zone: Annotated[str | None, Field(description="… in this zone, such as Europe/Stockholm")] = None
+    intervals: Annotated[Flag, Field(description="Also the column valid_time_end")] = False
+    non_finite: Annotated[
+        Literal["null", "text"],
+        Field(
+            description='NaN and the infinities in JSON and NDJSON: null, or the texts "NaN", "Infinity", "-Infinity"'
+        ),
+    ] = "null"
+    limit: Annotated[Annotated[Count, Field(ge=1)] | None, Field(description="Rows of one page; default: all rows")] = (
+        None
+    )
+    cursor: Annotated[str | None, Field(description="The next_cursor of the page before")] = None
+
+    @model_validator(mode="after")
+    def _relative_is_whole(self) -> Self:
+        if self.time_zone is None and (self.days_ahead is not None or self.time_of_day is not None):
+            raise ValueError("time_zone: is missing; days_ahead and time_of_day need it")
+        return self
+
+    def relative(self) -> dict[str, Any] | None:
+        """The fields of a relative read, those that were given."""
+        given = {name: getattr(self, name) for name in Relative.model_fields}
+        return {name: value for name, value in given.items() if value is not None} or None

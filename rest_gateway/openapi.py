@@ -1,0 +1,93 @@
+"""What /openapi.json says beyond what FastAPI finds out by itself: bodies, query parameters, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, ConfigDict
+
+from rest_gateway.errors import STATUS
+from timedb.errors import TimeDBError
+from timedb.wire import WireModel
+
+__all__ = ["ErrorBody", "describe_inputs", "errors", "install_openapi"]
+
+_TEMPLATE = "#/components/schemas/{model}"
+
+
+class ErrorBody(BaseModel):
+    """The body of every error answer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "detail": "start_valid: 'x' is not an RFC 3339 time such as 2025-01-01T00:00:00Z",
+                    "code": "invalid_request",
+                    "request_id": "0d7c2e0d4f0f4d6b8a3a3a0f6f3c9a11",
+                }
+            ]
+        }
+    )
+
+    detail: str
+    code: str
+    request_id: str
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route that may answer with these statuses besides those that every route shares."""
+    return {status: {"model": ErrorBody, "description": _meaning(status)} for status in statuses}
+
+
+def _meaning(status: int) -> str:
+    kinds = [cls for cls, known in STATUS.items() if known == status and cls is not TimeDBError]
+    return "; ".join(f"`{cls.code}`: {cls.summary}" for cls in kinds)
+
+
+def describe_inputs(
+    *, body: type[WireModel] | None = None, body_required: bool = True, query: type[WireModel] | None = None
+) -> dict[str, Any]:
+    """The ``openapi_extra`` of a route that reads its body or query itself."""
+    extra: dict[str, Any] = {}
+    if body is not None:
+        schema = {"$ref": _TEMPLATE.format(model=body.__name__)}
+        extra["requestBody"] = {"required": body_required, "content": {"application/json": {"schema": schema}}}
+    if query is not None:
+        described = query.model_json_schema(ref_template=_TEMPLATE)
+        extra["parameters"] = [
+            _parameter(name, schema, name in described.get("required", ()))
+            for name, schema in described["properties"].items()
+        ]
+    return extra
+
+
+def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
+    # A parameter that is left out is null to the model, but no text means null in a URL.
+    options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
+    if len(options) == 1:
+        schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | options[0]
+    schema = {key: value for key, value in schema.items() if key != "title"}
+    described = schema.pop("description", None)
+    parameter = {"name": name, "in": "query", "required": required, "schema": schema}
+    return parameter | ({"description": described} if described else {})
+
+
+def install_openapi(app: FastAPI, bodies: Iterable[type[WireModel]]) -> None:
+    """Make ``app.openapi()`` describe the request ``bodies`` too; the document is made once, at the first call."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for model in bodies:
+                described = model.model_json_schema(ref_template=_TEMPLATE)
+                schemas |= described.pop("$defs", {})
+                schemas[model.__name__] = described
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way

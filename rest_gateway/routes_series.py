@@ -1,0 +1,89 @@
+"""Series: create, list, edit."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from starlette.responses import Response
+
+from rest_gateway.answers import Series, SeriesCreated, SeriesInfo, SeriesLabels, json_answer
+from rest_gateway.connection import TheCaller
+from rest_gateway.inputs import json_body, query
+from rest_gateway.models import NewSeries, NoQuery, SeriesChange, SeriesLabelsQuery, SeriesQuery
+from rest_gateway.openapi import describe_inputs, errors
+from timedb import wire
+from timedb.wire import CreateSeries, ListSeries, UpdateSeries, parse_object
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["series"])
+_NO_QUERY = [Depends(query(NoQuery))]
+
+
+@router.post(
+    "/series",
+    response_model=SeriesCreated,
+    responses=errors(409, 413),
+    openapi_extra=describe_inputs(body=NewSeries),
+    dependencies=_NO_QUERY,
+    summary="Create a new time series",
+)
+def create_series(body: Annotated[NewSeries, Depends(json_body(NewSeries))], caller: TheCaller) -> Response:
+    """The same series again is no error; with another unit it is a conflict."""
+    message = parse_object(CreateSeries, body.model_dump(exclude_unset=True))
+    result = caller.call("create_series", message)
+    text = "Series created successfully" if result["created"] else "Series already exists"
+    return json_answer({"series_id": result["series_id"], "message": text})
+
+
+@router.get(
+    "/list_timeseries",
+    response_model=dict[str, SeriesInfo],
+    openapi_extra=describe_inputs(query=SeriesQuery),
+    summary="List all time series (series_id -> series_key mapping)",
+)
+def list_timeseries(criteria: Annotated[SeriesQuery, Depends(query(SeriesQuery))], caller: TheCaller) -> Response:
+    """All series that are not retired, by series_id."""
+    message = parse_object(ListSeries, criteria.model_dump(exclude_unset=True))
+    return json_answer(
+        {
+            series["series_id"]: {
+                "series_key": series["name"],
+                "description": series["description"],
+                "unit": series["unit"],
+                "labels": series["labels"],
+            }
+            for series in caller.call("list_series", message)["series"]
+        }
+    )
+
+
+@router.get(
+    "/series/labels",
+    response_model=SeriesLabels,
+    openapi_extra=describe_inputs(query=SeriesLabelsQuery),
+    summary="List the labels of all series and their values",
+)
+def list_series_labels(
+    criteria: Annotated[SeriesLabelsQuery, Depends(query(SeriesLabelsQuery))], caller: TheCaller
+) -> Response:
+    """Every label key with the values that it has."""
+    message = parse_object(wire.SeriesLabels, criteria.model_dump(exclude_unset=True))
+    return json_answer(caller.call("series_labels", message))
+
+
+@router.patch(
+    "/series/{series_id}",
+    response_model=Series,
+    responses=errors(404, 413),
+    openapi_extra=describe_inputs(body=SeriesChange),
+    dependencies=_NO_QUERY,
+    summary="Edit the description of a series, or retire it",
+)
+def update_series(
+    series_id: str, body: Annotated[SeriesChange, Depends(json_body(SeriesChange))], caller: TheCaller
+) -> Response:
+    """A field left out stays as it is."""
+    message = parse_object(UpdateSeries, {"series_id": series_id, **body.model_dump(exclude_unset=True)})
+    return json_answer(caller.call("update_series", message))

@@ -1,0 +1,68 @@
+"""What the service says of itself: ``/``, ``/health``, ``/metrics``."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from rest_gateway.answers import Health, Service, json_answer
+from rest_gateway.connection import FlightConnection, TheCaller
+from rest_gateway.inputs import query
+from rest_gateway.metrics import METRICS_TYPE, Metrics
+from rest_gateway.models import NoQuery
+from rest_gateway.openapi import errors
+from timedb._version import __version__
+from timedb.errors import Busy, TimeDBError
+from timedb.wire import Nothing
+
+__all__ = ["ENDPOINTS", "router"]
+
+ENDPOINTS = {
+    "read_values": "GET /values - Read time series values",
+    "upload_timeseries": "POST /upload - Upload time series data (create a new run with values)",
+    "create_run": "POST /runs - Create a new run with values (the same call as /upload)",
+    "create_series": "POST /series - Create a new time series",
+    "list_timeseries": "GET /list_timeseries - List all time series (series_id -> series_key mapping)",
+    "update_records": "PUT /values - Update existing time series records",
+    "update_series": "PATCH /series/{series_id} - Edit the description of a series, or retire it",
+    "list_series_labels": "GET /series/labels - List the labels of all series and their values",
+    "list_runs": "GET /runs - List runs, newest first",
+    "read_run": "GET /runs/{run_id} - Read one run",
+    "withdraw_run": "POST /runs/{run_id}/withdraw - Withdraw a run that was wrong; nothing is erased",
+    "health": "GET /health - Whether the service works",
+    "metrics": "GET /metrics - Figures for Prometheus",
+    "docs": "GET /docs - This API, to read and to try",
+}
+"""Every call: name -> "VERB /path - text". The names are part of the contract."""
+
+router = APIRouter(tags=["service"], dependencies=[Depends(query(NoQuery))])
+_log = logging.getLogger("timedb.rest")
+
+
+@router.get("/", response_model=Service, summary="What this service is and which calls it has")
+def read_service() -> Response:
+    """Name, version and endpoints. Needs no key."""
+    return json_answer({"name": "TimeDB API", "version": __version__, "endpoints": ENDPOINTS})
+
+
+@router.get("/health", response_model=Health, responses=errors(503), summary="Whether the service works")
+def read_health(request: Request) -> Response:
+    """Asks the Flight server. Needs no key."""
+    connection: FlightConnection = request.app.state.connection
+    request_id = request.state.request_id
+    try:
+        connection.as_caller(None, request_id).call("health", Nothing())
+    except TimeDBError as error:
+        _log.warning("the Flight server is not well: %s: %s request_id=%s", error.code, error.detail, request_id)
+        raise Busy("the Flight server does not answer") from error
+    return json_answer({"status": "ok"})
+
+
+@router.get("/metrics", responses=errors(401, 503), response_class=Response, summary="Figures for Prometheus")
+def read_metrics(request: Request, caller: TheCaller) -> Response:
+    """Calls and latencies by method, route and status, in the Prometheus text format."""
+    caller.check_access()
+    metrics: Metrics = request.app.state.metrics
+    return Response(metrics.text(), media_type=METRICS_TYPE)

@@ -1,0 +1,103 @@
+"""Sends a body while it is being made, stops when the client goes away, and closes the source in every case."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from rest_gateway.errors import error_body
+from timedb.errors import TimeDBError
+
+__all__ = ["streamed"]
+
+_WHOLE_BYTES = 256 << 10
+_SENT_BYTES = 1 << 20
+_log = logging.getLogger("timedb.rest")
+
+Piece = bytes | memoryview
+
+
+def streamed(
+    pieces: Iterator[Piece],
+    close: Callable[[], None],
+    *,
+    media_type: str,
+    headers: Mapping[str, str],
+    on_failure: Callable[[dict[str, str]], Piece | None],
+) -> Response:
+    """The answer that carries ``pieces``; blocks until it is known that the first of them can be made.
+
+    What fails before then is raised, so that it becomes an ordinary error answer. A short body is sent as a whole,
+    with its length.
+
+    Args:
+        pieces: The body; it may block, and is only used on worker threads.
+        close: Releases what ``pieces`` reads from, without blocking; called exactly once, whatever happens.
+        media_type: Of the body.
+        headers: More headers.
+        on_failure: The tail for a body that fails midway, from an error body; None where there is no such tail.
+    """
+    ready: list[Piece] = []
+    size = 0
+    try:
+        while size < _WHOLE_BYTES and (piece := next(pieces, None)) is not None:
+            ready.append(piece)
+            size += len(piece)
+    except BaseException:
+        close()
+        raise
+    if size < _WHOLE_BYTES:
+        close()
+        return Response(b"".join(ready), media_type=media_type, headers=headers)
+    return _Stream(ready, pieces, close, media_type, headers, on_failure)
+
+
+class _Stream(Response):
+    def __init__(
+        self,
+        ready: list[Piece],
+        rest: Iterator[Piece],
+        close: Callable[[], None],
+        media_type: str,
+        headers: Mapping[str, str],
+        on_failure: Callable[[dict[str, str]], Piece | None],
+    ) -> None:
+        super().__init__(headers=headers, media_type=media_type)
+        del self.headers["content-length"]
+        self._ready = ready
+        self._rest = rest
+        self._close = close
+        self._on_failure = on_failure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            for piece in self._ready:
+                await _send_piece(send, piece)
+            self._ready.clear()
+            try:
+                while (following := await run_in_threadpool(next, self._rest, None)) is not None:
+                    await _send_piece(send, following)
+                    if await request.is_disconnected():
+                        return
+            except TimeDBError as error:
+                request_id = request.state.request_id
+                _log.error("answer broken off: %s: %s request_id=%s", error.code, error.detail, request_id)
+                if (tail := self._on_failure(error_body(error, request_id))) is None:
+                    return  # the server closes the connection of an answer that has no end
+                await _send_piece(send, tail)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._close()
+
+
+async def _send_piece(send: Send, piece: Piece) -> None:
+    # In parts that a server may copy without much ado; none is empty, which would end a chunked body.
+    for start in range(0, len(piece), _SENT_BYTES):
+        await send({"type": "http.response.body", "body": piece[start : start + _SENT_BYTES], "more_body": True})
