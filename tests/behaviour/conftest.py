@@ -1,0 +1,64 @@
+"""The doors of one running service, each with its own lake or its own series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from storage import Lake
+from tests.behaviour.doors import Door, FlightDoor, RestDoor, StorageDoor
+from timedb.identity import OPEN_TENANT_ID
+from timedb.settings import ServerSettings, load_settings
+
+if TYPE_CHECKING:
+    from timedb.client import Client
+    from timedb.launch import Service
+
+
+@pytest.fixture(scope="session")
+def lake_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of the storage door's lake."""
+    return str(tmp_path_factory.mktemp("behaviour") / "lake")
+
+
+@pytest.fixture(scope="session")
+def lake(lake_uri: str) -> Iterator[Lake]:
+    """A lake of its own for the storage door."""
+    lake = Lake.open(lake_uri, load_settings(ServerSettings, lake=lake_uri))
+    yield lake
+    lake.close()
+
+
+@pytest.fixture(scope="session")
+def client(service: Service) -> Iterator[Client]:
+    """A Flight client of the session's service."""
+    from timedb.client import connect
+
+    with connect(service.flight_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def storage_door(lake: Lake) -> Door:
+    return StorageDoor(lake.tenant(OPEN_TENANT_ID))
+
+
+@pytest.fixture(scope="session")
+def flight_door(service: Service, client: Client) -> Door:
+    return FlightDoor(client, service.flight_url)
+
+
+@pytest.fixture(scope="session")
+def rest_door(service: Service, client: Client) -> Iterator[Door]:
+    with httpx.Client(base_url=service.rest_url, timeout=30) as http:
+        yield RestDoor(http, client)
+
+
+@pytest.fixture(scope="session", params=["storage", "flight", "rest"])
+def door(request: pytest.FixtureRequest) -> Door:
+    """Each door in turn."""
+    door: Door = request.getfixturevalue(f"{request.param}_door")
+    return door

@@ -1,0 +1,254 @@
+"""An independent answer to every read: DuckDB SQL over a list of rows that never touched our tables.
+
+The oracle is told each write that the service was told. It keeps its own list of rows and answers reads with SQL
+written from the definitions (``docs/wire.md``, "Meaning of the reads") and from nothing else; times are integer
+microseconds since 1970 and change_time is a rank: how many writes came before.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import duckdb
+import pyarrow as pa
+
+UNSET: Any = object()
+"""A field of a correction that was left out: it stays as it is."""
+
+# Some dozen rows: starting threads for them would take longer than the query.
+_DUCKDB = duckdb.connect(config={"threads": 1})
+
+SCHEMA = pa.schema(
+    [
+        ("series_id", pa.string()),
+        ("valid_time", pa.int64()),
+        ("valid_time_end", pa.int64()),
+        ("known_time", pa.int64()),
+        ("run_id", pa.string()),
+        ("change_rank", pa.int64()),
+        ("value", pa.float64()),
+        ("annotation", pa.string()),
+        ("tags", pa.list_(pa.string())),
+        ("retracted", pa.bool_()),
+    ]
+)
+
+KEY = "series_id, valid_time, valid_time_end, known_time, run_id"
+SLOT = "series_id, valid_time, valid_time_end"
+
+# Filters come before any winner is picked. The latest row of a revision stands for it, unless it is retracted.
+SEEN = f"""
+    seen AS (
+        SELECT * FROM history
+        WHERE list_contains($series, series_id)
+          AND ($start_valid IS NULL OR valid_time >= $start_valid)
+          AND ($end_valid IS NULL OR valid_time < $end_valid)
+          AND ($start_known IS NULL OR known_time >= $start_known)
+          AND ($end_known IS NULL OR known_time < $end_known)
+          AND ($as_of IS NULL OR change_rank <= $as_of)
+          AND (cutoff IS NULL OR known_time <= cutoff)
+    ),
+    latest AS (
+        SELECT * FROM seen
+        QUALIFY row_number() OVER (PARTITION BY {KEY} ORDER BY change_rank DESC) = 1
+    ),
+    standing AS (SELECT * FROM latest WHERE NOT retracted),
+    winner AS (
+        SELECT * FROM standing
+        QUALIFY row_number() OVER (PARTITION BY {SLOT} ORDER BY known_time DESC, change_rank DESC, run_id DESC) = 1
+    )
+"""
+
+ANSWERS = {
+    ("flat", False): "SELECT * FROM winner",
+    ("overlapping", False): "SELECT * FROM standing",
+    ("overlapping", True): "SELECT * FROM seen",
+    ("flat", True): """
+        SELECT seen.* FROM seen JOIN winner
+        ON  seen.series_id = winner.series_id AND seen.valid_time = winner.valid_time
+        AND seen.valid_time_end IS NOT DISTINCT FROM winner.valid_time_end
+        AND seen.known_time = winner.known_time AND seen.run_id = winner.run_id
+    """,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One version of one revision, as it stands in the history."""
+
+    series_id: str
+    valid_time: int
+    valid_time_end: int | None
+    known_time: int
+    run_id: str
+    change_rank: int
+    value: float | None
+    annotation: str | None
+    tags: tuple[str, ...] | None
+    retracted: bool
+
+    @property
+    def key(self) -> tuple[str, int, int | None, int, str]:
+        """The revision key."""
+        return (self.series_id, self.valid_time, self.valid_time_end, self.known_time, self.run_id)
+
+
+class Oracle:
+    """The history of some series and the answers that follow from it."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.writes = 0
+
+    # Writes
+
+    def upload(self, rows: Iterable[Row], *, skip_unchanged: bool = False) -> int:
+        """Add a run; return how many of its rows were skipped as unchanged."""
+        rank = self.writes + 1
+        arrived = [
+            replace(row, change_rank=rank, annotation=clean_text(row.annotation), tags=clean_tags(row.tags))
+            for row in rows
+        ]
+        standing = self.answer("overlapping") if skip_unchanged else []
+        kept: list[Row] = []
+        for row in sorted(arrived, key=lambda row: row.known_time):
+            before = predecessor(row, [*standing, *kept]) if skip_unchanged else None
+            if before is None or not same_content(before, row):
+                kept.append(row)
+        self.rows += kept
+        self.writes += bool(kept)
+        return len(arrived) - len(kept)
+
+    def correct(
+        self, target: Row, *, value: Any = UNSET, annotation: Any = UNSET, tags: Any = UNSET, retracted: Any = UNSET
+    ) -> bool:
+        """Correct a revision; return False where that changes nothing."""
+        last = self.latest(target)
+        new = replace(
+            last,
+            value=last.value if value is UNSET else value,
+            annotation=last.annotation if annotation is UNSET else clean_text(annotation),
+            tags=last.tags if tags is UNSET else clean_tags(tags),
+            retracted=last.retracted if retracted is UNSET else bool(retracted),
+        )
+        if same_content(last, new) and last.retracted == new.retracted:
+            return False
+        self.writes += 1
+        self.rows.append(replace(new, change_rank=self.writes))
+        return True
+
+    def withdraw(self, run_id: str, reason: str | None = None, series_ids: list[str] | None = None) -> int:
+        """Retract what stands of a run; return how many rows that were."""
+        standing = [
+            row
+            for row in self.answer("overlapping")
+            if row.run_id == run_id and (series_ids is None or row.series_id in series_ids)
+        ]
+        self.writes += bool(standing)
+        for row in standing:
+            note = row.annotation if clean_text(reason) is None else clean_text(reason)
+            self.rows.append(replace(row, change_rank=self.writes, retracted=True, annotation=note))
+        return len(standing)
+
+    # Reads
+
+    def latest(self, target: Row) -> Row:
+        """The newest version of a revision."""
+        return max((row for row in self.rows if row.key == target.key), key=lambda row: row.change_rank)
+
+    def answer(
+        self,
+        view: str = "flat",
+        *,
+        all_versions: bool = False,
+        series: list[str] | None = None,
+        start_valid: int | None = None,
+        end_valid: int | None = None,
+        start_known: int | None = None,
+        end_known: int | None = None,
+        as_of: int | None = None,
+        relative: dict[str, Any] | None = None,
+    ) -> list[Row]:
+        """The rows that a read must return, in no particular order."""
+        columns = {name: [getattr(row, name) for row in self.rows] for name in SCHEMA.names}
+        history = pa.table(columns, schema=SCHEMA)
+        cutoffs = pa.array([relative and cutoff(row.valid_time, **relative) for row in self.rows], pa.int64())
+        _DUCKDB.register("history", history.append_column("cutoff", cutoffs))
+        answer = _DUCKDB.execute(
+            f"WITH {SEEN} SELECT {', '.join(SCHEMA.names)} FROM ({ANSWERS[view, all_versions]})",
+            {
+                "series": series if series is not None else sorted({row.series_id for row in self.rows}),
+                "start_valid": start_valid,
+                "end_valid": end_valid,
+                "start_known": start_known,
+                "end_known": end_known,
+                "as_of": as_of,
+            },
+        )
+        return [
+            Row(**{**record, "tags": None if record["tags"] is None else tuple(record["tags"])})
+            for record in answer.to_arrow_table().to_pylist()
+        ]
+
+
+def predecessor(row: Row, rivals: Iterable[Row]) -> Row | None:
+    """The revision that would answer "what was known at that time?" if the row were not there."""
+    here = (row.series_id, row.valid_time, row.valid_time_end)
+    known = [
+        each
+        for each in rivals
+        if (each.series_id, each.valid_time, each.valid_time_end) == here and each.known_time <= row.known_time
+    ]
+    return max(known, key=lambda each: (each.known_time, each.change_rank, each.run_id), default=None)
+
+
+def clean_text(text: str | None) -> str | None:
+    """Blank text is null."""
+    return text if text and text.strip() else None
+
+
+def clean_tags(tags: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Trimmed, lower-cased, distinct, sorted; none left is null."""
+    return tuple(sorted({tag.strip().lower() for tag in tags or ()} - {""})) or None
+
+
+def same_content(one: Row, other: Row) -> bool:
+    """Equal value, annotation and tags; null equals null, NaN equals NaN and -0.0 equals 0.0."""
+    same_value = one.value == other.value or float_bits(one.value) == float_bits(other.value)
+    return same_value and (one.annotation, one.tags) == (other.annotation, other.tags)
+
+
+def float_bits(value: float | None) -> int | None:
+    """A float as an integer that tells -0.0 from 0.0 and makes all NaN equal."""
+    if value is None:
+        return None
+    return -1 if math.isnan(value) else int.from_bytes(struct.pack(">d", value), "big")
+
+
+def micros(time: datetime) -> int:
+    """Microseconds since 1970."""
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def cutoff(valid_time: int, days_ahead: int, time_of_day: str, time_zone: str) -> int:
+    """When a local day's gate closed, for the day that a valid_time lies on.
+
+    A local time that the clocks skip is the first instant that exists after it, one that they repeat the earlier.
+    """
+    zone = ZoneInfo(time_zone)
+    day = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=valid_time)).astimezone(zone).date()
+    gate: date = day - timedelta(days=days_ahead)
+    wall = datetime.fromisoformat(f"{gate.isoformat()}T{time_of_day}")
+    # Minute by minute through that day in UTC: the first instant whose wall clock shows the time or a later one.
+    instant = (wall - timedelta(hours=15)).replace(second=0, tzinfo=UTC)
+    step = timedelta(minutes=1)
+    while instant.astimezone(zone).replace(tzinfo=None) < wall.replace(second=0):
+        instant += step
+    exact = instant.astimezone(zone).replace(tzinfo=None) == wall.replace(second=0)
+    return micros(instant + (timedelta(seconds=wall.second) if exact else timedelta(0)))

@@ -1,0 +1,187 @@
+"""Plays a history through a door and to the oracle, and compares what both answer."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+
+from tests.behaviour.doors import Door, iso, json_number
+from tests.behaviour.histories import SERIES, Compaction, Correction, NewRow, Read, Upload, Withdrawal, Write
+from tests.behaviour.oracle import Oracle, Row, float_bits
+from timedb.columns import META_CURSOR
+from timedb.identity import RevisionKey
+from timedb.times import from_micros
+
+_SESSION = uuid4().hex[:8]
+_EXAMPLES = itertools.count()
+ORDERS = {
+    "series": ("series_id", "valid_time"),
+    "valid_time": ("valid_time", "series_id"),
+    "known_time": ("known_time", "valid_time", "series_id"),
+}
+_COMPARED = tuple(Row.__dataclass_fields__)
+
+
+def play(door: Door, history: list[Write]) -> Played:
+    """Do every write of a history, on series of its own."""
+    played = Played(door)
+    for write in history:
+        played.write(write)
+    played.learn_change_times()
+    return played
+
+
+class Played:
+    """A history that both a door and the oracle were told."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.oracle = Oracle()
+        self.name = f"{type(door).__name__}-{_SESSION}-{next(_EXAMPLES)}"
+        self.series = [door.create_series(f"{self.name}-{index}") for index in range(SERIES)]
+        self.runs: list[str] = []
+        self.ranks: dict[int, int] = {}
+
+    def write(self, write: Write) -> None:
+        """Do one write, and compare what the door said of it."""
+        match write:
+            case Upload():
+                self._upload(write)
+            case Correction():
+                self._correct(write)
+            case Withdrawal():
+                run_id = self.runs[write.target % len(self.runs)]
+                withdrawn = self.door.withdraw_run(run_id, write.reason)
+                assert withdrawn == self.oracle.withdraw(run_id, write.reason)
+            case Compaction():
+                self.door.compact()
+
+    def _upload(self, write: Upload) -> None:
+        run_id = f"{self.name}-run-{len(self.runs)}"
+        self.runs.append(run_id)
+        rows = list({row.key: row for row in (self._row(new, write, run_id) for new in write.rows)}.values())
+        skipped = self.door.upload(
+            rows, run_id=run_id, known_time=write.known_time, skip_unchanged=write.skip_unchanged
+        )
+        assert skipped == self.oracle.upload(rows, skip_unchanged=write.skip_unchanged)
+
+    def _row(self, new: NewRow, write: Upload, run_id: str) -> Row:
+        end = None if new.length is None else new.valid_time + new.length
+        known_time = write.known_time if new.known_time is None else new.known_time
+        tags = None if new.tags is None else tuple(new.tags)
+        series_id = self.series[new.series]
+        return Row(
+            series_id, new.valid_time, end, known_time, run_id, 0, new.value, new.annotation, tags, retracted=False
+        )
+
+    def _correct(self, write: Correction) -> None:
+        if not self.oracle.rows:
+            return
+        target = self.oracle.rows[write.target % len(self.oracle.rows)]
+        address = {"series_id": target.series_id, "valid_time": iso(target.valid_time)}
+        if target.valid_time_end is not None:
+            address["valid_time_end"] = iso(target.valid_time_end)
+        winners = [row for row in self.oracle.answer() if row.key[:3] == target.key[:3]]
+        if write.address == "winner" and winners:
+            target = winners[0]
+        elif write.address == "run":
+            address |= {"run_id": target.run_id, "known_time": iso(target.known_time)}
+        else:
+            address = {"value_id": value_id(target)}
+        answer = self.door.update_values([{**address, **json_changes(write.changes)}])
+        changed = self.oracle.correct(target, **write.changes)
+        assert (len(answer["updated"]), len(answer["skipped_no_ops"])) == (int(changed), int(not changed))
+        (item,) = answer["updated"] or answer["skipped_no_ops"]
+        assert item["value_id"] == value_id(target)
+
+    def learn_change_times(self) -> None:
+        """Find out at which change_time each write was stamped: they must follow the order of the writes."""
+        audit = self.door.read("overlapping", all_versions=True, series_ids=self.series)
+        times = sorted(set(audit.column("change_time").cast(pa.int64()).to_pylist()))
+        ranks = sorted({row.change_rank for row in self.oracle.rows})
+        assert len(times) == len(ranks), "one change_time an upload and a correction"
+        self.ranks = dict(zip(times, ranks, strict=True))
+
+    def fields(self, read: Read) -> dict[str, Any]:
+        """A read's filters as a door takes them."""
+        fields: dict[str, Any] = {**read.filters, "series_ids": [self.series[index] for index in read.series]}
+        if read.as_of is not None and self.ranks:
+            times = sorted(self.ranks)
+            # Just before the first write, or exactly at one: as_of is inclusive.
+            position = round(read.as_of * len(times))
+            fields["as_of"] = times[position - 1] if position else times[0] - 1
+        return fields
+
+    def check_read(self, read: Read) -> None:
+        """Compare one drawn read."""
+        self.check(read.view, all_versions=read.all_versions, **self.fields(read))
+
+    def check(self, view: str, *, all_versions: bool, **fields: Any) -> None:
+        """Compare the door's answer with the oracle's, row for row."""
+        fields = {"series_ids": self.series, **fields}
+        answer = self.door.read(view, all_versions=all_versions, **fields)
+        asked = {name: value for name, value in fields.items() if name not in ("series_ids", "as_of")}
+        if "as_of" in fields:
+            asked["as_of"] = self.ranks.get(fields["as_of"], 0)
+        expected = self.oracle.answer(view, all_versions=all_versions, series=fields["series_ids"], **asked)
+        columns = [name for name in _COMPARED if name in self._names(answer)]
+        assert {"series_id", "valid_time", "value"} <= set(columns)
+        assert self._comparable(answer, columns) == sorted(
+            (tuple(plain(getattr(row, name)) for name in columns) for row in expected), key=repr
+        )
+
+    def pages(self, read: Read, fields: dict[str, Any]) -> list[pa.Table]:
+        """A read under a limit, page after page until there is no cursor."""
+        pages = [self.door.read(read.view, all_versions=read.all_versions, **fields)]
+        while cursor := (pages[-1].schema.metadata or {}).get(META_CURSOR):
+            after = {**fields, "after": cursor.decode()}
+            pages.append(self.door.read(read.view, all_versions=read.all_versions, **after))
+        return pages
+
+    @staticmethod
+    def in_order(answer: pa.Table, order_by: str) -> bool:
+        """Whether rows lie in the order that the contract gives ``order_by``."""
+        rows = list(zip(*(answer.column(key).to_pylist() for key in ORDERS[order_by]), strict=True))
+        return rows == sorted(rows)
+
+    @staticmethod
+    def _names(answer: pa.Table) -> list[str]:
+        return ["change_rank" if name == "change_time" else name for name in answer.column_names]
+
+    def _comparable(self, answer: pa.Table, columns: list[str]) -> list[tuple[Any, ...]]:
+        found = answer.rename_columns(self._names(answer))
+        values: list[list[Any]] = []
+        for name in columns:
+            column = found.column(name)
+            if pa.types.is_timestamp(column.type):
+                assert column.type == pa.timestamp("us", tz="UTC")
+                column = column.cast(pa.int64())
+            cells = column.to_pylist()
+            if name == "change_rank":
+                cells = [self.ranks[cell] for cell in cells]
+            if name == "retracted":
+                cells = [bool(cell) for cell in cells]
+            values.append([plain(cell) for cell in cells])
+        return sorted(zip(*values, strict=True), key=repr)
+
+
+def plain(cell: Any) -> Any:
+    """A cell so that equal means the same bits; lists are tuples."""
+    if isinstance(cell, float):
+        return ("float", float_bits(cell))
+    return tuple(cell) if isinstance(cell, list) else cell
+
+
+def value_id(row: Row) -> str:
+    """The value_id of a row's revision."""
+    end = None if row.valid_time_end is None else from_micros(row.valid_time_end)
+    key = RevisionKey(row.series_id, from_micros(row.valid_time), end, from_micros(row.known_time), row.run_id)
+    return key.to_value_id()
+
+
+def json_changes(changes: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a correction as JSON carries them."""
+    return {name: json_number(value) if name == "value" else value for name, value in changes.items()}

@@ -1,0 +1,186 @@
+"""The cases that deserve a name, through every door."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pytest
+from pyarrow import flight
+
+from tests.behaviour.doors import Door, FlightDoor, instant, iso
+from tests.behaviour.histories import utc
+from tests.behaviour.oracle import Row, float_bits
+from timedb.columns import META_AS_OF
+from timedb.times import parse_time
+from timedb.wire import ReadTicket, parse_object
+
+HOUR = 3_600_000_000
+NOON = utc("2025-01-01 12:00")
+
+
+class Story:
+    """One series behind one door, written to step by step."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.name = f"story-{uuid4()}"
+        self.series = door.create_series(self.name)
+
+    def upload(self, run: str, known_time: int, values: dict[int, float | None], **options: Any) -> int:
+        """One run of values by valid_time; return how many rows were skipped."""
+        run_id = self.run_id(run)
+        rows = [
+            Row(self.series, valid_time, None, known_time, run_id, 0, value, None, None, retracted=False)
+            for valid_time, value in values.items()
+        ]
+        return self.door.upload(rows, run_id=run_id, known_time=known_time, **options)
+
+    def run_id(self, run: str) -> str:
+        """The run's id, which no other story has."""
+        return f"{self.name}-{run}"
+
+    def read(self, view: str = "flat", **filters: Any) -> pa.Table:
+        """A read of the series."""
+        return self.door.read(view, series_ids=[self.series], **filters)
+
+    def values(self, view: str = "flat", **filters: Any) -> list[float | None]:
+        """The values of a read, sorted by valid_time, known_time and change_time as far as they are there."""
+        answer = self.read(view, **filters)
+        order = [name for name in ("valid_time", "known_time", "change_time") if name in answer.column_names]
+        values: list[float | None] = answer.sort_by([(name, "ascending") for name in order]).column("value").to_pylist()
+        return values
+
+    def change_times(self) -> list[int]:
+        """All change_times of the series, in order."""
+        audit = self.read("overlapping", all_versions=True)
+        return sorted(set(audit.column("change_time").cast(pa.int64()).to_pylist()))
+
+
+@pytest.fixture
+def story(door: Door) -> Story:
+    return Story(door)
+
+
+def test_the_worked_example_of_the_contract(story: Story) -> None:
+    six, seven = NOON - 6 * HOUR, NOON - 5 * HOUR
+    story.upload("a", six, {NOON: 10.0})
+    story.upload("b", seven, {NOON: 20.0})
+    address = {"run_id": story.run_id("a"), "series_id": story.series, "valid_time": iso(NOON)}
+    story.door.update_values([{**address, "value": 11.0}])
+    _, c2, c3 = story.change_times()
+    assert story.values() == [20.0]
+    assert story.values(end_known=seven) == [11.0]
+    assert story.values(end_known=seven, as_of=c2) == [10.0]
+    assert story.values("overlapping") == [11.0, 20.0]
+    assert story.values("overlapping", all_versions=True) == [10.0, 11.0, 20.0]
+    assert story.values(all_versions=True) == [20.0]
+    assert story.door.withdraw_run(story.run_id("b"), "wrong weather") == 1
+    assert story.values() == [11.0]
+    assert story.values(as_of=c3) == [20.0]
+
+
+def test_a_tie_in_known_time_goes_to_the_later_change(story: Story) -> None:
+    story.upload("a", NOON, {NOON: 1.0})
+    story.upload("b", NOON, {NOON: 2.0})
+    assert story.values() == [2.0]
+    story.door.update_values(
+        [{"run_id": story.run_id("a"), "series_id": story.series, "valid_time": iso(NOON), "value": 3.0}]
+    )
+    assert story.values() == [3.0]
+
+
+def test_what_was_known_and_written_by_then_never_changes(story: Story) -> None:
+    story.upload("a", NOON, {NOON + hour * HOUR: float(hour) for hour in range(5)})
+    (then,) = story.change_times()
+    question: dict[str, Any] = {"end_known": NOON + 1, "as_of": then}
+    before = story.values(**question)
+    story.upload("late", NOON - HOUR, {NOON: 100.0})
+    story.upload("tie", NOON, {NOON + HOUR: 100.0})
+    story.door.update_values([{"series_id": story.series, "valid_time": iso(NOON + 2 * HOUR), "value": None}])
+    story.door.withdraw_run(story.run_id("a"), None)
+    story.door.compact()
+    assert story.values(**question) == before == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert story.values() == [100.0, 100.0]
+
+
+@pytest.mark.parametrize("door", ["flight"], indirect=True)
+def test_as_of_resolves_to_what_the_store_held(story: Story) -> None:
+    story.upload("a", NOON, {NOON: 1.0})
+    (then,) = story.change_times()
+    resolved = parse_time((story.read(as_of=utc("2200-01-01 00:00")).schema.metadata or {})[META_AS_OF].decode())
+    assert resolved == instant(then)
+
+
+@pytest.mark.parametrize(
+    ("day", "gate"),
+    [
+        ("2025-03-30 10:00", "2025-03-29 09:00"),  # the day of 23 hours: its gate lies in winter time
+        ("2025-03-31 10:00", "2025-03-30 08:00"),
+        ("2025-10-26 10:00", "2025-10-25 08:00"),  # the day of 25 hours: its gate lies in summer time
+        ("2025-10-26 22:59", "2025-10-25 08:00"),
+        ("2025-10-26 23:00", "2025-10-26 09:00"),  # already the next local day
+    ],
+)
+def test_the_day_ahead_gate_on_days_of_23_and_25_hours(story: Story, day: str, gate: str) -> None:
+    valid_time, closes = utc(day), utc(gate)
+    story.upload("in time", closes, {valid_time: 1.0})
+    story.upload("too late", closes + 1, {valid_time: 2.0})
+    relative = {"days_ahead": 1, "time_of_day": "10:00", "time_zone": "Europe/Stockholm"}
+    assert story.values() == [2.0]
+    assert story.values(relative=relative) == [1.0]
+
+
+def test_null_nan_infinity_and_negative_zero_survive(story: Story) -> None:
+    values = [None, math.nan, -0.0, 0.0, math.inf, -math.inf, 5e-324]
+    story.upload("a", NOON, {NOON + index * HOUR: value for index, value in enumerate(values)})
+    story.door.compact()
+    assert [float_bits(value) for value in story.values()] == [float_bits(value) for value in values]
+
+
+@pytest.mark.parametrize("door", ["storage", "flight"], indirect=True)
+def test_skip_unchanged_keeps_what_changes_back(story: Story) -> None:
+    assert story.upload("a", NOON, {NOON: 1.0}) == 0
+    assert story.upload("b", NOON + 1, {NOON: 2.0}) == 0
+    assert story.upload("c", NOON + 2, {NOON: 1.0, NOON + HOUR: 1.0}, skip_unchanged=True) == 0
+    assert story.upload("d", NOON + 3, {NOON: 1.0, NOON + HOUR: 2.0}, skip_unchanged=True) == 1
+    assert story.values() == [1.0, 2.0]
+
+
+def test_the_same_run_again_adds_nothing(story: Story) -> None:
+    for _ in range(2):
+        story.upload("a", NOON, {NOON: 1.0, NOON + HOUR: 2.0})
+    assert story.values("overlapping", all_versions=True) == [1.0, 2.0]
+
+
+def test_nothing_has_columns_too(story: Story) -> None:
+    empty = story.read("overlapping", all_versions=True)
+    assert empty.num_rows == 0
+    story.upload("a", NOON, {NOON: 1.0})
+    assert story.read("overlapping", all_versions=True).schema.names == empty.schema.names
+    assert story.values(start_valid=NOON + 1) == []
+    assert story.values(end_known=NOON) == []
+
+
+def test_the_endpoints_of_a_flight_are_the_whole_answer(flight_door: FlightDoor) -> None:
+    story = Story(flight_door)
+    others = [flight_door.create_series(f"{story.name}-{index}") for index in range(40)]
+    run_id = story.run_id("a")
+    rows = [Row(one, NOON, None, NOON, run_id, 0, 1.0, None, None, retracted=False) for one in others]
+    flight_door.upload(rows, run_id=run_id, known_time=NOON)
+    read = parse_object(ReadTicket, {"series_ids": others})
+    with flight.connect(flight_door.url) as client:
+        info = client.get_flight_info(flight.FlightDescriptor.for_command(read.to_bytes()))
+        flight_door.upload(
+            [Row(one, NOON, None, NOON + 1, f"{run_id}-later", 0, 2.0, None, None, retracted=False) for one in others],
+            run_id=f"{run_id}-later",
+            known_time=NOON + 1,
+        )
+        parts = [client.do_get(endpoint.ticket).read_all() for endpoint in info.endpoints]
+    assert len(parts) > 1
+    found = [
+        row for part in parts for row in zip(part["series_id"].to_pylist(), part["value"].to_pylist(), strict=True)
+    ]
+    assert sorted(found) == sorted((one, 1.0) for one in others)

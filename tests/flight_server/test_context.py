@@ -1,0 +1,151 @@
+"""Who may call."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyarrow import flight
+
+from flight_server import FlightService, start_flight_server
+from flight_server.context import authenticate, is_loopback, refuse_strangers
+from storage import Lake
+from tests.flight_server.flights import act, fails, read, read_command, rows_of, send, upload_command
+from timedb.errors import Forbidden, Unauthenticated
+from timedb.identity import OPEN_TENANT_ID
+from timedb.settings import ServerSettings, load_settings
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        "ipv4:127.0.0.1:4711",
+        "ipv4:127.8.9.10:4711",
+        "ipv6:[::1]:4711",
+        "ipv6:%5B::1%5D:4711",
+        "ipv6:[::ffff:127.0.0.1]:4711",
+        "ipv6:%5B::ffff:127.0.0.1%5D:4711",
+        "ipv6:[::1%25lo]:4711",
+        "unix:",
+        "unix:/run/timedb.sock",
+        "unix-abstract:name",
+    ],
+)
+def test_loopback(peer: str) -> None:
+    assert is_loopback(peer)
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        "",
+        "ipv4:",
+        "ipv4:10.0.0.7:4711",
+        "ipv4:128.0.0.1:4711",
+        "ipv4:127.0.0.1.example.com:4711",
+        "ipv6:[2001:db8::1]:4711",
+        "ipv6:%5Bfe80::1%25eth0%5D:4711",
+        "ipv6:[::ffff:10.0.0.7]:4711",
+        "ipv6:[::]:4711",
+        "unixoid:127.0.0.1:1",
+        "127.0.0.1:4711",
+    ],
+)
+def test_not_loopback(peer: str) -> None:
+    assert not is_loopback(peer)
+
+
+def test_an_open_lake_serves_its_own_machine_only(lake: Lake) -> None:
+    refuse_strangers(lake, "ipv4:127.0.0.1:4711", insecure=False)
+    refuse_strangers(lake, "ipv4:10.0.0.7:4711", insecure=True)
+    with pytest.raises(Forbidden):
+        refuse_strangers(lake, "ipv4:10.0.0.7:4711", insecure=False)
+
+
+def test_a_stranger_is_refused_over_the_wire(
+    start: Callable[..., FlightService], connect: Callable[[FlightService], flight.FlightClient], name: str
+) -> None:
+    address = _own_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback")
+    service = start(host="0.0.0.0")
+    with flight.connect(f"grpc://{address}:{service.port}") as client:
+        with fails("forbidden", "machine"):
+            act(client, "status")
+        with fails("forbidden"):
+            act(client, "health")
+        with fails("forbidden"):
+            send(client, rows_of(name), rows=3)
+        with fails("forbidden"):
+            client.get_flight_info(read_command())
+    assert act(connect(service), "health") == {"ok": True}
+    insecure = start(host="0.0.0.0", insecure=True)
+    with flight.connect(f"grpc://{address}:{insecure.port}") as client:
+        assert act(client, "health") == {"ok": True}
+        assert act(client, "status")["tenant_id"] == OPEN_TENANT_ID
+
+
+def _own_address() -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+        return None if address.startswith("127.") else address
+
+
+def test_while_the_lake_is_open_any_key_is_ignored(client: flight.FlightClient) -> None:
+    headers = [(b"x-api-key", b"nonsense"), (b"authorization", b"Bearer nonsense")]
+    assert act(client, "status", headers=headers)["tenant_id"] == OPEN_TENANT_ID
+
+
+def test_a_lake_with_users_lets_nobody_in_without_a_key(
+    lake_dir: Path, connect: Callable[[FlightService], flight.FlightClient]
+) -> None:
+    settings = load_settings(ServerSettings, lake=str(lake_dir), flight_port=0)
+    lake = Lake.open(str(lake_dir), settings)
+    os.makedirs(lake_dir / "users")
+    with pytest.raises(Unauthenticated):
+        authenticate(lake)
+    service = start_flight_server(lake, settings)
+    try:
+        client = connect(service)
+        assert act(client, "health") == {"ok": True}
+        calls: list[Callable[[], object]] = [
+            lambda: act(client, "status"),
+            lambda: act(client, "no such action"),
+            lambda: client.list_actions(),
+            lambda: list(client.list_flights()),
+            lambda: client.get_flight_info(read_command()),
+            lambda: read(client),
+            lambda: send(client, rows_of("locked out"), rows=3),
+            lambda: _exchange(client),
+        ]
+        for call in calls:
+            with fails("unauthenticated"):
+                call()
+        with pytest.raises(Exception, match=r"^unauthenticated: "):
+            client.get_schema(read_command())
+        assert not list((lake_dir / "tenants").rglob("*.parquet"))
+    finally:
+        service.stop()
+        lake.close()
+
+
+def _exchange(client: flight.FlightClient) -> None:
+    writer, reader = client.do_exchange(upload_command())
+    try:
+        reader.read_chunk()
+    finally:
+        writer.close()
+
+
+def test_health_says_nothing_else(client: flight.FlightClient) -> None:
+    body = json.dumps({}).encode()
+    results = list(client.do_action(flight.Action("health", body)))
+    assert [result.body.to_pybytes() for result in results] == [b'{"ok":true}']

@@ -1,0 +1,47 @@
+"""What the tests of the gateway share: uploads in one line, and the one check of an error's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+START = "2025-01-01T00:00:00Z"
+
+
+def upload(rest: httpx.Client, rows: Sequence[Mapping[str, Any]], **fields: Any) -> dict[str, Any]:
+    """Upload value rows as one run; the answer."""
+    response = rest.post("/runs", json={"run_start_time": START, "value_rows": list(rows), **fields})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def hours(name: str, values: Sequence[Any], day: str = "2025-01-01") -> list[dict[str, Any]]:
+    """Value rows of one series, an hour apart."""
+    return [
+        {"valid_time": f"{day}T{hour:02d}:00:00Z", "value_key": name, "value": value}
+        for hour, value in enumerate(values)
+    ]
+
+
+def read(rest: httpx.Client, name: str, **parameters: Any) -> dict[str, Any]:
+    """``GET /values`` of one series as JSON."""
+    response = rest.get("/values", params={"name": name, **parameters})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def assert_error(response: httpx.Response, status: int, code: str, *parts: str) -> None:
+    """The answer is an error of the one shape, and its detail contains each of ``parts``."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert list(body) == ["detail", "code", "request_id"]
+    assert body["code"] == code
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert [part for part in parts if part not in body["detail"]] == [], body["detail"]
+    for leak in ("Traceback", ".py", "grpc", "pydantic", "site-packages"):
+        assert leak not in response.text

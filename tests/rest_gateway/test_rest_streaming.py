@@ -1,0 +1,132 @@
+"""Long answers: sent as they come, given up when nobody reads, cut when they cannot be finished."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import flight
+
+from rest_gateway import create_app
+from tests.rest_gateway.calls import assert_error
+from tests.rest_gateway.test_rest_errors import serving
+from timedb.client import connect
+from timedb.settings import ServerSettings, load_settings
+
+if TYPE_CHECKING:
+    from timedb.launch import Service
+
+ARROW = "application/vnd.apache.arrow.stream"
+NDJSON = "application/x-ndjson"
+ROWS = 150_000
+
+
+def load(flight_url: str, name: str, rows: int) -> None:
+    """A series of a value a second."""
+    times = np.datetime64("2025-01-01", "us") + np.arange(rows) * np.timedelta64(1, "s")
+    table = pa.table(
+        {
+            "series_key": pa.array([name] * rows).dictionary_encode(),
+            "valid_time": pa.array(times).cast(pa.timestamp("us", "UTC")),
+            "value": np.arange(rows) / 8,
+        }
+    )
+    with connect(flight_url) as client:
+        client.upload(table)
+
+
+def test_a_long_answer_is_streamed_whole(service: Service, rest: httpx.Client) -> None:
+    load(service.flight_url, "long", ROWS)
+    answer = rest.get("/values", params={"name": "long"})
+    assert answer.headers["transfer-encoding"] == "chunked"
+    data = answer.json()
+    assert data["count"] == len(data["data"]) == ROWS
+    assert [row["value"] for row in data["data"]] == [row / 8 for row in range(ROWS)]
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    assert [row["valid_time"] for row in data["data"]] == [
+        (start + timedelta(seconds=row)).isoformat(timespec="microseconds") for row in range(ROWS)
+    ]
+    table = pa.ipc.open_stream(rest.get("/values", params={"name": "long"}, headers={"Accept": ARROW}).content)
+    assert table.read_all()["value"].to_pylist() == [row / 8 for row in range(ROWS)]
+
+
+def test_a_reader_that_goes_away_frees_its_place(new_service: Callable[..., Service]) -> None:
+    service = new_service(max_concurrent_reads=1)
+    load(service.flight_url, "big", 1_000_000)
+    target = urlsplit(service.rest_url)
+    with httpx.Client(base_url=service.rest_url, timeout=30) as rest:
+        with socket.create_connection((target.hostname, target.port or 80)) as leaver:
+            leaver.sendall(b"GET /values?name=big HTTP/1.1\r\nHost: gateway\r\n\r\n")
+            assert leaver.recv(4096).startswith(b"HTTP/1.1 200")
+            assert_error(rest.get("/values", params={"name": "big", "limit": 1}), 503, "busy")
+        deadline = time.monotonic() + 30
+        while (answer := rest.get("/values", params={"name": "big", "limit": 1})).status_code == 503:
+            assert time.monotonic() < deadline
+        assert [row["value"] for row in answer.json()["data"]] == [0.0]
+
+
+class BreaksOff(flight.FlightServerBase):  # type: ignore[misc] # pyarrow ships no types
+    """A Flight server that fails in the middle of every read."""
+
+    def __init__(self) -> None:
+        super().__init__("grpc://127.0.0.1:0")
+
+    def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
+        names = json.loads(ticket.ticket)["columns"]
+        schema = pa.schema([("valid_time", pa.timestamp("us", "UTC")), *((name, pa.string()) for name in names[1:])])
+        schema = schema.set(2, pa.field("value", pa.float64()))
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            row = dict.fromkeys(names, "x") | {"valid_time": datetime(2025, 1, 1, tzinfo=UTC), "value": 0.5}
+            yield pa.RecordBatch.from_pylist([row] * 10_000, schema)
+            said = {"code": "timeout", "message": "fixed", "detail": "too slow", "request_id": "there"}
+            raise flight.FlightTimedOutError("timeout: too slow", json.dumps(said).encode())
+
+        return flight.GeneratorStream(schema, batches())
+
+
+def test_an_answer_that_breaks_off_cannot_be_taken_for_whole(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        BreaksOff() as server,
+        serving(create_app(f"grpc://127.0.0.1:{server.port}", load_settings(ServerSettings))) as rest,
+    ):
+        for accept in ("application/json", ARROW, "text/csv"):
+            with rest.stream("GET", "/values", headers={"Accept": accept}) as answer:
+                assert answer.status_code == 200
+                with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+                    answer.read()
+        answer = rest.get("/values", headers={"Accept": NDJSON, "X-Request-Id": "here"})
+        assert rest.get("/").status_code == 200
+    *rows, trailer = map(json.loads, answer.text.splitlines())
+    assert [row["value"] for row in rows] == [0.5] * 10_000
+    assert trailer == {"_end": False, "error": {"detail": "too slow", "code": "timeout", "request_id": "here"}}
+    broken = [record.getMessage() for record in caplog.records if "broken off" in record.getMessage()]
+    assert len(broken) == 4
+    assert "request_id=here" in broken[-1]
+
+
+def test_a_short_answer_that_breaks_off_is_an_error() -> None:
+    class Short(BreaksOff):
+        def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
+            schema = pa.schema([("valid_time", pa.timestamp("us", "UTC"))])
+
+            def batches() -> Iterator[pa.RecordBatch]:
+                yield pa.RecordBatch.from_pylist([{"valid_time": datetime(2025, 1, 1, tzinfo=UTC)}], schema)
+                raise flight.FlightTimedOutError("timeout: too slow")
+
+            return flight.GeneratorStream(schema, batches())
+
+    with (
+        Short() as server,
+        serving(create_app(f"grpc://127.0.0.1:{server.port}", load_settings(ServerSettings))) as rest,
+    ):
+        assert_error(rest.get("/values"), 504, "timeout")

@@ -1,0 +1,189 @@
+"""The meaning of writes and reads, from the definitions alone: a list of rows and nothing clever.
+
+What the model cannot know is when the lake stamps a write. It holds new rows without a change_time until
+:meth:`Model.learn` is shown what the lake made of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from tests.storage.lakes import Sent, Stored, float_bits
+
+UNSET: Any = object()
+"""A field of a correction that was left out."""
+
+
+class Model:
+    """Every version of every row, in the order of their change_times once these are known."""
+
+    def __init__(self) -> None:
+        self.rows: list[Stored] = []
+        self.runs: dict[str, tuple[list[Sent], dict[str, Any]]] = {}
+
+    # Writes: each returns the rows that it adds, without change_time; learn() takes them in.
+
+    def upload(
+        self, run_id: str, rows: Sequence[Sent], known_time: int, *, skip_unchanged: bool = False
+    ) -> list[Stored]:
+        """A run."""
+        new = [
+            Stored(
+                row.series,
+                row.valid_time,
+                row.valid_time_end,
+                known_time if row.known_time is None else row.known_time,
+                0,
+                run_id,
+                float_bits(row.value),
+                clean_text(row.annotation),
+                clean_tags(row.tags),
+                None,
+                False,
+            )
+            for row in rows
+        ]
+        if not skip_unchanged:
+            return new
+        kept: list[Stored] = []
+        seen: list[Stored] = []
+        for row in sorted(new, key=lambda row: row.known_time):
+            before = self._predecessor(row, seen)
+            seen.append(row)
+            if before is None or content(before) != content(row):
+                kept.append(row)
+        return kept
+
+    def corrected(self, target: Stored, changes: dict[str, Any], changed_by: str | None) -> Stored | None:
+        """The next version of a revision, or None where the correction changes nothing."""
+        last = self.latest(target.revision)
+        assert last is not None
+        return self._changed(last, changes, changed_by)
+
+    def first_version(
+        self, like: Stored, valid_time: int, known_time: int, changes: dict[str, Any], changed_by: str | None
+    ) -> Stored | None:
+        """A row that a correction adds to a run which has none there."""
+        blank = Stored(like.series, valid_time, None, known_time, 0, like.run_id, None, None, None, None, False)
+        return self._changed(blank, changes, changed_by) or blank._replace(changed_by=changed_by)
+
+    def withdrawn(self, run_id: str, reason: str | None, changed_by: str | None) -> list[Stored]:
+        """The retractions of what stands of a run."""
+        return [
+            row._replace(
+                change_time=0, retracted=True, changed_by=changed_by, annotation=clean_text(reason) or row.annotation
+            )
+            for row in self.answer("overlapping")
+            if row.run_id == run_id
+        ]
+
+    def learn(self, expected: Iterable[Stored], audit: Iterable[Stored]) -> list[int]:
+        """Take in the rows that a write has added; the new change_times.
+
+        Args:
+            expected: The rows as the model foretold them.
+            audit: Every version of everything, as the lake tells it.
+        """
+        newest = max((row.change_time for row in self.rows), default=-(1 << 62))
+        old = [row for row in audit if row.change_time <= newest]
+        assert Counter(old) == Counter(self.rows), "a write may not touch what is stored"
+        new = [row for row in audit if row.change_time > newest]
+        assert Counter(row.unstamped() for row in new) == Counter(expected), "the rows that were written"
+        self.rows += new
+        return sorted({row.change_time for row in new})
+
+    # Reads
+
+    def latest(self, revision: tuple[Any, ...]) -> Stored | None:
+        """The newest version of a revision."""
+        return max((row for row in self.rows if row.revision == revision), key=_change_time, default=None)
+
+    def answer(
+        self,
+        view: str = "flat",
+        *,
+        all_versions: bool = False,
+        series: Sequence[str] | None = None,
+        start_valid: int | None = None,
+        end_valid: int | None = None,
+        start_known: int | None = None,
+        end_known: int | None = None,
+        as_of: int | None = None,
+    ) -> list[Stored]:
+        """The rows of a read, in no particular order."""
+        seen = [
+            row
+            for row in self.rows
+            if (series is None or row.series in series)
+            and _within(row.valid_time, start_valid, end_valid)
+            and _within(row.known_time, start_known, end_known)
+            and (as_of is None or row.change_time <= as_of)
+        ]
+        if view == "overlapping" and all_versions:
+            return seen
+        standing = [row for row in _greatest(seen, lambda row: row.revision, _change_time) if not row.retracted]
+        if view == "overlapping":
+            return standing
+        winners = _greatest(standing, lambda row: row.point, lambda row: (row.known_time, row.change_time, row.run_id))
+        if not all_versions:
+            return winners
+        chains = {row.revision for row in winners}
+        return [row for row in seen if row.revision in chains]
+
+    def winner(self, target: Stored) -> Stored | None:
+        """The flat winner where a row is."""
+        return next((row for row in self.answer() if row.point == target.point), None)
+
+    def _changed(self, last: Stored, changes: dict[str, Any], changed_by: str | None) -> Stored | None:
+        new = last._replace(
+            change_time=0,
+            changed_by=changed_by,
+            value=float_bits(changes["value"]) if "value" in changes else last.value,
+            annotation=clean_text(changes["annotation"]) if "annotation" in changes else last.annotation,
+            tags=clean_tags(changes["tags"]) if "tags" in changes else last.tags,
+            retracted=bool(changes["retracted"]) if "retracted" in changes else last.retracted,
+        )
+        return None if (content(new), new.retracted) == (content(last), last.retracted) else new
+
+    def _predecessor(self, row: Stored, upload: list[Stored]) -> Stored | None:
+        """Of what stands and what this upload brings: what was known just before, or at the same time by others."""
+        rivals = [each for each in self.answer("overlapping") if each.known_time <= row.known_time]
+        rivals += [each._replace(change_time=1 << 62) for each in upload if each.known_time < row.known_time]
+        rivals = [each for each in rivals if each.point == row.point]
+        return max(rivals, key=lambda each: (each.known_time, each.change_time, each.run_id), default=None)
+
+
+def clean_text(text: str | None) -> str | None:
+    """Blank text is null."""
+    return text if text and text.strip() else None
+
+
+def clean_tags(tags: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Trimmed, lower-cased, distinct, sorted; none left is null."""
+    return tuple(sorted({tag.strip().lower() for tag in tags or ()} - {""})) or None
+
+
+def content(row: Stored) -> tuple[Any, ...]:
+    """What a correction or a skip compares: -0.0 equals 0.0, NaN equals NaN, null equals null."""
+    minus_zero = float_bits(-0.0)
+    return (0 if row.value == minus_zero else row.value, row.annotation, row.tags)
+
+
+def _change_time(row: Stored) -> int:
+    return row.change_time
+
+
+def _within(moment: int, start: int | None, end: int | None) -> bool:
+    return (start is None or moment >= start) and (end is None or moment < end)
+
+
+def _greatest(
+    rows: Iterable[Stored], key: Callable[[Stored], Any], order: Callable[[Stored], Any]
+) -> list[Stored]:
+    best: dict[Any, Stored] = {}
+    for row in rows:
+        if key(row) not in best or order(row) > order(best[key(row)]):
+            best[key(row)] = row
+    return list(best.values())
