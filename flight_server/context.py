@@ -100,7 +100,7 @@ class CallContext:
         self.log = _RequestLog(logger, {"request_id": request_id})
         self._started = time.monotonic()
         self._releases: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ended = False
 
     def hold(self, release: Callable[[], None]) -> None:

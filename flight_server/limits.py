@@ -55,7 +55,8 @@ class Slots:
         self._what = what
         self._limit = limit
         self._seconds = seconds
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may end a forgotten stream, and so its lease, in the middle of `lease`.
+        self._lock = threading.RLock()
         self._leases: set[Lease] = set()
 
     def lease(self) -> Lease:
@@ -66,7 +67,7 @@ class Slots:
         """
         with self._lock:
             if len(self._leases) >= self._limit:
-                self._leases = {lease for lease in self._leases if not lease.expired}
+                self._leases = {lease for lease in list(self._leases) if not lease.expired}
             if len(self._leases) >= self._limit:
                 raise Busy(f"{self._limit} {self._what} run already; retry")
             lease = Lease(self, self._seconds)

@@ -22,6 +22,7 @@ logger = logging.getLogger("timedb.flight")
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _MIN_JOIN_SECONDS = 0.5
+_WAIT_SECONDS = 0.5
 
 
 def start_flight_server(lake: Lake, settings: ServerSettings) -> FlightService:
@@ -68,7 +69,9 @@ class FlightService:
     def wait(self) -> None:
         """Block until :meth:`stop` is done, whoever calls it; signals are handled meanwhile."""
         # Not the server's own wait: that blocks in C++, and Python's signal handlers would never run.
-        self._stopped.wait()
+        # In slices: the SIGINT handler of Polars restarts system calls, so a plain wait would sleep on.
+        while not self._stopped.wait(_WAIT_SECONDS):
+            pass
 
     def stop(self) -> None:
         """Refuse new calls, let those in flight end, and stop listening; a second time does nothing.

@@ -31,7 +31,7 @@ def tiers_for(read: ReadCommand, selection: Selection, fresh: Collection[DataFil
     Args:
         read: The read.
         selection: Its filters, with ``as_of`` only where it leaves something out.
-        fresh: The fresh files of the buckets that are read.
+        fresh: The fresh files of the bucket that is read.
     """
     if read.all_versions or selection.as_of is not None:
         return TIERS

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from storage.doctor import examine_lake
-from storage.layout import tenant_folder
+from storage.layout import TENANTS, tenant_folder
 from storage.object_store import ObjectStore, check_conditional_put
 from storage.store import LocalStore, Store
 from storage.tenant import Tenant
@@ -21,6 +21,7 @@ __all__ = ["FORMAT_VERSION", "Lake"]
 
 FORMAT_VERSION = 1
 _MARKER = "timedb-lake.json"
+_FOLDERS = (TENANTS, "users")
 
 
 class Lake:
@@ -50,8 +51,13 @@ class Lake:
         if not store.exists(_MARKER):
             if not create:
                 raise NotFound(f"lake: there is no lake at {shown(uri)}")
-            marker = {"format_version": FORMAT_VERSION, "bucket_digits": 1, "created_time": format_time(now())}
-            store.put_if_absent(_MARKER, (json.dumps(marker, indent=1) + "\n").encode())
+            _refuse_foreign(store, uri)
+            made = {
+                "format_version": FORMAT_VERSION,
+                "bucket_digits": settings.bucket_digits,
+                "created_time": format_time(now()),
+            }
+            store.put_if_absent(_MARKER, (json.dumps(made, indent=1) + "\n").encode())
         marker = json.loads(store.read(_MARKER))
         if marker["format_version"] > FORMAT_VERSION:
             raise InvalidRequest(
@@ -61,18 +67,20 @@ class Lake:
 
     @staticmethod
     def delete(uri: str) -> bool:
-        """Delete a lake with all that is in it; False where there was none.
+        """Delete a lake and nothing beside it; False where there was none.
 
         Raises:
             InvalidRequest: the folder holds something else.
         """
         store = _store(uri)
-        if store.exists(_MARKER):
-            store.delete_all()
-            return True
-        if store.exists("") and any(True for _ in store.list()):
-            raise InvalidRequest(f"lake: {shown(uri)} is not a lake, so it is left alone")
-        return False
+        if not store.exists(_MARKER):
+            _refuse_foreign(store, uri)
+            return False
+        for folder in _FOLDERS:
+            store.below(folder).delete_all()
+        store.delete(_MARKER)
+        store.delete_folder()
+        return True
 
     @staticmethod
     def doctor(uri: str, *, repair: bool = False, accept_loss: bool = False) -> list[dict[str, Any]]:
@@ -94,18 +102,23 @@ class Lake:
     def tenant(self, tenant_id: str) -> Tenant:
         """A tenant of the lake."""
         with self._lock:
-            if tenant_id not in self._tenants:
-                name = str(UUID(tenant_id))
-                self._tenants[name] = Tenant(
-                    self._store.below(tenant_folder(name)), name, self._bucket_digits, self._settings
-                )
-            return self._tenants[tenant_id]
+            name = str(UUID(tenant_id))
+            if name not in self._tenants:
+                folder = self._store.below(tenant_folder(name))
+                self._tenants[name] = Tenant(folder, name, self._bucket_digits, self._settings)
+            return self._tenants[name]
 
     def close(self) -> None:
         """Finish what waits, take no more writes."""
         with self._lock:
             for tenant in self._tenants.values():
                 tenant.close()
+
+
+def _refuse_foreign(store: Store, uri: str) -> None:
+    """A folder with something else in it neither becomes a lake nor goes away as one."""
+    if any(True for _ in store.list()):
+        raise InvalidRequest(f"lake: {shown(uri)} holds something else and is no lake, so it is left alone")
 
 
 def _store(uri: str) -> Store:

@@ -214,7 +214,7 @@ def _time(batch: pa.RecordBatch, name: str, first_row: int) -> pa.Array:
 
 def _whole_micros(column: pa.Array, name: str, first_row: int) -> pa.Array:
     ticks = column.cast(pa.int64())
-    whole = pc.floor(pc.divide(ticks, 1000))
+    whole = pc.divide(ticks, 1000)
     finer = pc.fill_null(pc.not_equal(pc.multiply(whole, 1000), ticks), False)
     if pc.any(finer).as_py():
         row = pc.index(finer, True).as_py()

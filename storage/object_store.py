@@ -145,6 +145,9 @@ class ObjectStore:
             self.delete(file.path)
         shutil.rmtree(self._staging, ignore_errors=True)
 
+    def delete_folder(self) -> None:
+        """Nothing: an object store has no folders."""
+
 
 def check_conditional_put(store: ObjectStore) -> None:
     """Try out that of two puts under one name the second fails.

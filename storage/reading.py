@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from storage import views
 from storage.answers import answer, is_plain, tiers_for
+from storage.boundary import errors_are_ours
 from storage.catalog import Catalog, Series
 from storage.cursor import Cursor, sort_columns
 from storage.delta_log import DataFile, Snapshot
 from storage.lane import CHANGE_TIME
+from storage.retention import refuse_removed
 from storage.scan import Selection, live_files
 from storage.schemas import VALUES_DATA
 from storage.sorting import sort_rows
@@ -30,6 +32,7 @@ from timedb.columns import (
     result_schema,
 )
 from timedb.errors import InvalidRequest, NotFound, TooLarge
+from timedb.identity import series_bucket
 from timedb.times import format_time, from_micros, to_micros
 from timedb.wire import ReadTicket, shown
 
@@ -90,6 +93,7 @@ class ReadPlan:
         return self.ticket.ordered or self.ticket.limit is not None
 
     @property
+    @errors_are_ours()
     def schema(self) -> pa.Schema:
         """The schema of the answer, with the table version, the resolved ``as_of`` and, under a limit, the cursor."""
         metadata = {META_TABLE_VERSION: str(self.table_version).encode(), META_AS_OF: format_time(self.as_of).encode()}
@@ -115,6 +119,10 @@ class ReadPlan:
         Raises:
             TooLarge: more rows than may be sorted across buckets.
         """
+        with errors_are_ours():
+            yield from self._batches()
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
         schema = result_schema(self.ticket)
         if not self.whole:
             for files in self._files.values():
@@ -229,7 +237,8 @@ def plan_read(
     """Resolve a ticket against the newest snapshot.
 
     Raises:
-        InvalidRequest: a column, cursor, series name or version does not fit.
+        InvalidRequest: a column, cursor, series name or version does not fit, or retention has removed rows that the
+            answer would need.
         NotFound: a series that the ticket names does not exist.
     """
     result_columns(ticket)
@@ -250,10 +259,14 @@ def plan_read(
             start_valid = cursor.last["valid_time"]
     if as_of is not None and to_micros(as_of) >= snapshot.transactions.get(CHANGE_TIME, 0):
         as_of = None  # nothing is younger: no cut-off, so that the tiers can be used
+    if as_of is not None:
+        refuse_removed(snapshot, _buckets(ticket, series_ids, bucket_digits), as_of, start_valid)
     selection = Selection(series_ids, start_valid, ticket.end_valid, ticket.start_known, ticket.end_known, as_of)
-    fresh = live_files(snapshot, selection, bucket_digits, ("fresh",))
-    tiers = tiers_for(ticket, selection, [file for files in fresh.values() for file in files])
-    files = live_files(snapshot, selection, bucket_digits, tiers)
+    files = {
+        bucket: needed
+        for bucket, found in live_files(snapshot, selection, bucket_digits).items()
+        if (needed := _needed(ticket, selection, found))
+    }
     if ticket.bucket is not None:
         files = {ticket.bucket: files[ticket.bucket]} if ticket.bucket in files else {}
     return ReadPlan(
@@ -265,6 +278,21 @@ def plan_read(
         series=known,
         max_sorted_rows=max_sorted_rows,
     )
+
+
+def _buckets(
+    ticket: ReadTicket, series_ids: Collection[str] | None, bucket_digits: int | None
+) -> Collection[str] | None:
+    """The buckets that a read is about; None where it may be any."""
+    if ticket.bucket is not None:
+        return {ticket.bucket}
+    return None if series_ids is None else {series_bucket(series_id, bucket_digits) for series_id in series_ids}
+
+
+def _needed(ticket: ReadTicket, selection: Selection, files: Sequence[DataFile]) -> list[DataFile]:
+    """Those of a bucket's files that its answer needs: each bucket for itself, for one may be settled, another not."""
+    tiers = tiers_for(ticket, selection, [file for file in files if file.partition["tier"] == "fresh"])
+    return [file for file in files if file.partition["tier"] in tiers]
 
 
 def _select_series(ticket: ReadTicket, catalog: Catalog, known: Mapping[str, Series]) -> Collection[str] | None:

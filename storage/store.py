@@ -91,6 +91,9 @@ class Store(Protocol):
     def delete_all(self) -> None:
         """Remove everything below the address."""
 
+    def delete_folder(self) -> None:
+        """Remove the address itself, if nothing is left below it."""
+
 
 class LocalStore:
     """A store in a folder. Nothing is acknowledged that is not on the disk: files and folders are fsynced."""
@@ -197,8 +200,14 @@ class LocalStore:
         (self.root / path).unlink(missing_ok=True)
 
     def delete_all(self) -> None:
-        """Remove the folder with all that is in it."""
-        shutil.rmtree(self.root)
+        """Remove the folder with all that is in it; no error where there is none."""
+        if self.root.is_dir():
+            shutil.rmtree(self.root)
+
+    def delete_folder(self) -> None:
+        """Remove the folder if it is empty."""
+        with contextlib.suppress(OSError):
+            self.root.rmdir()
 
 
 def make_folder(folder: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
+from storage.boundary import errors_are_ours
 from storage.catalog import Catalog
 from storage.compaction import Compactor
 from storage.corrections import Corrections, StoredRows, Withdrawal
@@ -18,19 +19,21 @@ from storage.layout import TenantTables
 from storage.ledger import Ledger, public_record
 from storage.maintenance import Maintenance
 from storage.reading import ReadPlan, plan_read
+from storage.retention import Retention
 from storage.schemas import TIERS
 from storage.store import Store
 from storage.unchanged import UnchangedFilter
 from storage.uploads import Upload
 from timedb.errors import NotFound
 from timedb.settings import ServerSettings
-from timedb.times import format_time, from_micros
+from timedb.times import format_time, from_micros, now
 from timedb.wire import (
     CreateSeries,
     GetRun,
     ListRuns,
     ListSeries,
     ReadTicket,
+    RetentionRule,
     SeriesLabels,
     UpdateSeries,
     UpdateValues,
@@ -76,7 +79,16 @@ class Tenant:
             self.values, self.lane, file_rows=settings.compact_file_rows, input_rows=settings.compact_input_rows
         )
         self._maintenance = Maintenance(tables, self.ledger, compactor, settings)
+        self._retention = Retention(
+            self.values,
+            self.lane,
+            compactor,
+            self.catalog,
+            bucket_digits=bucket_digits,
+            file_rows=settings.compact_file_rows,
+        )
 
+    @errors_are_ours()
     def create_series(self, message: CreateSeries, *, created_by: str | None) -> dict[str, Any]:
         """Create a series, or find it: ``{series_id, created}``.
 
@@ -86,6 +98,7 @@ class Tenant:
         series_id, created = self.catalog.create(message, created_by=created_by)
         return {"series_id": series_id, "created": created}
 
+    @errors_are_ours()
     def update_series(self, message: UpdateSeries) -> dict[str, Any]:
         """Change the description of a series, or retire it.
 
@@ -94,14 +107,17 @@ class Tenant:
         """
         return self.catalog.update(message)
 
+    @errors_are_ours()
     def list_series(self, message: ListSeries) -> list[dict[str, Any]]:
         """The series that are not retired: ``series_id, name, labels, unit, description`` each."""
         return [series.to_dict() for series in self.catalog.list_series(message)]
 
+    @errors_are_ours()
     def series_labels(self, message: SeriesLabels) -> dict[str, list[str]]:
         """Each label key with its values."""
         return self.catalog.label_values(message)
 
+    @errors_are_ours()
     def begin_upload(self, command: UploadCommand, schema: pa.Schema, *, created_by: str | None) -> Upload:
         """Begin to receive a run.
 
@@ -120,6 +136,7 @@ class Tenant:
             created_by=created_by,
         )
 
+    @errors_are_ours()
     def plan_read(self, ticket: ReadTicket) -> ReadPlan:
         """Resolve a read against the newest snapshot.
 
@@ -134,6 +151,7 @@ class Tenant:
             max_sorted_rows=self.settings.max_sorted_rows,
         )
 
+    @errors_are_ours()
     def update_values(self, message: UpdateValues, *, changed_by: str | None) -> dict[str, Any]:
         """Correct values: ``{updated, skipped_no_ops}``.
 
@@ -147,6 +165,7 @@ class Tenant:
         write = Corrections(message, changed_by, self.tenant_id, self.catalog, self._stored, self._find_run)
         return self.lane.submit(write)
 
+    @errors_are_ours()
     def withdraw_run(self, message: WithdrawRun, *, changed_by: str | None) -> dict[str, Any]:
         """Withdraw a run: ``{withdrawn: rows}``.
 
@@ -155,6 +174,7 @@ class Tenant:
         """
         return self.lane.submit(Withdrawal(message, changed_by, self._stored, self._find_run))
 
+    @errors_are_ours()
     def get_run(self, message: GetRun) -> dict[str, Any]:
         """One row of the runs table, times as text.
 
@@ -167,6 +187,7 @@ class Tenant:
             raise NotFound(f"run_id: there is no run {shown(message.run_id)}")
         return _public_run(record)
 
+    @errors_are_ours()
     def list_runs(self, message: ListRuns) -> list[dict[str, Any]]:
         """Rows of the runs table, newest first."""
         self.ledger.catch_up(self.values.snapshot())
@@ -180,6 +201,7 @@ class Tenant:
         newest = rows.sort("change_time", "run_id", descending=True).head(message.limit).collect(engine="in-memory")
         return [_public_run(row) for row in newest.iter_rows(named=True)]
 
+    @errors_are_ours()
     def status(self) -> dict[str, Any]:
         """Figures of the tenant: series, rows, files and bytes by tier, log versions, waiting writes."""
         snapshot = self.values.snapshot()
@@ -205,13 +227,27 @@ class Tenant:
             "last_compaction": None if compacted is None else format_time(datetime.fromtimestamp(compacted, UTC)),
         }
 
+    @errors_are_ours()
     def compact(self) -> dict[str, Any]:
         """Settle all fresh rows: ``{buckets, rows, files_before, files_after}``."""
         return self._maintenance.compact()
 
+    @errors_are_ours()
     def maintain(self) -> dict[str, Any]:
         """Compact, checkpoint and vacuum: what was done."""
         return self._maintenance.maintain()
+
+    def apply_retention(self, rules: Sequence[RetentionRule], *, dry_run: bool) -> dict[str, Any]:
+        """Remove what the rules do not keep, ages counted from now, or tell what they would remove.
+
+        Returns:
+            What went, by rule and series; see ``storage.retention.Retention.apply``.
+
+        Raises:
+            InvalidRequest: a rule does not fit.
+            Busy: a bucket kept on changing; the job may be run again.
+        """
+        return self._retention.apply(rules, moment=now(), dry_run=dry_run)
 
     def close(self) -> None:
         """Finish the writes that wait and the maintenance that is under way."""

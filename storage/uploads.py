@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from storage.boundary import errors_are_ours
 from storage.catalog import Catalog
 from storage.delta_log import DataFile
 from storage.digest import RowsDigest, fields_digest
@@ -88,6 +89,7 @@ class Upload:
         self._staged = StagedFiles(store, to_micros(self._received_time))
         self.received = 0
 
+    @errors_are_ours()
     def add(self, batch: pa.RecordBatch) -> None:
         """Take the next batch.
 
@@ -111,6 +113,7 @@ class Upload:
         if self._waiting_rows >= self._settings.upload_chunk_rows and self._skip_unchanged is None:
             self._stage(self._take_waiting())
 
+    @errors_are_ours()
     def commit(self, confirmed_rows: int | None) -> dict[str, Any]:
         """Write the run.
 
@@ -151,6 +154,7 @@ class Upload:
         self._staged.forget()
         return receipt
 
+    @errors_are_ours()
     def abort(self) -> None:
         """Forget what has arrived, files included."""
         self._batches.clear()

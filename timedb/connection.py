@@ -122,7 +122,8 @@ class Connection:
             writer, metadata = self.flight_client.do_put(descriptor, batches.schema, self._options(long=True))
         answers = _Answers(metadata)
         try:
-            rows = self._write_all(writer, batches)
+            # Where the command states the rows, the server may take the last of them for the end.
+            rows = self._write_all(writer, batches, may_commit=command.rows is not None)
             with flight_errors(self.url, acted=True):
                 writer.write_metadata(CommitMarker(commit=True, rows=rows).to_bytes())
                 writer.done_writing()
@@ -133,10 +134,12 @@ class Connection:
             self._give_up(writer, answers)
             raise
 
-    def _write_all(self, writer: flight.FlightStreamWriter, batches: Iterable[pa.RecordBatch]) -> int:
+    def _write_all(
+        self, writer: flight.FlightStreamWriter, batches: Iterable[pa.RecordBatch], *, may_commit: bool
+    ) -> int:
         rows = 0
         for batch in batches:
-            with flight_errors(self.url):
+            with flight_errors(self.url, acted=may_commit):
                 writer.write_batch(batch)
             rows += batch.num_rows
         return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,6 +31,11 @@ class ServerSettings(BaseSettings):
     )
     insecure: bool = Field(False, description="Serve other machines although the lake has no users")
     log_level: str = Field("info", description="debug, info, warning or error")
+
+    bucket_digits: Literal["1", "2", "3", "full"] = Field(
+        "1",
+        description="Hex digits of a series id that name its bucket, fixed when the lake is made; full for few series",
+    )
 
     max_upload_rows: int = Field(50_000_000, ge=1, description="Rows of one upload")
     max_upload_bytes: int = Field(4 << 30, ge=1, description="Arrow bytes of one upload")

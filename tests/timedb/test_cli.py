@@ -118,11 +118,14 @@ def test_serve_ends_although_a_reader_stalls(lake_dir: Path) -> None:
         client.upload(frame("load", [float(i) for i in range(500_000)]))
         # More bytes than the connection's buffers hold.
         stalled = client.stream(ReadCommand(columns=["value_id"]))
-        next(stalled)
+        rows = next(stalled).num_rows
         process.terminate()
         assert process.wait(30) == 0
-        with pytest.raises(td.TimeDBError):
-            stalled.read_all()
+        try:
+            rows += stalled.read_all().num_rows
+        except td.Busy:
+            return
+        assert rows == 500_000  # now and then gRPC has buffered all of it; a part must never pass for the whole
 
 
 def test_api_runs_alone_and_with_a_server(lake_dir: Path, service: Service) -> None:
