@@ -84,13 +84,13 @@ def guarded_stream(
         check: Called before each batch; what it raises ends the stream.
     """
     batches = _Batches(call, reader, check)
+    return flight.GeneratorStream(reader.schema, _parts(batches))
 
-    def parts() -> Iterator[pa.RecordBatchReader]:
-        yield pa.RecordBatchReader.from_batches(reader.schema, batches)
-        if batches.failure is not None:
-            raise batches.failure
 
-    return flight.GeneratorStream(reader.schema, parts())
+def _parts(batches: _Batches) -> Iterator[pa.RecordBatchReader]:
+    yield pa.RecordBatchReader.from_batches(batches.schema, batches)
+    if batches.failure is not None:
+        raise batches.failure
 
 
 class _Batches:
@@ -99,7 +99,7 @@ class _Batches:
     def __init__(self, call: CallContext, reader: pa.RecordBatchReader, check: Callable[[], None]) -> None:
         self.failure: Exception | None = None
         self._call = call
-        self._schema = reader.schema
+        self.schema = reader.schema
         self._reader: pa.RecordBatchReader | None = reader
         self._check = check
         # A generator's `finally` would not do: it never runs if the client goes before the first batch.
@@ -114,9 +114,9 @@ class _Batches:
         try:
             self._check()
             batch = self._reader.read_next_batch()
-            if not batch.schema.equals(self._schema):
+            if not batch.schema.equals(self.schema):
                 # Arrow would only find out while it writes, out of our reach.
-                raise Internal(f"a batch of schema {batch.schema} in a stream of {self._schema}")
+                raise Internal(f"a batch of schema {batch.schema} in a stream of {self.schema}")
         except StopIteration:
             self._reader = None
             self._call.end()

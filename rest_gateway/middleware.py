@@ -65,7 +65,7 @@ class CallContext:
 
     def _finish(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self.metrics.record(method, getattr(scope.get("route"), "path", "unmatched"), status, seconds)
+        self.metrics.record(method, getattr(scope.get("route"), "path_format", "unmatched"), status, seconds)
         _log.info(
             "%s %s %d %.1f ms request_id=%s peer=%s",
             method,

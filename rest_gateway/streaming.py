@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
@@ -17,6 +18,8 @@ __all__ = ["streamed"]
 
 _WHOLE_BYTES = 256 << 10
 _SENT_BYTES = 1 << 20
+# A client that takes no megabyte for so long is given up: its read holds one of the few places of the Flight server.
+_STALLED_SECONDS = 60.0
 _log = logging.getLogger("timedb.rest")
 
 Piece = bytes | memoryview
@@ -76,6 +79,7 @@ class _Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        request_id: str = request.state.request_id
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             for piece in self._ready:
@@ -87,12 +91,13 @@ class _Stream(Response):
                     if await request.is_disconnected():
                         return
             except TimeDBError as error:
-                request_id = request.state.request_id
                 _log.error("answer broken off: %s: %s request_id=%s", error.code, error.detail, request_id)
                 if (tail := self._on_failure(error_body(error, request_id))) is None:
                     return  # the server closes the connection of an answer that has no end
                 await _send_piece(send, tail)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            _log.warning("answer given up: nobody reads it request_id=%s", request_id)
         finally:
             self._close()
 
@@ -100,4 +105,6 @@ class _Stream(Response):
 async def _send_piece(send: Send, piece: Piece) -> None:
     # In parts that a server may copy without much ado; none is empty, which would end a chunked body.
     for start in range(0, len(piece), _SENT_BYTES):
-        await send({"type": "http.response.body", "body": piece[start : start + _SENT_BYTES], "more_body": True})
+        part = piece[start : start + _SENT_BYTES]
+        async with asyncio.timeout(_STALLED_SECONDS):
+            await send({"type": "http.response.body", "body": part, "more_body": True})

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from timedb.columns import UPLOAD_COLUMNS
 from timedb.errors import InvalidRequest
 from timedb.identity import canonical_labels
+from timedb.times import MAX_MICROS, MIN_MICROS
 from timedb.wire import MAX_NAME_CHARS, shown
 
 __all__ = ["BATCH", "Identity", "SeriesCodes", "check_columns", "normalise"]
@@ -36,8 +37,6 @@ BATCH = pa.schema(
 
 _REQUIRED = ("valid_time", "value")
 _TIMES = ("valid_time", "valid_time_end", "known_time")
-_MIN_MICROS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
-_MAX_MICROS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 
 
@@ -204,7 +203,7 @@ def _time(batch: pa.RecordBatch, name: str, first_row: int) -> pa.Array:
     ticks = column.cast(pa.int64()) if column.type.unit != "ns" else _whole_micros(column, name, first_row)
     factor = 1 if column.type.unit == "ns" else 1_000_000 // _PER_SECOND[column.type.unit]
     low, high = (bound.as_py() for bound in pc.min_max(ticks).values())
-    if low is not None and (low * factor < _MIN_MICROS or high * factor > _MAX_MICROS):
+    if low is not None and (low * factor < MIN_MICROS or high * factor > MAX_MICROS):
         raise InvalidRequest(f"{name}: a time lies outside the years 1 to 9999")
     if name == "valid_time" and column.null_count:
         row = first_row + pc.index(pc.is_null(column), True).as_py()

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from storage.delta_log import DataFile, ceil_ms, floor_ms
 from storage.store import Store
 from timedb.errors import Internal
+from timedb.times import MAX_MICROS
 
 __all__ = ["CORRECTION_PREFIX", "UPLOAD_PREFIX", "may_hold_corrections", "restamp", "stage_file", "write_file"]
 
@@ -147,5 +148,7 @@ def _bounds(table: pa.Table) -> tuple[dict[str, str | int], dict[str, str | int]
         elif pa.types.is_timestamp(column.type):
             low, high = pc.min_max(values.cast(pa.int64())).values()
             if low.is_valid:
-                minimum[column.name], maximum[column.name] = floor_ms(low.as_py()), ceil_ms(high.as_py())
+                minimum[column.name] = floor_ms(low.as_py())
+                if ceil_ms(high.as_py()) <= MAX_MICROS:  # the last millisecond of year 9999 has no upper bound
+                    maximum[column.name] = ceil_ms(high.as_py())
     return minimum, maximum

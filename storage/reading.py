@@ -16,6 +16,7 @@ from storage.catalog import Catalog, Series
 from storage.cursor import Cursor, sort_columns
 from storage.delta_log import DataFile, Snapshot
 from storage.lane import CHANGE_TIME
+from storage.relative import check_time_zone
 from storage.retention import refuse_removed
 from storage.scan import Selection, live_files
 from storage.schemas import VALUES_DATA
@@ -244,6 +245,8 @@ def plan_read(
     result_columns(ticket)
     if ticket.after is not None and ticket.limit is None:
         raise InvalidRequest("after: a cursor goes with a limit")
+    if ticket.relative is not None:
+        check_time_zone(ticket.relative.time_zone)
     snapshot = table.snapshot()
     known = catalog.all()  # after the snapshot: a series is made before its first value
     series_ids = _select_series(ticket, catalog, known)

@@ -10,17 +10,20 @@ import polars as pl
 from timedb.errors import InvalidRequest
 from timedb.wire import Relative, shown
 
-__all__ = ["gate", "known_by_gate"]
+__all__ = ["check_time_zone", "gate", "known_by_gate"]
 
 
 def gate(day: date, relative: Relative, zone: ZoneInfo) -> datetime:
-    """The cut-off (UTC) for values about a local day.
+    """The cut-off (UTC) for values about a local day; the earliest time there is where it would lie before that.
 
     A repeated local time is its earlier instant; a skipped one is the first existing instant after the gap.
     """
     clock = time.fromisoformat(relative.time_of_day)
-    local = datetime.combine(day - timedelta(days=relative.days_ahead), clock, zone)
-    instant = local.astimezone(UTC)
+    try:
+        local = datetime.combine(day - timedelta(days=relative.days_ahead), clock, zone)
+        instant = local.astimezone(UTC)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
     if instant.astimezone(zone).replace(tzinfo=None) == local.replace(tzinfo=None):
         return instant
     # In a gap: the offset before it (fold=0) lands after the gap by as much as the clock lies beyond its start.
@@ -41,18 +44,27 @@ def _gap_end(instant: datetime, zone: ZoneInfo, length: timedelta) -> datetime:
     return high.replace(microsecond=0)
 
 
+def check_time_zone(name: str) -> None:
+    """Refuse a name that is not one of the IANA database.
+
+    Raises:
+        InvalidRequest: names it.
+    """
+    try:
+        ZoneInfo(name)
+        pl.Series([0]).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(name)
+    except (OSError, ValueError, LookupError, pl.exceptions.PolarsError):
+        raise InvalidRequest(f"relative.time_zone: {shown(name)} is not a time zone of the IANA database") from None
+
+
 def known_by_gate(rows: pl.LazyFrame, relative: Relative) -> pl.LazyFrame:
     """Keep the rows that were known by the gate of the local day of their valid_time (cut-off inclusive).
 
-    Raises:
-        InvalidRequest: the time zone does not exist.
+    Args:
+        rows: Rows of the values table.
+        relative: The gate; its time zone has passed :func:`check_time_zone`.
     """
-    try:
-        zone = ZoneInfo(relative.time_zone)
-    except (OSError, ValueError, LookupError):
-        raise InvalidRequest(
-            f"relative.time_zone: {shown(relative.time_zone)} is not a time zone of the IANA database"
-        ) from None
+    zone = ZoneInfo(relative.time_zone)
     day = pl.col("valid_time").dt.convert_time_zone(relative.time_zone).dt.date().alias("day")
     days = rows.select(day.unique()).collect(engine="in-memory")["day"].to_list()
     gates = pl.DataFrame(

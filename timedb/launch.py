@@ -139,7 +139,9 @@ def _start_rest(flight_url: str, settings: ServerSettings, listener: socket.sock
 
 def _listen(host: str, port: int, parts: ExitStack) -> socket.socket:
     host = host.strip("[]")
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named: asyncio switches Nagle's algorithm off only where it sees that this is TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     parts.callback(listener.close)
     # Else a port stays taken for a minute after the service that had it.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,7 +9,13 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["format_time", "from_micros", "now", "parse_time", "to_micros", "to_utc"]
+__all__ = ["MAX_MICROS", "MIN_MICROS", "format_time", "from_micros", "now", "parse_time", "to_micros", "to_utc"]
+
+MIN_MICROS = -62_135_596_800_000_000
+"""0001-01-01T00:00:00Z, the earliest time that is taken, as microseconds since 1970."""
+
+MAX_MICROS = 253_402_300_799_999_999
+"""9999-12-31T23:59:59.999999Z, the latest time that is taken, as microseconds since 1970."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

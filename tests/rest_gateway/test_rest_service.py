@@ -16,8 +16,7 @@ from pyarrow import flight
 
 from rest_gateway import create_app
 from rest_gateway.routes_service import ENDPOINTS
-from tests.rest_gateway.calls import START, assert_error, hours, read, upload
-from tests.rest_gateway.test_rest_errors import serving
+from tests.rest_gateway.calls import START, assert_error, hours, read, serving, upload
 from timedb.settings import ServerSettings, load_settings
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def test_metrics_count_calls_by_route_and_status(new_service: Callable[..., Serv
         if sample.name in ("timedb_rest_calls_total", "timedb_rest_call_seconds_count")
     }
     assert counts == {
-        ("GET", "/runs/{run_id:path}", "404"): 2.0,
+        ("GET", "/runs/{run_id}", "404"): 2.0,
         ("GET", "/values", "422"): 1.0,
         ("GET", "unmatched", "404"): 1.0,
         ("other", "/values", "405"): 1.0,

@@ -16,9 +16,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
-from rest_gateway import create_app
-from tests.rest_gateway.calls import assert_error
-from tests.rest_gateway.test_rest_errors import serving
+from rest_gateway import create_app, streaming
+from tests.rest_gateway.calls import assert_error, serving
 from timedb.client import connect
 from timedb.settings import ServerSettings, load_settings
 
@@ -59,15 +58,24 @@ def test_a_long_answer_is_streamed_whole(service: Service, rest: httpx.Client) -
     assert table.read_all()["value"].to_pylist() == [row / 8 for row in range(ROWS)]
 
 
-def test_a_reader_that_goes_away_frees_its_place(new_service: Callable[..., Service]) -> None:
+@pytest.mark.parametrize("stays", [False, True], ids=["goes away", "stays and reads nothing"])
+def test_a_reader_that_reads_no_more_frees_its_place(
+    new_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
     service = new_service(max_concurrent_reads=1)
     load(service.flight_url, "big", 1_000_000)
+    if stays:
+        monkeypatch.setattr(streaming, "_STALLED_SECONDS", 0.2)
     target = urlsplit(service.rest_url)
-    with httpx.Client(base_url=service.rest_url, timeout=30) as rest:
-        with socket.create_connection((target.hostname, target.port or 80)) as leaver:
-            leaver.sendall(b"GET /values?name=big HTTP/1.1\r\nHost: gateway\r\n\r\n")
-            assert leaver.recv(4096).startswith(b"HTTP/1.1 200")
+    with (
+        httpx.Client(base_url=service.rest_url, timeout=30) as rest,
+        socket.create_connection((target.hostname, target.port or 80)) as reader,
+    ):
+        reader.sendall(b"GET /values?name=big HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert reader.recv(4096).startswith(b"HTTP/1.1 200")
+        if not stays:
             assert_error(rest.get("/values", params={"name": "big", "limit": 1}), 503, "busy")
+            reader.close()
         deadline = time.monotonic() + 30
         while (answer := rest.get("/values", params={"name": "big", "limit": 1})).status_code == 503:
             assert time.monotonic() < deadline

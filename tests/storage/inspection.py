@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+from deltalake import DeltaTable
+
 from storage import Tenant
 from tests.storage.lakes import Stored, read, scan_delta, scan_table, tenant_folder
 from tests.storage.model import Model
@@ -55,7 +58,7 @@ def left_behind(folder: Path) -> list[str]:
     """Files that no version of any table refers to: what a write has left that did not take place."""
     found = []
     for table in sorted(path for path in tenant_folder(folder).glob("*") if path.is_dir()):
-        known = set()
+        known = set(pa.table(DeltaTable(str(table)).get_add_actions()).column("path").to_pylist())
         for commit in (table / "_delta_log").glob("*.json"):
             for line in commit.read_text().splitlines():
                 action = json.loads(line)
