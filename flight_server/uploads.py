@@ -67,10 +67,8 @@ class UploadStream:
             TimeDBError: the upload failed otherwise.
         """
         schema = self._read(lambda: self._reader.schema)
-        try:
-            upload = tenant.begin_upload(command, schema, created_by=created_by)
-        except UnicodeDecodeError:
-            raise InvalidRequest("upload: the schema holds a name that is not UTF-8") from None
+        _check_text(schema)
+        upload = tenant.begin_upload(command, schema, created_by=created_by)
         try:
             marker = self._add_all(upload)
             self._check()
@@ -145,6 +143,14 @@ class UploadStream:
         except TimeDBError as error:
             # What the client has to know is why the upload failed.
             self._call.log.error("the upload could not be aborted", exc_info=error)
+
+
+def _check_text(schema: pa.Schema) -> None:
+    # Arrow takes any bytes for the names of columns and time zones, and complains only when they are looked at.
+    try:
+        _ = schema.names, [getattr(kind, "tz", None) for kind in schema.types]
+    except UnicodeDecodeError:
+        raise InvalidRequest("upload: the schema holds a name that is not UTF-8") from None
 
 
 def _gave_up() -> IncompleteUpload:

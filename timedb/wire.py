@@ -19,6 +19,7 @@ from pydantic import (
     PlainSerializer,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -54,7 +55,9 @@ __all__ = [
 
 CONTRACT_VERSION = 1
 MAX_NAME_CHARS = 255
+MAX_LIMIT = 1_000_000_000
 _SHOWN_CHARS = 80
+_FROM_WIRE = {"from": "wire"}
 _MAX_FAULTS_LISTED = 10_000
 
 
@@ -111,15 +114,21 @@ def _check_range(start: datetime | None, end: datetime | None, names: tuple[str,
 
 
 class Command(WireModel):
-    """A message whose ``op`` says what it is."""
+    """A message whose ``op`` says what it is; on the wire it may not be left out."""
 
     @model_validator(mode="before")
     @classmethod
-    def _state_op(cls, data: Any) -> Any:
+    def _state_op(cls, data: Any, info: ValidationInfo) -> Any:
         # The op is always sent, also by a client that lets it default.
-        if isinstance(data, dict) and "op" not in data:
+        if isinstance(data, dict) and "op" not in data and info.context is not _FROM_WIRE:
             return {"op": get_args(cls.model_fields["op"].annotation)[0], **data}
         return data
+
+    @model_validator(mode="after")
+    def _op_came_along(self) -> Self:
+        if "op" not in self.model_fields_set:
+            raise ValueError("op is missing")
+        return self
 
 
 class UploadCommand(Command):
@@ -175,7 +184,7 @@ class ReadCommand(WireModel):
     columns: list[str] | None = None
     ordered: bool = False
     order_by: OrderBy = "series"
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
     after: str | None = None
 
     @model_validator(mode="after")
@@ -356,7 +365,7 @@ def parse(model: type[M], body: bytes, *, what: str, max_bytes: int) -> M:
     """
     if len(body) > max_bytes:
         raise TooLarge(f"{what}: {len(body)} bytes are over the limit of {max_bytes}")
-    return _checked(lambda: model.model_validate_json(body or b"{}"), what)
+    return _checked(lambda: model.model_validate_json(body or b"{}", context=_FROM_WIRE), what)
 
 
 def parse_object(model: type[M], fields: dict[str, Any], *, what: str = "") -> M:
