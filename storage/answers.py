@@ -16,13 +16,14 @@ from storage.delta_log import DataFile
 from storage.parquet import may_hold_corrections
 from storage.relative import known_by_gate
 from storage.scan import Selection, scan
-from storage.schemas import TIERS
+from storage.schemas import TIERS, VALUES_DATA
 from storage.store import Store
 from timedb.wire import ReadCommand
 
 __all__ = ["answer", "is_plain", "tiers_for"]
 
 _POINT = list(views.POINT)
+_DECISIVE = {*views.REVISION, "change_time", "retracted"}
 
 
 def tiers_for(read: ReadCommand, selection: Selection, fresh: Collection[DataFile]) -> Collection[str]:
@@ -52,7 +53,9 @@ def is_plain(read: ReadCommand, selection: Selection, files: Sequence[DataFile])
     return read.view == "overlapping" or not (fresh or _bounded_above(read, selection))
 
 
-def answer(read: ReadCommand, selection: Selection, store: Store, files: Sequence[DataFile]) -> pl.LazyFrame:
+def answer(
+    read: ReadCommand, selection: Selection, store: Store, files: Sequence[DataFile], columns: Collection[str]
+) -> pl.DataFrame:
     """The rows of a read from the files of one bucket, in no particular order.
 
     Args:
@@ -60,15 +63,19 @@ def answer(read: ReadCommand, selection: Selection, store: Store, files: Sequenc
         selection: Its filters, with ``as_of`` only where it leaves something out.
         store: The folder of the values table.
         files: The files of the tiers that :func:`tiers_for` names.
+        columns: Stored columns that are wanted; the answer may have more.
     """
     predicates = selection.predicates()
+    plain = is_plain(read, selection, files)
+    wanted = [name for name in VALUES_DATA.names if name in columns or (name in _DECISIVE and not plain)]
 
-    def rows(*tiers: str) -> pl.LazyFrame:
+    def rows(*tiers: str) -> pl.DataFrame:
         found = scan(store, [file for file in files if file.partition["tier"] in tiers], predicates)
-        return found if read.relative is None else known_by_gate(found, read.relative)
+        found = found if read.relative is None else known_by_gate(found, read.relative)
+        return found.select(wanted).collect(engine="in-memory")
 
     fresh = _fresh(files)
-    if is_plain(read, selection, files):
+    if plain:
         return rows(*TIERS)
     if read.all_versions:
         return rows(*TIERS) if read.view == "overlapping" else views.flat_chains(rows(*TIERS))
@@ -93,8 +100,8 @@ def _fresh(files: Iterable[DataFile]) -> list[DataFile]:
 
 
 def _over_settled(
-    view: views.View, fresh: pl.LazyFrame, settled: pl.LazyFrame, beneath: pl.LazyFrame | None
-) -> pl.LazyFrame:
+    view: views.View, fresh: pl.DataFrame, settled: pl.DataFrame, beneath: pl.DataFrame | None
+) -> pl.DataFrame:
     """The view decided anew at the points that fresh rows touch; the settled rows elsewhere.
 
     Args:
@@ -103,8 +110,10 @@ def _over_settled(
         settled: Rows that are the answer where nothing is fresh.
         beneath: Rows that can win where a settled row is withdrawn.
     """
-    touched = fresh.select(views.POINT).unique()
     below = [settled] if beneath is None else [settled, beneath]
+    if not any(rows.height for rows in below):
+        return view(fresh)
+    touched = views.points(fresh)
     rivals = [rows.join(touched, on=_POINT, how="semi", nulls_equal=True) for rows in below]
     untouched = settled.join(touched, on=_POINT, how="anti", nulls_equal=True)
     return pl.concat([view(pl.concat([fresh, *rivals])), untouched])

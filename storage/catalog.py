@@ -232,9 +232,8 @@ class Catalog:
                 rows = list({**known.by_id, **{s.series_id: s for s in changed}}.values()) if anew else changed
                 file = write_file(self.table.store, _to_arrow(rows), {})
                 removes = list(known.snapshot.files.values()) if anew else []
-                if self.table.commit(known.snapshot, adds=[file], removes=removes) is not None:
+                if self.table.commit_or_delete(known.snapshot, adds=[file], removes=removes) is not None:
                     return new
-                self.table.store.delete(file.path)
 
     def _refresh(self) -> _Known:
         snapshot = self.table.snapshot()

@@ -223,7 +223,7 @@ def settle(rows: pl.DataFrame) -> pl.DataFrame:
     moved = sort_rows(moved, (*_POINT, "known_time", "change_time", "run_id"))
     corrected = _superseded(moved) | moved["retracted"].fill_null(False) | (moved["tier"] == "corrected")
     valid = moved.filter(~corrected)
-    beaten = valid.select(_same_as_next(_POINT)).to_series()
+    beaten = valid.select(views.same_as_next(_POINT)).to_series()
     return pl.concat(
         [
             kept,
@@ -233,20 +233,14 @@ def settle(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _same_as_next(names: Sequence[str]) -> pl.Expr:
-    """Whether the row that follows agrees in the named columns."""
-    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in names)
-    return same & (pl.int_range(pl.len()) < pl.len() - 1)
-
-
 def _superseded(rows: pl.DataFrame) -> pl.Series:
     """Whether a later version of a row's revision is there; rows are sorted by point, known_time and change_time."""
-    shared = rows.select(_same_as_next([*_POINT, "known_time"])).to_series()
+    shared = rows.select(views.same_as_next([*_POINT, "known_time"])).to_series()
     several = (shared | shared.shift(1, fill_value=False)).arg_true()
     # Few points have several rows of one known_time; only those are looked at by run.
     few = rows.select(views.REVISION).with_columns(position=pl.int_range(pl.len()))[several]
     few = few.sort(*views.REVISION, "position")
-    earlier = few.filter(_same_as_next(views.REVISION))["position"]
+    earlier = few.filter(views.same_as_next(views.REVISION))["position"]
     mask = np.zeros(rows.height, dtype=np.bool_)
     mask[earlier.to_numpy()] = True
     return pl.Series("superseded", mask)

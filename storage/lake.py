@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from storage.backup import back_up, restore
 from storage.doctor import examine_lake
 from storage.layout import TENANTS, tenant_folder
 from storage.object_store import ObjectStore, check_conditional_put
@@ -94,6 +96,28 @@ class Lake:
             raise NotFound(f"lake: there is no lake at {shown(uri)}")
         return [finding.to_dict() for finding in examine_lake(store, repair=repair, accept_loss=accept_loss)]
 
+    @staticmethod
+    def backup(uri: str, target: str, *, hard_links: bool = False) -> dict[str, Any]:
+        """Copy a lake into an empty local folder while servers go on; see ``storage.backup.back_up``.
+
+        Raises:
+            NotFound: there is no lake.
+            InvalidRequest, Busy, Internal: there is no backup, and the target is as before.
+        """
+        store = _store(uri)
+        if not store.exists(_MARKER):
+            raise NotFound(f"lake: there is no lake at {shown(uri)}")
+        return back_up(store, _MARKER, _folder(target, "target"), hard_links=hard_links)
+
+    @staticmethod
+    def restore(source: str, target: str) -> dict[str, Any]:
+        """Make a lake in an empty local folder from a backup; see ``storage.backup.restore``.
+
+        Raises:
+            InvalidRequest, Internal: there is no lake, and the target is as before.
+        """
+        return restore(_folder(source, "source"), _MARKER, _folder(target, "target"))
+
     @property
     def has_users(self) -> bool:
         """Whether calls need a key."""
@@ -119,6 +143,13 @@ def _refuse_foreign(store: Store, uri: str) -> None:
     """A folder with something else in it neither becomes a lake nor goes away as one."""
     if any(True for _ in store.list()):
         raise InvalidRequest(f"lake: {shown(uri)} holds something else and is no lake, so it is left alone")
+
+
+def _folder(uri: str, field: str) -> Path:
+    path = local_path(uri)
+    if path is None:
+        raise InvalidRequest(f"{field}: {shown(uri)} is no local folder")
+    return path.absolute()
 
 
 def _store(uri: str) -> Store:

@@ -72,10 +72,7 @@ class Register:
         removes = [file for file in base.files.values() if file.size < _SMALL_BYTES] if records else []
         removes = removes if len(removes) >= _MAX_SMALL_FILES else []
         adds = self._write_file(records, removes)
-        done = self.table.commit(base, adds=adds, removes=removes, transactions={REACHED: reached})
-        if done is None:
-            for file in adds:
-                self.table.store.delete(file.path)
+        done = self.table.commit_or_delete(base, adds=adds, removes=removes, transactions={REACHED: reached})
         return done is not None
 
     def _write_file(self, records: Sequence[Mapping[str, Any]], merged: Sequence[DataFile]) -> list[DataFile]:

@@ -19,7 +19,7 @@ from timedb.identity import canonical_labels
 from timedb.times import MAX_MICROS, MIN_MICROS
 from timedb.wire import MAX_NAME_CHARS, shown
 
-__all__ = ["BATCH", "Identity", "SeriesCodes", "check_columns", "normalise"]
+__all__ = ["BATCH", "Identity", "SeriesCodes", "check_batch", "check_columns", "normalise"]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 BATCH = pa.schema(
@@ -119,21 +119,29 @@ def _check_type(column: pa.Field) -> None:
         raise InvalidRequest(f"{column.name}: {kind} is not {wanted}")
 
 
+def check_batch(batch: pa.RecordBatch, first_row: int) -> None:
+    """Refuse a batch whose buffers lie about themselves; before this, even asking for its size can crash the process.
+
+    Raises:
+        InvalidRequest: names the row of the upload with which the batch begins.
+    """
+    try:
+        batch.validate(full=True)
+    except pa.ArrowException:
+        raise InvalidRequest(f"batch: the Arrow data at row {first_row} is not valid") from None
+
+
 def normalise(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> pa.RecordBatch:
     """Check one batch and bring it to :data:`BATCH`.
 
     Args:
-        batch: Its schema has passed :func:`check_columns`; its buffers have not been trusted yet.
+        batch: It has passed :func:`check_batch`, its schema :func:`check_columns`.
         codes: The identities of the upload so far; grows.
         first_row: Rows of the upload before this batch, for error texts.
 
     Raises:
         InvalidRequest: names the column, the row and the value.
     """
-    try:
-        batch.validate(full=True)
-    except pa.ArrowInvalid:
-        raise InvalidRequest(f"batch: the Arrow data at row {first_row} is not valid") from None
     series = _series_codes(batch, codes, first_row)
     times = {name: _time(batch, name, first_row) for name in _TIMES}
     _check_intervals(times["valid_time"], times["valid_time_end"], first_row)

@@ -151,10 +151,10 @@ class ReadPlan:
             yield from self._finish(pa.Table.from_batches([batch]), schema)
 
     def _view(self, files: Sequence[DataFile], *, beyond: pl.Expr | None = None) -> pl.DataFrame:
-        rows = answer(self.ticket, self._selection, self._table.store, files)
+        columns = self._stored_columns()
+        found = answer(self.ticket, self._selection, self._table.store, files, columns).select(columns)
         if beyond is not None:
-            rows = rows.filter(beyond)
-        found = rows.select(self._stored_columns()).collect(engine="in-memory")
+            found = found.filter(beyond)
         if self.ordered:
             found = sort_rows(found, self._order)
         return found if self.ticket.limit is None else found.head(self.ticket.limit + 1)

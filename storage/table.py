@@ -13,6 +13,7 @@ import pyarrow as pa
 from storage.checkpoints import write_checkpoint
 from storage.delta_log import Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
 from storage.store import Store
+from timedb.errors import OutcomeUnknown
 
 __all__ = ["Table"]
 
@@ -92,6 +93,23 @@ class Table:
             if self._snapshot is not None and self._snapshot.version == base.version:
                 self._snapshot = apply_commits(self._snapshot, [done])
         return apply_commits(base, [done])
+
+    def commit_or_delete(self, base: Snapshot, *, adds: Sequence[DataFile], **fields: Any) -> Snapshot | None:
+        """As :meth:`commit`; new files that no commit can refer to are deleted."""
+        try:
+            committed = self.commit(base, adds=adds, **fields)
+        except OutcomeUnknown:
+            raise  # the log may refer to the files
+        except BaseException:
+            self._delete(adds)
+            raise
+        if committed is None:
+            self._delete(adds)
+        return committed
+
+    def _delete(self, files: Sequence[DataFile]) -> None:
+        for file in files:
+            self.store.delete(file.path)
 
     def checkpoint(self) -> int:
         """Write a verified checkpoint of the latest version, and return its version.

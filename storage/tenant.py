@@ -263,4 +263,4 @@ def _public_run(record: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("run_params", "receipt"):
         if run[name] is not None:
             run[name] = json.loads(run[name])
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in run.items()}
+    return run

@@ -16,7 +16,7 @@ from storage.catalog import Catalog
 from storage.delta_log import DataFile
 from storage.digest import RowsDigest, fields_digest
 from storage.lane import Write, split_buckets
-from storage.normalise import BATCH, SeriesCodes, check_columns, normalise
+from storage.normalise import BATCH, SeriesCodes, check_batch, check_columns, normalise
 from storage.parquet import UPLOAD_PREFIX, stage_file
 from storage.resolve import ResolvedSeries, resolve
 from storage.runs import Run, RunRows, SkipUnchanged, StagedFiles, run_table
@@ -98,6 +98,7 @@ class Upload:
             TooLarge: the upload is over a limit.
             NotFound, Conflict: a series does not exist and may not be made, or is retired.
         """
+        check_batch(batch, self.received)
         self._bytes += batch.nbytes
         if self.received + batch.num_rows > self._settings.max_upload_rows:
             raise TooLarge(f"rows: the upload has more than {self._settings.max_upload_rows}, the limit of one upload")

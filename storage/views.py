@@ -1,13 +1,16 @@
 """The views of design section 3 as Polars queries over rows of the values table, tiers or no tiers.
 
-Every function takes and gives a LazyFrame; the filters have been applied before a winner is picked.
+Every function takes and gives a DataFrame or a LazyFrame; the filters have been applied before a winner is picked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import polars as pl
+
+from storage.sorting import sort_rows
 
 __all__ = [
     "CHAIN_ORDER",
@@ -18,11 +21,14 @@ __all__ = [
     "flat_chains",
     "latest_versions",
     "overlapping",
+    "points",
+    "same_as_next",
     "value_id",
     "winners",
 ]
 
-View = Callable[[pl.LazyFrame], pl.LazyFrame]
+F = TypeVar("F", pl.LazyFrame, pl.DataFrame)
+View = Callable[[pl.DataFrame], pl.DataFrame]
 
 POINT = ("series_id", "valid_time", "valid_time_end")
 """What a value is about."""
@@ -33,45 +39,57 @@ REVISION = (*POINT, "known_time", "run_id")
 CHAIN_ORDER = (*REVISION, "change_time")
 
 
-def _last(rows: pl.LazyFrame, key: tuple[str, ...], order: tuple[str, ...]) -> pl.LazyFrame:
-    return rows.sort(*key, *order).unique(subset=list(key), keep="last", maintain_order=True)
-
-
-def _drop_beaten(rows: pl.LazyFrame, key: tuple[str, ...], order: tuple[str, ...]) -> pl.LazyFrame:
-    """Drop rows that the next row beats: most of them, where files are sorted; none wrongly, where they are not."""
-    rivals = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in key)
-    later, same = pl.lit(False), pl.lit(True)
-    for name in order:
-        later = later | (same & (pl.col(name) < pl.col(name).shift(-1)))
-        same = same & (pl.col(name) == pl.col(name).shift(-1))
-    return rows.filter((rivals & later).not_().fill_null(True))
-
-
-def latest_versions(rows: pl.LazyFrame) -> pl.LazyFrame:
+def latest_versions(rows: F) -> F:
     """Per revision key the row with the greatest change_time, retracted ones included."""
-    order = ("change_time",)
-    return _last(_drop_beaten(rows, REVISION, order), REVISION, order)
+    return _last(rows, REVISION, ("change_time",))
 
 
-def overlapping(rows: pl.LazyFrame) -> pl.LazyFrame:
+def overlapping(rows: F) -> F:
     """Per revision key the row with the greatest change_time, withdrawn revisions left out."""
     return latest_versions(rows).filter(pl.col("retracted").ne_missing(True))
 
 
-def flat(rows: pl.LazyFrame) -> pl.LazyFrame:
+def winners(rows: F) -> F:
+    """The flat view of rows that are each the only version of their revision, none of them retracted."""
+    return _last(rows, POINT, ("known_time", "change_time", "run_id"))
+
+
+def flat(rows: F) -> F:
     """Per (series_id, valid_time, valid_time_end) the winner: the greatest (known_time, change_time, run_id)."""
     return winners(overlapping(rows))
 
 
-def winners(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The flat view of rows that are each the only version of their revision, none of them retracted."""
-    order = ("known_time", "change_time", "run_id")
-    return _last(_drop_beaten(rows, POINT, order), POINT, order)
-
-
-def flat_chains(rows: pl.LazyFrame) -> pl.LazyFrame:
+def flat_chains(rows: F) -> F:
     """The whole correction chain of each flat winner."""
     return rows.join(flat(rows).select(REVISION), on=list(REVISION), how="semi", nulls_equal=True)
+
+
+def _last(rows: F, key: tuple[str, ...], order: tuple[str, ...]) -> F:
+    """Per key the greatest row by ``order``."""
+    rows = _drop_beaten(rows, key, order)
+    if isinstance(rows, pl.DataFrame):
+        return sort_rows(rows, (*key, *order)).filter(~same_as_next(key))
+    return rows.sort(*key, *order).unique(subset=list(key), keep="last", maintain_order=True)
+
+
+def _drop_beaten(rows: F, key: tuple[str, ...], order: tuple[str, ...]) -> F:
+    """Drop rows that the next row beats: most of them, where files are sorted; none wrongly, where they are not."""
+    later, same = pl.lit(False), pl.lit(True)
+    for name in order:
+        later = later | (same & (pl.col(name) < pl.col(name).shift(-1)))
+        same = same & (pl.col(name) == pl.col(name).shift(-1))
+    return rows.filter((same_as_next(key) & later).not_().fill_null(True))
+
+
+def same_as_next(names: Sequence[str]) -> pl.Expr:
+    """Whether the row that follows agrees in the named columns, null with null; false for the last row."""
+    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in names)
+    return same & (pl.int_range(pl.len()) < pl.len() - 1)
+
+
+def points(rows: pl.DataFrame) -> pl.DataFrame:
+    """The distinct points of some rows."""
+    return sort_rows(rows.select(POINT), POINT).filter(~same_as_next(POINT))
 
 
 def value_id() -> pl.Expr:
