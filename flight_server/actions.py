@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from timedb.errors import Unimplemented
 from timedb.wire import (
+    ApplyRetention,
     CreateSeries,
     GetRun,
     ListRuns,
@@ -95,6 +96,13 @@ _TABLE = (
     ),
     Action("compact", Nothing, "{} -> what was done", lambda tenant, _, __: tenant.compact()),
     Action("maintain", Nothing, "{} -> what was done", lambda tenant, _, __: tenant.maintain()),
+    Action(
+        "apply_retention",
+        ApplyRetention,
+        "{rules: [{name?, labels?, drop_after_days | thin_after_days, keep_last?, keep_known_at?}], dry_run}"
+        " -> what went, by rule and series",
+        lambda tenant, message, _: tenant.apply_retention(message.rules, dry_run=message.dry_run),
+    ),
     Action("status", Nothing, "{} -> figures", lambda tenant, _, __: tenant.status()),
 )
 

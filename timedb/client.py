@@ -19,6 +19,7 @@ from timedb.read_stream import ReadStream
 from timedb.receipt import Receipt
 from timedb.settings import ClientSettings, load_settings
 from timedb.wire import (
+    ApplyRetention,
     CreateSeries,
     GetRun,
     ListRuns,
@@ -389,8 +390,20 @@ class Client:
         return self.call("compact", Nothing())
 
     def maintain(self) -> dict[str, Any]:
-        """Checkpoint, clean the log, remove dead files; says what was done."""
+        """Compact, checkpoint, clean the log, remove dead files; says what was done."""
         return self.call("maintain", Nothing())
+
+    def apply_retention(self, rules: list[dict[str, Any]], *, dry_run: bool = True) -> dict[str, Any]:
+        """Remove values and revisions that rules do not keep, or (``dry_run``) tell what they would remove.
+
+        Args:
+            rules: The fields of :class:`timedb.wire.RetentionRule` each.
+            dry_run: Change nothing.
+
+        Returns:
+            What went, or would go, by rule and series.
+        """
+        return self.call("apply_retention", parse_object(ApplyRetention, {"rules": rules, "dry_run": dry_run}))
 
 
 class SeriesChanges(TypedDict, total=False):

@@ -19,7 +19,7 @@ from timedb.wire import CommitMarker, ReadCommand, ReadTicket, UploadCommand, Wi
 
 __all__ = ["Batches", "Connection"]
 
-_LONG_ACTIONS = frozenset({"compact", "maintain"})
+_LONG_ACTIONS = frozenset({"apply_retention", "compact", "maintain"})
 _WRITE_ACTIONS = frozenset({"create_series", "update_series", "update_values", "withdraw_run"})
 _LOOPBACK = ("grpc://127.", "grpc://localhost", "grpc://[::1]", "grpc+tcp://127.", "grpc+tcp://localhost")
 # A server that comes back is found again at once, not after gRPC's two minutes.

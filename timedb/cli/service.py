@@ -38,4 +38,4 @@ def series(
 def maintain(flight_url: FlightUrl = None, json: AsJson = False) -> None:
     """Compact the values, checkpoint and clean the log, remove dead files; print what was done."""
     with client_of(flight_url) as client:
-        show({"compact": client.compact(), "maintain": client.maintain()}, as_json=json)
+        show(client.maintain(), as_json=json)

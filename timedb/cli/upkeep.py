@@ -1,0 +1,93 @@
+"""``timedb doctor``, ``backup``, ``restore`` and ``retention``: what an operator does to a lake."""
+
+from __future__ import annotations
+
+import json as json_lib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from timedb.cli.options import AsJson, FlightUrl, client_of
+from timedb.cli.output import say, show
+
+__all__ = ["register"]
+
+Lake = Annotated[str | None, typer.Option(help="Where the lake is. [TIMEDB_LAKE, ./timedb-data]")]
+FAULTS_FOUND = 1
+"""Exit code of ``timedb doctor`` where something is wrong and has not been mended."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (doctor, backup, restore, retention):
+        app.command()(command)
+
+
+def doctor(
+    lake: Lake = None,
+    repair: Annotated[bool, typer.Option(help="Mend what can be mended without losing acknowledged rows.")] = False,
+    accept_loss: Annotated[
+        bool, typer.Option(help="With --repair: take data files that are gone or damaged out of their tables.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Examine the lake's files; ends with 1 where a fault is left."""
+    from storage import Lake as StoredLake
+
+    found = StoredLake.doctor(_address(lake), repair=repair, accept_loss=accept_loss)
+    show(found, as_json=json)
+    if not found:
+        say("the lake is sound")
+    if not all(finding["repaired"] for finding in found):
+        raise typer.Exit(FAULTS_FOUND)
+
+
+def backup(
+    target: Annotated[str, typer.Argument(help="An empty folder, or one to be made.")],
+    lake: Lake = None,
+    hard_links: Annotated[
+        bool, typer.Option(help="Link data files instead of copying them: quick, but on the same disk.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Copy the lake as it is now, while its servers go on."""
+    from storage import Lake as StoredLake
+
+    show(StoredLake.backup(_address(lake), target, hard_links=hard_links), as_json=json)
+
+
+def restore(
+    source: Annotated[str, typer.Argument(help="A folder that timedb backup has made.")],
+    lake: Lake = None,
+    json: AsJson = False,
+) -> None:
+    """Make a lake from a backup, in a folder that is empty or not there."""
+    from storage import Lake as StoredLake
+
+    show(StoredLake.restore(source, _address(lake)), as_json=json)
+
+
+def retention(
+    rules: Annotated[Path, typer.Argument(help="A JSON file: a list of rules.", exists=True, dir_okay=False)],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Remove what the rules do not keep; without it, only tell.")
+    ] = False,
+    flight_url: FlightUrl = None,
+    json: AsJson = False,
+) -> None:
+    """Tell what retention rules would remove, or remove it."""
+    from timedb.errors import InvalidRequest
+
+    try:
+        listed = json_lib.loads(rules.read_text())
+    except ValueError:
+        raise InvalidRequest(f"rules: {str(rules)!r} is not JSON") from None
+    with client_of(flight_url) as client:
+        show(client.apply_retention(listed, dry_run=not apply), as_json=json)
+
+
+def _address(lake: str | None) -> str:
+    from timedb.settings import ServerSettings, load_settings
+
+    return load_settings(ServerSettings, lake=lake).lake
