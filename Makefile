@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
 PYTEST_ARGS ?=
 SERVE_ARGS ?=
 BENCH_ARGS ?=
@@ -24,7 +25,7 @@ serve: $(STAMP) ## Run the Flight server (8815) and the REST gateway (8000); SER
 	$(BIN)/timedb serve $(SERVE_ARGS)
 
 test: $(STAMP) ## Run the tests; PYTEST_ARGS="tests/storage -k flat ..."
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_ARGS)
 
 soak: $(STAMP) ## Run the behaviour suite on many more random histories (minutes)
 	$(BIN)/python -m pytest tests/behaviour --hypothesis-profile=soak --timeout=3600 $(PYTEST_ARGS)

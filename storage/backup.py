@@ -306,7 +306,7 @@ def _filling(target: Path) -> Iterator[None]:
 
     Raises:
         InvalidRequest: it is not empty, or no folder.
-        Internal: it could not be written to.
+        Internal: a file could not be read or written.
     """
     there = target.exists()
     if there and not target.is_dir():
@@ -323,7 +323,7 @@ def _filling(target: Path) -> Iterator[None]:
             else:
                 path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise Internal(f"target: {shown(str(target))} could not be written: {error.strerror}") from error
+            raise Internal(f"target: {shown(str(target))} could not be filled: {error.strerror or error}") from error
         raise
 
 

@@ -29,6 +29,7 @@ LOG_FOLDER = "_delta_log"
 HINT = f"{LOG_FOLDER}/_last_checkpoint"
 _COMMIT_NAME = re.compile(r"(\d{20})\.json")
 _CHECKPOINT_NAME = re.compile(r"(\d{20})\.checkpoint\.(.+\.)?(parquet|json)")
+_COUNT = "timedbActions"  # in the commit info: a file that was cut between two lines is whole JSON still
 _MILLISECOND = 1000
 Statistic = str | int
 
@@ -137,8 +138,12 @@ class DeltaLog:
         Raises:
             Internal: a commit is missing, empty or torn.
         """
-        checkpoint = max((checkpoint_version(file.path) for file in self.store.list(LOG_FOLDER)), default=-1)
-        return self.refresh(self.load_checkpoint(checkpoint) if checkpoint >= 0 else Snapshot(-1, {}, {}))
+        names = [file.path for file in self.store.list(LOG_FOLDER)]
+        checkpoint = max(map(checkpoint_version, names), default=-1)
+        snapshot = self.refresh(self.load_checkpoint(checkpoint) if checkpoint >= 0 else Snapshot(-1, {}, {}))
+        if snapshot.version < max(map(commit_version, names), default=-1):
+            raise Internal(f"commit {snapshot.version + 1} of the log is missing; run timedb doctor")
+        return snapshot
 
     def refresh(self, snapshot: Snapshot) -> Snapshot:
         """Follow the log from a snapshot to its end; the same object where nothing is new."""
@@ -169,6 +174,7 @@ class DeltaLog:
             "operation": operation,
             "operationParameters": {},
             "engineInfo": "timedb-flight",
+            _COUNT: len(actions),
             **({"timedb": dict(info)} if info else {}),
         }
         lines = [json.dumps(action, separators=(",", ":")) for action in ({"commitInfo": commit_info}, *actions)]
@@ -252,8 +258,8 @@ def parse_commit(version: int, data: bytes) -> Commit:
     transactions: dict[str, int] = {}
     info: dict[str, Any] = {}
     try:
-        for line in data.splitlines():
-            action = json.loads(line)
+        actions = [json.loads(line) for line in data.splitlines()]
+        for action in actions:
             if "add" in action:
                 adds.append(_from_add(action["add"]))
             elif "remove" in action:
@@ -262,6 +268,8 @@ def parse_commit(version: int, data: bytes) -> Commit:
                 transactions[action["txn"]["appId"]] = action["txn"]["version"]
             elif "commitInfo" in action:
                 info = action["commitInfo"].get("timedb") or {}
+                if action["commitInfo"].get(_COUNT, len(actions) - 1) != len(actions) - 1:
+                    raise ValueError
     except (ValueError, KeyError, TypeError) as error:
         raise Internal(f"commit {version} of the log is torn; run timedb doctor") from error
     return Commit(version, adds, removes, transactions, info)

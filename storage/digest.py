@@ -63,12 +63,21 @@ def _row_words(frame: pl.DataFrame, ids: Words) -> Words:
         words = _mix(words + _time_bits(frame[name]))
     words = _mix(words + _value_bits(frame["value"]))
     for name in ("annotation", "tags"):
-        if frame[name].null_count() < frame.height:
-            text = frame[name] if name == "annotation" else frame[name].list.join("\x1f")
+        if frame[name].null_count() == frame.height:
+            words = words + _NULL  # as below: a row's word may not depend on the rows beside it
+        else:
+            text = frame[name] if name == "annotation" else _joined(frame[name])
             known = {item: _word(item) for item in text.unique().to_list()}
             words = words + np.array([known[item] for item in text.to_list()], dtype=np.uint64)
         words = _mix(words)
     return words
+
+
+def _joined(tags: pl.Series) -> pl.Series:
+    """Lists of text as one text each, such that different lists differ."""
+    return tags.list.eval(
+        pl.element().str.replace_all("\\", "\\\\", literal=True).str.replace_all(",", "\\,", literal=True)
+    ).list.join(",")
 
 
 def _time_bits(times: pl.Series) -> Words:

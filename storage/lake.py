@@ -11,8 +11,8 @@ from uuid import UUID
 from storage.backup import back_up, restore
 from storage.doctor import examine_lake
 from storage.layout import TENANTS, tenant_folder
-from storage.object_store import ObjectStore, check_conditional_put
-from storage.store import LocalStore, Store
+from storage.object_store import PROBE_FOLDER, ObjectStore, check_conditional_put
+from storage.store import ASIDE_PREFIX, LocalStore, Store
 from storage.tenant import Tenant
 from timedb.errors import InvalidRequest, NotFound
 from timedb.settings import ServerSettings, local_path
@@ -141,7 +141,9 @@ class Lake:
 
 def _refuse_foreign(store: Store, uri: str) -> None:
     """A folder with something else in it neither becomes a lake nor goes away as one."""
-    if any(True for _ in store.list()):
+    # Another process may be making this lake, or have died doing so.
+    passing = (ASIDE_PREFIX, PROBE_FOLDER)
+    if any(not file.path.startswith(passing) for file in store.list()) and not store.exists(_MARKER):
         raise InvalidRequest(f"lake: {shown(uri)} holds something else and is no lake, so it is left alone")
 
 

@@ -22,9 +22,9 @@ from obstore.store import from_url
 from storage.store import StoredFile
 from timedb.errors import InvalidRequest
 
-__all__ = ["ObjectStore", "check_conditional_put"]
+__all__ = ["PROBE_FOLDER", "ObjectStore", "check_conditional_put"]
 
-_PROBE = "timedb-probe"
+PROBE_FOLDER = "timedb-probe"
 _UNSAFE = ("AWS_S3_LOCKING_PROVIDER", "AWS_S3_ALLOW_UNSAFE_RENAME")
 
 
@@ -158,7 +158,7 @@ def check_conditional_put(store: ObjectStore) -> None:
     for name in _UNSAFE:
         if os.environ.get(name):
             raise InvalidRequest(f"{name}: is set, but commits are guarded by conditional put alone; unset it")
-    probe = f"{_PROBE}/{uuid4().hex}"
+    probe = f"{PROBE_FOLDER}/{uuid4().hex}"
     try:
         first = store.put_if_absent(probe, b"1")
         second = store.put_if_absent(probe, b"2")

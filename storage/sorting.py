@@ -50,7 +50,10 @@ def _codes(column: pl.Series) -> tuple[pl.Series, int]:
         codes = column.cast(pl.Enum(distinct.drop_nulls())).to_physical().cast(pl.Int64)
         return codes.fill_null(-1) + 1, len(distinct).bit_length()
     numbers = column.to_physical().cast(pl.Int64)
-    offsets = numbers - numbers.min()
+    low, high = pl.DataFrame({"n": numbers}).select(low=pl.col("n").min(), high=pl.col("n").max()).row(0)
+    if high - low >> _KEY_BITS - 1:
+        return numbers, _KEY_BITS + 1  # no room in a key, and none for the arithmetic below
+    offsets = numbers - low
     present = offsets.drop_nulls().to_numpy()
     step = int(np.gcd.reduce(present)) or 1
     steps = offsets // step + 1 if step > 1 else offsets + 1

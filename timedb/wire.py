@@ -88,7 +88,10 @@ def _read_number(value: object) -> object:
 Time = Annotated[datetime, BeforeValidator(_read_time), PlainSerializer(format_time, when_used="json")]
 Number = Annotated[float | None, BeforeValidator(_read_number)]
 Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")
+    str,
+    StringConstraints(
+        min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+    ),
 ]
 Text = Annotated[str, StringConstraints(max_length=10_000)]
 Labels = dict[Name, Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]]

@@ -51,7 +51,7 @@ TAGS = [None, [], [" "], ["Late", "late ", "b"], ["a"], ["Ä", "a"]]
 
 @dataclass(frozen=True)
 class NewRow:
-    """A row of an upload; the series is an index."""
+    """A row of an upload; the series is an index, and a known_time of None the run's."""
 
     series: int
     valid_time: int
@@ -64,7 +64,7 @@ class NewRow:
 
 @dataclass(frozen=True)
 class Upload:
-    """One run."""
+    """One run; of rows with the same revision key the last is sent."""
 
     known_time: int
     rows: list[NewRow]
@@ -96,47 +96,26 @@ class Compaction:
 Write = Upload | Correction | Withdrawal | Compaction
 
 
+Bounds = tuple[float | None, float | None]
+"""Start and end as shares of the instants that a history has, so that they fall between its rows."""
+
+
 @dataclass(frozen=True)
 class Read:
     """A read; ``as_of`` is a share of the history (0 is before it, 1 is all of it)."""
 
     view: str
     all_versions: bool
-    filters: dict[str, Any]
+    valid: Bounds
+    known: Bounds
+    relative: dict[str, Any] | None
     as_of: float | None
     series: list[int]
 
 
-def new_rows() -> st.SearchStrategy[list[NewRow]]:
-    """Rows of one upload, no revision twice."""
-    row = st.builds(
-        NewRow,
-        series=st.integers(0, SERIES - 1),
-        valid_time=st.sampled_from(VALID_TIMES),
-        length=st.sampled_from([None, None, 3_600_000_000, 900_000_000]),
-        known_time=st.sampled_from([None, *KNOWN_TIMES]),
-        value=st.sampled_from(VALUES),
-        annotation=st.sampled_from(ANNOTATIONS),
-        tags=st.sampled_from(TAGS),
-    )
-    # A None known_time means the run's, which may be among the others: keep one of them by leaving it out of the key.
-    return st.lists(row, min_size=1, max_size=8, unique_by=lambda row: (row.series, row.valid_time, row.length))
-
-
-def upload_rows() -> st.SearchStrategy[list[NewRow]]:
-    """Rows of one upload in which one valid_time may come with several known_times."""
-    several = st.lists(st.sampled_from(KNOWN_TIMES), min_size=1, max_size=3, unique=True)
-
-    def spread(pair: tuple[list[NewRow], list[int]]) -> list[NewRow]:
-        rows, known_times = pair
-        first = rows[0]
-        copies = [
-            NewRow(first.series, first.valid_time, first.length, known, VALUES[index], None, None)
-            for index, known in enumerate(known_times)
-        ]
-        return [*copies, *rows[1:]]
-
-    return st.one_of(new_rows(), st.tuples(new_rows(), several).map(spread))
+def some(draw: st.DrawFn, instants: list[int], most: int) -> st.SearchStrategy[int]:
+    """A few of the instants: the fewer a history has, the more its writes meet."""
+    return st.sampled_from(draw(st.lists(st.sampled_from(instants), min_size=1, max_size=most, unique=True)))
 
 
 def changes() -> st.SearchStrategy[dict[str, Any]]:
@@ -150,12 +129,24 @@ def changes() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=fields).filter(bool)
 
 
-def histories(*, skips: bool = True) -> st.SearchStrategy[list[Write]]:
+@st.composite
+def histories(draw: st.DrawFn, *, skips: bool = True) -> list[Write]:
     """Some writes, the first of them an upload; ``skips``: whether uploads may ask for skip_unchanged."""
+    known_times = some(draw, KNOWN_TIMES, 3)
+    row = st.builds(
+        NewRow,
+        series=st.integers(0, draw(st.integers(0, SERIES - 1))),
+        valid_time=some(draw, VALID_TIMES, 3),
+        length=st.sampled_from(draw(st.sampled_from([[None], [None, None, 3_600_000_000], [900_000_000]]))),
+        known_time=st.one_of(st.none(), known_times),
+        value=st.sampled_from(draw(st.lists(st.sampled_from(VALUES), min_size=2, max_size=4))),
+        annotation=st.sampled_from(draw(st.sampled_from([[None], ANNOTATIONS]))),
+        tags=st.sampled_from(draw(st.sampled_from([[None], TAGS]))),
+    )
     uploads = st.builds(
         Upload,
-        known_time=st.sampled_from(KNOWN_TIMES),
-        rows=upload_rows(),
+        known_time=known_times,
+        rows=st.lists(row, min_size=3, max_size=10),
         skip_unchanged=st.sampled_from([False, False, True]) if skips else st.just(False),
     )
     corrections = st.builds(
@@ -165,23 +156,17 @@ def histories(*, skips: bool = True) -> st.SearchStrategy[list[Write]]:
         changes=changes(),
     )
     withdrawals = st.builds(Withdrawal, target=st.integers(0, 5), reason=st.sampled_from([None, "wrong weather"]))
-    later = st.one_of(uploads, uploads, corrections, corrections, withdrawals, st.builds(Compaction))
-    return st.tuples(uploads, st.lists(later, min_size=2, max_size=9)).map(lambda pair: [pair[0], *pair[1]])
+    compactions = st.builds(Compaction)
+    later = st.one_of(uploads, uploads, uploads, corrections, corrections, withdrawals, compactions, compactions)
+    return [draw(uploads), *draw(st.lists(later, min_size=5, max_size=10))]
 
 
 def reads() -> st.SearchStrategy[Read]:
     """A read with some of the filters."""
-
-    def bounds(start: str, end: str, instants: list[int]) -> st.SearchStrategy[dict[str, int]]:
-        edges = sorted({edge + shift for edge in instants for shift in (0, 1)})
-        pair = st.tuples(st.sampled_from(edges), st.sampled_from(edges)).map(sorted)
-        return st.one_of(
-            st.just({}),
-            pair.map(lambda two: {start: two[0], end: two[1]}),
-            pair.map(lambda two: {start: two[0]}),
-            pair.map(lambda two: {end: two[1]}),
-        )
-
+    share = st.floats(0, 1)
+    bounds = st.one_of(
+        st.just((None, None)), st.tuples(share, st.none()), st.tuples(st.none(), share), st.tuples(share, share)
+    )
     gates = st.fixed_dictionaries(
         {
             "days_ahead": st.integers(0, 2),
@@ -189,19 +174,16 @@ def reads() -> st.SearchStrategy[Read]:
             "time_zone": st.sampled_from([ZONE, "UTC", "America/St_Johns"]),
         }
     )
-    relative = st.one_of(st.none(), st.none(), gates)
-    filters = st.tuples(
-        bounds("start_valid", "end_valid", VALID_TIMES), bounds("start_known", "end_known", KNOWN_TIMES), relative
-    ).map(lambda parts: {**parts[0], **parts[1], **({"relative": parts[2]} if parts[2] else {})})
+    everything = st.just(list(range(SERIES)))
     return st.builds(
         Read,
-        view=st.sampled_from(["flat", "overlapping"]),
-        all_versions=st.booleans(),
-        filters=filters,
-        as_of=st.one_of(st.none(), st.floats(0, 1)),
-        series=st.one_of(
-            st.just(list(range(SERIES))), st.lists(st.integers(0, SERIES - 1), min_size=1, max_size=2, unique=True)
-        ),
+        view=st.sampled_from(["flat", "flat", "overlapping"]),
+        all_versions=st.sampled_from([False, False, False, True]),
+        valid=bounds,
+        known=bounds,
+        relative=st.one_of(st.none(), st.none(), st.none(), gates),
+        as_of=st.one_of(st.none(), st.none(), share),
+        series=st.one_of(everything, st.lists(st.integers(0, SERIES - 1), min_size=1, max_size=2, unique=True)),
     )
 
 

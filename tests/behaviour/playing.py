@@ -9,7 +9,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from tests.behaviour.doors import Door, iso, json_number
-from tests.behaviour.histories import SERIES, Compaction, Correction, NewRow, Read, Upload, Withdrawal, Write
+from tests.behaviour.histories import SERIES, Bounds, Compaction, Correction, NewRow, Read, Upload, Withdrawal, Write
 from tests.behaviour.oracle import Oracle, Row, float_bits
 from timedb.columns import META_CURSOR
 from timedb.identity import RevisionKey
@@ -25,11 +25,13 @@ ORDERS = {
 _COMPARED = tuple(Row.__dataclass_fields__)
 
 
-def play(door: Door, history: list[Write]) -> Played:
-    """Do every write of a history, on series of its own."""
+def play(door: Door, history: list[Write], *, check_each: bool = False) -> Played:
+    """Do every write of a history, on series of its own; ``check_each``: compare the flat view after each of them."""
     played = Played(door)
     for write in history:
         played.write(write)
+        if check_each:
+            played.check("flat", columns=["series_id", "valid_time", "valid_time_end", "value", "run_id"])
     played.learn_change_times()
     return played
 
@@ -60,7 +62,8 @@ class Played:
                 self.door.compact()
 
     def _upload(self, write: Upload) -> None:
-        run_id = f"{self.name}-run-{len(self.runs)}"
+        # Ids whose order is not the order of the uploads: run_id breaks a tie only after change_time.
+        run_id = f"{self.name}-run-{7919 * len(self.runs) % 1000:03}"
         self.runs.append(run_id)
         rows = list({row.key: row for row in (self._row(new, write, run_id) for new in write.rows)}.values())
         skipped = self.door.upload(
@@ -107,7 +110,11 @@ class Played:
 
     def fields(self, read: Read) -> dict[str, Any]:
         """A read's filters as a door takes them."""
-        fields: dict[str, Any] = {**read.filters, "series_ids": [self.series[index] for index in read.series]}
+        fields: dict[str, Any] = {"series_ids": [self.series[index] for index in read.series]}
+        fields |= self._bounds("valid", read.valid, {row.valid_time for row in self.oracle.rows})
+        fields |= self._bounds("known", read.known, {row.known_time for row in self.oracle.rows})
+        if read.relative is not None:
+            fields["relative"] = read.relative
         if read.as_of is not None and self.ranks:
             times = sorted(self.ranks)
             # Just before the first write, or exactly at one: as_of is inclusive.
@@ -115,15 +122,25 @@ class Played:
             fields["as_of"] = times[position - 1] if position else times[0] - 1
         return fields
 
+    @staticmethod
+    def _bounds(name: str, shares: Bounds, instants: set[int]) -> dict[str, int]:
+        # Each instant of the history and the microsecond after it: whether bounds are inclusive shows at those.
+        edges = sorted({instant + shift for instant in instants for shift in (0, 1)})
+        given = sorted(share for share in shares if share is not None)
+        found = [edges[min(int(share * len(edges)), len(edges) - 1)] for share in given] if edges else []
+        names = [f"start_{name}", f"end_{name}"]
+        wanted = [each for each, share in zip(names, shares, strict=True) if share is not None]
+        return dict(zip(wanted, found, strict=False))
+
     def check_read(self, read: Read) -> None:
         """Compare one drawn read."""
         self.check(read.view, all_versions=read.all_versions, **self.fields(read))
 
-    def check(self, view: str, *, all_versions: bool, **fields: Any) -> None:
+    def check(self, view: str, *, all_versions: bool = False, **fields: Any) -> None:
         """Compare the door's answer with the oracle's, row for row."""
         fields = {"series_ids": self.series, **fields}
         answer = self.door.read(view, all_versions=all_versions, **fields)
-        asked = {name: value for name, value in fields.items() if name not in ("series_ids", "as_of")}
+        asked = {name: value for name, value in fields.items() if name not in ("series_ids", "as_of", "columns")}
         if "as_of" in fields:
             asked["as_of"] = self.ranks.get(fields["as_of"], 0)
         expected = self.oracle.answer(view, all_versions=all_versions, series=fields["series_ids"], **asked)

@@ -15,7 +15,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from tests.behaviour.doors import Door
 from tests.behaviour.histories import Write, histories
@@ -26,8 +26,6 @@ from timedb.identity import OPEN_TENANT_ID
 PAGE = (Path(__file__).parents[2] / "docs" / "direct-reads.md").read_text()
 (POLARS,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (SQL,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
-# Each example reads the whole lake, with all examples before it.
-FEWER = settings(max_examples=settings().max_examples // 2)
 COLUMNS = ["series_id", "valid_time", "value"]
 
 
@@ -71,7 +69,6 @@ def in_duckdb(duck: duckdb.DuckDBPyConnection, folder: str, sql: str = SQL) -> p
     return duck.execute(sql).to_arrow_table()
 
 
-@FEWER
 @given(history=histories())
 def test_flat_and_overlapping(
     storage_door: Door, lake_uri: str, folder: str, duck: duckdb.DuckDBPyConnection, history: list[Write]
@@ -84,7 +81,6 @@ def test_flat_and_overlapping(
     assert rows(in_polars(lake_uri, "standing"), played.series) == overlapping
 
 
-@FEWER
 @given(history=histories())
 def test_the_tiers_that_the_page_names_are_enough(
     storage_door: Door, folder: str, duck: duckdb.DuckDBPyConnection, history: list[Write]

@@ -115,22 +115,59 @@ def test_as_of_resolves_to_what_the_store_held(story: Story) -> None:
 
 
 @pytest.mark.parametrize(
-    ("day", "gate"),
+    ("day", "gate", "time_of_day"),
     [
-        ("2025-03-30 10:00", "2025-03-29 09:00"),  # the day of 23 hours: its gate lies in winter time
-        ("2025-03-31 10:00", "2025-03-30 08:00"),
-        ("2025-10-26 10:00", "2025-10-25 08:00"),  # the day of 25 hours: its gate lies in summer time
-        ("2025-10-26 22:59", "2025-10-25 08:00"),
-        ("2025-10-26 23:00", "2025-10-26 09:00"),  # already the next local day
+        ("2025-03-30 10:00", "2025-03-29 09:00", "10:00"),  # the day of 23 hours: its gate lies in winter time
+        ("2025-03-31 10:00", "2025-03-30 08:00", "10:00"),
+        ("2025-10-26 10:00", "2025-10-25 08:00", "10:00"),  # the day of 25 hours: its gate lies in summer time
+        ("2025-10-26 22:59", "2025-10-25 08:00", "10:00"),
+        ("2025-10-26 23:00", "2025-10-26 09:00", "10:00"),  # already the next local day
+        ("2025-03-31 10:00", "2025-03-30 01:00", "02:30"),  # skipped: the first instant that exists after it
+        ("2025-10-27 10:00", "2025-10-26 00:30", "02:30"),  # repeated: the earlier
     ],
 )
-def test_the_day_ahead_gate_on_days_of_23_and_25_hours(story: Story, day: str, gate: str) -> None:
+def test_the_day_ahead_gate_on_days_of_23_and_25_hours(story: Story, day: str, gate: str, time_of_day: str) -> None:
     valid_time, closes = utc(day), utc(gate)
     story.upload("in time", closes, {valid_time: 1.0})
     story.upload("too late", closes + 1, {valid_time: 2.0})
-    relative = {"days_ahead": 1, "time_of_day": "10:00", "time_zone": "Europe/Stockholm"}
+    relative = {"days_ahead": 1, "time_of_day": time_of_day, "time_zone": "Europe/Stockholm"}
     assert story.values() == [2.0]
     assert story.values(relative=relative) == [1.0]
+
+
+def test_a_withdrawal_after_compaction_lets_the_next_best_win(story: Story) -> None:
+    for hour in range(3):
+        story.upload(f"run {hour}", NOON + hour * HOUR, {NOON: float(hour)})
+    story.door.compact()
+    for best in (2, 1):
+        assert story.values() == [float(best)]
+        assert story.values(end_known=NOON + best * HOUR) == [float(best - 1)]
+        story.door.withdraw_run(story.run_id(f"run {best}"), None)
+    assert story.values() == [0.0]
+    story.door.compact()
+    assert story.values() == [0.0]
+
+
+def test_a_correction_without_a_run_means_the_winner_that_stands(story: Story) -> None:
+    story.upload("a", NOON, {NOON: 1.0})
+    story.upload("b", NOON + 1, {NOON: 2.0})
+    story.upload("c", NOON + 1, {NOON: 3.0})
+    story.door.withdraw_run(story.run_id("c"), None)
+    story.door.update_values([{"series_id": story.series, "valid_time": iso(NOON), "value": 20.0}])
+    assert story.values("overlapping") == [1.0, 20.0]
+
+
+def test_a_withdrawn_run_that_comes_back_wins_again(story: Story) -> None:
+    story.upload("a", NOON, {NOON: 1.0})
+    story.upload("b", NOON + 1, {NOON: 2.0})
+    story.door.withdraw_run(story.run_id("b"), "wrong weather")
+    story.door.compact()
+    address = {"run_id": story.run_id("b"), "series_id": story.series, "valid_time": iso(NOON)}
+    story.door.update_values([{**address, "retracted": False}])
+    assert story.values() == [2.0]
+    audit = story.read("overlapping", all_versions=True, start_known=NOON + 1).sort_by("change_time")
+    assert [bool(cell) for cell in audit.column("retracted").to_pylist()] == [False, True, False]
+    assert audit.column("annotation").to_pylist() == [None, "wrong weather", "wrong weather"]
 
 
 def test_null_nan_infinity_and_negative_zero_survive(story: Story) -> None:

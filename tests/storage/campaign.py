@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage import Lake, Tenant
-from tests.storage.disk import Disk, Fault, Kind, Point
+from tests.storage.disk import WRITES, Disk, Fault, Kind, Point
 from tests.storage.inspection import disagreements, left_behind, listing
 from tests.storage.lakes import difference, open_tenant, read, unstamped
 from tests.storage.operations import Operation, copy_lake
@@ -57,12 +58,12 @@ class Tally:
     def line(self) -> str:
         """The line as text."""
         outcomes = ", ".join(f"{count} {name}" for name, count in sorted(self.outcomes.items()))
-        numbers = f"{self.tried:4d} tried {self.lost:3d} lost {self.doubled:3d} doubled {len(self.problems):3d} problems"
-        return f"{self.operation:24} {self.fault:10} {numbers}  ({outcomes})"
+        counts = f"{self.tried:4d} tried {self.lost:3d} lost {self.doubled:3d} doubled {len(self.problems):3d} problems"
+        return f"{self.operation:24} {self.fault:10} {counts}  ({outcomes})"
 
 
 class Image(NamedTuple):
-    """The files that a death at a point leaves; ``alike`` points in a row leave the same. No point: after the answer."""
+    """The files that a death at a point leaves, or one after the answer; ``alike`` points in a row leave the same."""
 
     point: Point | None
     alike: int
@@ -96,15 +97,24 @@ class Trial:
         disk, verdict = self._run(fault)
         return verdict if disk.fired else None
 
-    def crash_images(self, *, power_cut: bool) -> list[Image]:
-        """What a death of the process, or a power cut, before and amid each file operation leaves."""
+    def crash_images(self, *, power_cut: bool, chosen: Container[int] | None = None) -> list[Image]:
+        """What a death of the process, or a power cut, leaves before and amid the file operations.
+
+        Args:
+            power_cut: Leave only what was fsynced.
+            chosen: Numbers of the moments, from 1; None: all. The moment after the answer is always among them.
+        """
         images: list[Image] = []
         lake = self._copy()
+        moments = itertools.count(1)
         seen = ""
 
         def observe(point: Point | None) -> None:
             nonlocal seen
-            folder = self._folder / f"image-{len(images)}"
+            number = next(moments)
+            if chosen is not None and point is not None and number not in chosen:
+                return
+            folder = self._folder / f"image-{number}"
             if power_cut:
                 disk.power_cut(lake, folder)
             else:
@@ -208,18 +218,19 @@ class Trial:
         self, tenant: Tenant, folder: Path, verdict: Verdict, who: str, settled: bool, answer: Any
     ) -> dict[str, Any]:
         """Judge what stands, repeat the operation, judge again; the answer."""
-        stood = self._judge(tenant, folder, verdict, who, must_stand=settled)
+        stood = self._judge(tenant, verdict, who, must_stand=settled)
+        verdict.problems += [f"{who}: {problem}" for problem in disagreements(tenant, folder)]
         if stood and verdict.outcome == "failed" and not settled and self.operation.added:
             verdict.problems.append(f"{who}: a write is there although it failed")
         retried: dict[str, Any] = self.operation.run(tenant)
         if answer is not None and self.operation.answers_again and retried != answer:
             verdict.problems.append(f"{who}: a retry answers {retried}, the first time was {answer}")
-        self._judge(tenant, folder, verdict, f"{who}, after a retry", must_stand=True)
+        self._judge(tenant, verdict, f"{who}, after a retry", must_stand=True)
         if not self.operation.holds(tenant):
             verdict.problems.append(f"{who}: the operation has not come true")
         return retried
 
-    def _judge(self, tenant: Tenant, folder: Path, verdict: Verdict, who: str, *, must_stand: bool) -> bool:
+    def _judge(self, tenant: Tenant, verdict: Verdict, who: str, *, must_stand: bool) -> bool:
         """Count what is lost and doubled; whether the operation's rows stand."""
         audit = read(tenant)
         lost, _ = difference(self.after if must_stand else self.before, audit)
@@ -231,7 +242,6 @@ class Trial:
         stands = unstamped(audit) == unstamped(self.after)
         if not stands and unstamped(audit) != unstamped(self.before):
             verdict.problems.append(f"{who}: holds neither all nor nothing of the operation ({len(audit)} rows)")
-        verdict.problems += [f"{who}: {problem}" for problem in disagreements(tenant, folder, audit)]
         return stands
 
     def _copy(self) -> Path:
@@ -241,33 +251,43 @@ class Trial:
         return lake
 
 
-def spread(count: int, most: int | None) -> list[int]:
-    """At most so many of the numbers from 1 to ``count``, evenly, the ends among them."""
+def spread(count: int, most: int | None, *, shift: int = 0) -> list[int]:
+    """At most so many of the numbers from 1 to ``count``, evenly; ``shift`` takes others in their stead."""
     if most is None or count <= most:
         return list(range(1, count + 1))
-    return sorted({1 + round(index * (count - 1) / (most - 1)) for index in range(most)})
+    return sorted({(index * count // most + shift) % count + 1 for index in range(most)})
 
 
-def failing(trial: Trial, kind: Kind, most: int | None = None) -> Tally:
-    """One line of the table: a kind of fault at every file operation of an operation, or at some of them."""
+def failing(trial: Trial, kind: Kind, points: Sequence[Point], most: int | None = None, *, shift: int = 0) -> Tally:
+    """One line of the table: a kind of fault at every file operation of an operation, or at some of them.
+
+    Args:
+        trial: The operation.
+        kind: The fault.
+        points: The file operations of a run without faults.
+        most: How many of them are tried; None: all, and further until there is no such operation any more.
+        shift: See :func:`spread`.
+    """
     tally = Tally(trial.operation.name, kind)
-    numbers: Iterable[int] = spread(len(trial.points()), most)
-    for number in numbers:
+    open_to = [point.number for point in points if Fault(kind, point.number).hits(point.number, point.name)]
+    numbers: Iterable[int] = (open_to[index - 1] for index in spread(len(open_to), most, shift=shift))
+    for number in numbers if most is not None else itertools.count(1):
         verdict = trial.fail(Fault(kind, number))
         if verdict is not None:
             tally.count(number, verdict)
+        elif number > len(points) + 10:
+            break  # past the end, also of runs that take a few operations more
     return tally
 
 
-def dying(trial: Trial, *, power_cut: bool, most: int | None = None) -> Tally:
+def dying(trial: Trial, points: Sequence[Point], most: int | None = None, *, power_cut: bool, shift: int = 0) -> Tally:
     """One line: the process dies, or the power goes, before and amid every file operation, or some of them."""
     tally = Tally(trial.operation.name, "power cut" if power_cut else "death")
-    images = trial.crash_images(power_cut=power_cut)
-    for number in spread(len(images), most):
-        point, alike, folder = images[number - 1]
+    moments = sum(2 if point.name in WRITES else 1 for point in points)
+    chosen = None if most is None else spread(moments, most, shift=shift)
+    for point, alike, folder in trial.crash_images(power_cut=power_cut, chosen=chosen):
         tally.count(point, trial.examine(folder, "acked" if point is None else "died"), alike=alike)
-    for image in images:
-        shutil.rmtree(image.folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return tally
 
 

@@ -105,7 +105,9 @@ class Disk:
     @property
     def hinders_clean_up(self) -> bool:
         """Whether files could not be removed, so that some may be left."""
-        return self.fired and (self._failed.name == "unlink" or (self._fault is not None and self._fault.kind == "broken"))
+        return self.fired and (
+            self._failed.name == "unlink" or (self._fault is not None and self._fault.kind == "broken")
+        )
 
     @contextmanager
     def unwatched(self) -> Iterator[None]:
@@ -115,6 +117,12 @@ class Disk:
             yield
         finally:
             self._busy.yes = False
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """A moment in which no file operation of the storage package is under way."""
+        with self._lock, self.unwatched():
+            yield
 
     def power_cut(self, root: Path, copy: Path) -> None:
         """Copy what a power cut would leave of a folder: names that were fsynced, unsynced files without content."""
@@ -173,7 +181,7 @@ class Disk:
     def _do(self, name: str, path: Any, act: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
         if self._is_busy() or not self._is_watched(path):
             return act()
-        with self._lock, self.unwatched():
+        with self.still():
             point = Point(len(self.points) + 1, name, os.fspath(path))
             self.points.append(point)
             if self._observe is not None:
@@ -188,7 +196,9 @@ class Disk:
 
     def _fail(self, kind: Kind, point: Point, act: Callable[[], Any], half: Callable[[], Any] | None) -> None:
         if kind == "late":
-            act()
+            opened = act()
+            if hasattr(opened, "close"):
+                opened.close()
         elif kind in ("short", "enospc", "kill") and half is not None:
             half()
         if kind == "kill":

@@ -146,10 +146,16 @@ def upload_table(rows: Iterable[Sent]) -> pa.Table:
 
 
 def upload(
-    tenant: Tenant, rows: Iterable[Sent] | pa.Table, run_id: str | None = None, *, batch_rows: int = 1000, **fields: Any
+    tenant: Tenant,
+    content: Iterable[Sent] | pa.Table,
+    run_id: str | None = None,
+    /,
+    *,
+    batch_rows: int = 1000,
+    **fields: Any,
 ) -> dict[str, Any]:
     """Upload a run as a server does: begin, add, commit, and abort where that fails."""
-    table = rows if isinstance(rows, pa.Table) else upload_table(rows)
+    table = content if isinstance(content, pa.Table) else upload_table(content)
     given = {**fields, **({} if run_id is None else {"run_id": run_id})}
     upload = tenant.begin_upload(parse_object(UploadCommand, given), table.schema, created_by=None)
     try:
@@ -225,4 +231,6 @@ def _stored(cells: Sequence[Any]) -> Stored:
 
 def _instants(fields: dict[str, Any]) -> dict[str, Any]:
     times = {"start_valid", "end_valid", "start_known", "end_known", "as_of"}
-    return {name: from_micros(cell) if name in times and isinstance(cell, int) else cell for name, cell in fields.items()}
+    return {
+        name: from_micros(cell) if name in times and isinstance(cell, int) else cell for name, cell in fields.items()
+    }

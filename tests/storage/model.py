@@ -179,9 +179,7 @@ def _within(moment: int, start: int | None, end: int | None) -> bool:
     return (start is None or moment >= start) and (end is None or moment < end)
 
 
-def _greatest(
-    rows: Iterable[Stored], key: Callable[[Stored], Any], order: Callable[[Stored], Any]
-) -> list[Stored]:
+def _greatest(rows: Iterable[Stored], key: Callable[[Stored], Any], order: Callable[[Stored], Any]) -> list[Stored]:
     best: dict[Any, Stored] = {}
     for row in rows:
         if key(row) not in best or order(row) > order(best[key(row)]):

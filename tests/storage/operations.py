@@ -80,13 +80,20 @@ def write_history(tenant: Tenant) -> None:
 
 def correct(tenant: Tenant, run_id: str, value: float, update_id: str) -> dict[str, Any]:
     """Two corrections of a run in one batch: a value, and a retraction."""
-    series_id = tenant.catalog.find(SERIES[0])[0].series_id
+    (series,) = tenant.list_series(ListSeries(name=SERIES[0]))
     first, second = (from_micros(hour(number)) for number in (4, 5))
     updates = [
-        {"run_id": run_id, "series_id": series_id, "valid_time": first, "value": value, "tags": ["seen"]},
-        {"run_id": run_id, "series_id": series_id, "valid_time": second, "retracted": True, "changed_by": "me"},
+        {"run_id": run_id, "series_id": series["series_id"], "valid_time": first, "value": value, "tags": ["seen"]},
+        {
+            "run_id": run_id,
+            "series_id": series["series_id"],
+            "valid_time": second,
+            "retracted": True,
+            "changed_by": "me",
+        },
     ]
-    return tenant.update_values(UpdateValues.model_validate({"updates": updates, "update_id": update_id}), changed_by=None)
+    message = UpdateValues.model_validate({"updates": updates, "update_id": update_id})
+    return tenant.update_values(message, changed_by=None)
 
 
 def operations() -> list[Operation]:
@@ -134,7 +141,9 @@ def operations() -> list[Operation]:
         ),
         Operation(
             "series creation",
-            lambda tenant: tenant.create_series(CreateSeries(name="made", unit="MW", labels={"k": "v"}), created_by=None),
+            lambda tenant: tenant.create_series(
+                CreateSeries(name="made", unit="MW", labels={"k": "v"}), created_by=None
+            ),
             holds=lambda tenant: _units(tenant)["made"] == ["MW"],
         ),
         Operation(

@@ -1,0 +1,69 @@
+"""Nothing is lost and nothing doubled whatever file operation fails, and wherever the process dies.
+
+Here some points of each operation are tried; ``TIMEDB_TEST_CAMPAIGN=1`` tries them all, kills a process at every
+single one, and prints the table (``make campaign``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.storage.campaign import Tally, Trial, dying, failing, killing
+from tests.storage.disk import Kind
+from tests.storage.operations import Operation, operations
+
+ALL = bool(os.environ.get("TIMEDB_TEST_CAMPAIGN"))  # read before the tests' environment is cleared
+OPERATIONS = operations()
+# How many points of each operation are tried where not all are.
+FEW: dict[Kind, int] = {"eio": 2, "late": 2, "enospc": 1, "short": 1, "broken": 1}
+DEATHS = 3
+KILLED = {"small upload": 40, "bulk upload": 50, "compaction": 25, "checkpoint": 30}
+
+
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[list[Tally]]:
+    """The campaign's table; printed at the end of a whole one."""
+    lines: list[Tally] = []
+    yield lines
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+    if ALL and terminal is not None:
+        terminal.ensure_newline()
+        for tally in lines:
+            terminal.write_line(tally.line())
+
+
+def judge(tally: Tally, table: list[Tally]) -> None:
+    """Nothing lost, nothing doubled, no disagreement between any two of the lake's readers."""
+    table.append(tally)
+    assert not tally.problems, "\n".join(tally.problems[:20])
+    assert (tally.lost, tally.doubled) == (0, 0)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.timeout(7200 if ALL else 120)
+def test_the_disk_fails_and_the_process_dies(operation: Operation, tmp_path: Path, table: list[Tally]) -> None:
+    trial = Trial(operation, tmp_path)
+    points = trial.points()
+    shift = OPERATIONS.index(operation)
+    tallies = [failing(trial, kind, points, None if ALL else few, shift=3 * shift) for kind, few in FEW.items()]
+    tallies += [
+        dying(trial, points, None if ALL else DEATHS, power_cut=power_cut, shift=shift) for power_cut in (False, True)
+    ]
+    for tally in tallies:
+        assert tally.tried > 0 or tally.fault == "short"
+        judge(tally, table)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.timeout(7200 if ALL else 120)
+def test_kill_9(operation: Operation, tmp_path: Path, table: list[Tally]) -> None:
+    if not ALL and operation.name not in KILLED:
+        pytest.skip("only in the whole campaign: every child process takes a second to start")
+    tally = killing(Trial(operation, tmp_path), itertools.count(1) if ALL else [KILLED[operation.name]])
+    assert tally.tried > 0
+    judge(tally, table)

@@ -1,0 +1,554 @@
+"""Uploads: whole or not at all, once or not at all, in the order of their commits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage import Lake, Tenant
+from storage.digest import RowsDigest
+from storage.lane import Answer, Turn
+from storage.parquet import UPLOAD_PREFIX, restamp, stage_file
+from storage.runs import run_table
+from storage.store import LocalStore
+from tests.storage.inspection import left_behind
+from tests.storage.lakes import (
+    MICROS,
+    SERIES,
+    UPLOAD_SCHEMA,
+    Sent,
+    hour,
+    open_tenant,
+    read,
+    scan_delta,
+    shuffled,
+    some_rows,
+    tiny_settings,
+    unstamped,
+    upload,
+    upload_table,
+)
+from tests.storage.model import Model
+from timedb.errors import Busy, Conflict, IncompleteUpload, InvalidRequest, NotFound, TooLarge
+from timedb.identity import OPEN_TENANT_ID, series_id_for
+from timedb.times import from_micros, parse_time, to_micros
+from timedb.wire import GetRun, ListRuns, UploadCommand, parse_object
+
+SIZES = {"small": 5, "bulk": 14, "in chunks": 50}
+sizes = pytest.mark.parametrize("count", SIZES.values(), ids=SIZES.keys())
+
+
+def begin(tenant: Tenant, schema: pa.Schema = UPLOAD_SCHEMA, **fields: Any) -> Any:
+    """Begin an upload."""
+    return tenant.begin_upload(parse_object(UploadCommand, fields), schema, created_by=None)
+
+
+def stamp(receipt: dict[str, Any]) -> int:
+    """The change_time of a receipt."""
+    return to_micros(parse_time(receipt["change_time"]))
+
+
+# Whole or not at all
+
+
+@sizes
+def test_a_receipt(tenant: Tenant, count: int) -> None:
+    receipt = upload(tenant, some_rows(count), "run", known_time=from_micros(hour(1)))
+    ids = {name: series_id_for(OPEN_TENANT_ID, name, None) for name in sorted(SERIES)}
+    assert receipt == {
+        "run_id": "run",
+        "rows": count,
+        "skipped": 0,
+        "series_ids": ids,
+        "series": [{"series_key": name, "labels": {}, "series_id": ids[name]} for name in sorted(SERIES)],
+        "change_time": receipt["change_time"],
+        "table_version": 1,
+    }
+    assert {row.change_time for row in read(tenant)} == {stamp(receipt)}
+    assert unstamped(read(tenant)) == unstamped(Model().upload("run", some_rows(count), 0))
+
+
+@sizes
+@pytest.mark.parametrize("announced", [None, 0, -1, 1], ids=["nothing said", "none", "one too few", "one too many"])
+def test_a_count_that_is_not_confirmed(tenant: Tenant, lake_dir: Path, count: int, announced: int | None) -> None:
+    said = None if announced is None else 0 if announced == 0 else count + announced
+    going = begin(tenant)
+    for batch in upload_table(some_rows(count)).to_batches(max_chunksize=10):
+        going.add(batch)
+    assert going.received == count
+    with pytest.raises(IncompleteUpload):
+        going.commit(said)
+    going.abort()
+    assert read(tenant) == []
+    assert left_behind(lake_dir) == []
+
+
+def test_rows_in_the_command_confirm_too(tenant: Tenant) -> None:
+    for rows, confirmed, fits in ((3, None, True), (3, 3, True), (2, None, False), (3, 2, False), (2, 3, False)):
+        going = begin(tenant, rows=rows)
+        going.add(upload_table(some_rows(3)).to_batches()[0])
+        if fits:
+            assert going.commit(confirmed)["rows"] == 3
+        else:
+            with pytest.raises(IncompleteUpload, match=r"were announced, 3 arrived"):
+                going.commit(confirmed)
+
+
+def test_an_upload_without_rows_is_a_run(tenant: Tenant) -> None:
+    receipt = upload(tenant, [], "empty")
+    assert receipt["rows"] == 0
+    assert upload(tenant, [], "empty") == receipt
+    assert tenant.get_run(GetRun(run_id="empty"))["rows"] == 0
+    assert read(tenant) == []
+
+
+@sizes
+def test_an_aborted_upload_leaves_nothing(tenant: Tenant, lake_dir: Path, count: int) -> None:
+    going = begin(tenant)
+    for batch in upload_table(some_rows(count)).to_batches(max_chunksize=10):
+        going.add(batch)
+    going.abort()
+    going.abort()
+    assert read(tenant) == []
+    assert left_behind(lake_dir) == []
+
+
+# Once or not at all
+
+
+@sizes
+def test_a_retry_answers_as_the_first_time(lake_dir: Path, count: int) -> None:
+    rows = [row._replace(annotation="x" if index < 20 else None) for index, row in enumerate(some_rows(count))]
+    with closing(Lake.open(str(lake_dir), tiny_settings())) as lake:
+        first = upload(open_tenant(lake), rows, "run", batch_rows=16)
+        upload(open_tenant(lake), some_rows(3, known=1), "other")
+        assert upload(open_tenant(lake), shuffled(rows), "run", batch_rows=16) == first
+    with closing(Lake.open(str(lake_dir), tiny_settings())) as lake:
+        for batch_rows in (1, 7, 1000):
+            assert upload(open_tenant(lake), shuffled(rows, batch_rows), "run", batch_rows=batch_rows) == first
+        assert len(read(open_tenant(lake))) == count + 3
+    assert left_behind(lake_dir) == []
+
+
+@sizes
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: row._replace(value=99.0),
+        lambda row: row._replace(value=None),
+        lambda row: row._replace(value=-0.0),
+        lambda row: row._replace(series="other"),
+        lambda row: row._replace(valid_time=row.valid_time + 1),
+        lambda row: row._replace(valid_time_end=hour(100)),
+        lambda row: row._replace(known_time=row.known_time + 1),
+        lambda row: row._replace(known_time=None),
+        lambda row: row._replace(annotation="x"),
+        lambda row: row._replace(tags=("x",)),
+    ],
+)
+def test_other_rows_are_a_conflict(tenant: Tenant, lake_dir: Path, count: int, change: Callable[[Sent], Sent]) -> None:
+    rows = some_rows(count)
+    upload(tenant, rows, "run")
+    for changed in ([change(rows[0]), *rows[1:]], rows[1:], [*rows, Sent("south", hour(99), None, hour(0), 0.0)]):
+        with pytest.raises(Conflict, match=r"^run_id: 'run' has been uploaded already"):
+            upload(tenant, changed, "run", batch_rows=10)
+    assert unstamped(read(tenant)) == unstamped(Model().upload("run", rows, 0))
+    assert left_behind(lake_dir) == []
+
+
+def test_other_fields_are_a_conflict(tenant: Tenant) -> None:
+    fields: dict[str, Any] = {"workflow_id": "daily", "run_params": {"b": 1, "a": [1.5, None]}}
+    first = upload(tenant, some_rows(3), "run", **fields)
+    assert upload(tenant, some_rows(3), "run", rows=3, **fields) == first
+    assert upload(tenant, some_rows(3), "run", workflow_id="daily", run_params={"a": [1.5, None], "b": 1}) == first
+    others: list[dict[str, Any]] = [
+        {**fields, "workflow_id": "hourly"},
+        {**fields, "run_params": {"b": 2, "a": [1.5, None]}},
+        {**fields, "known_time": from_micros(hour(0))},
+        {**fields, "skip_unchanged": True},
+        {"workflow_id": "daily"},
+    ]
+    for other in others:
+        with pytest.raises(Conflict, match=r"^run_id"):
+            upload(tenant, some_rows(3), "run", **other)
+
+
+def test_the_server_names_runs_that_have_no_name(tenant: Tenant) -> None:
+    receipts = [upload(tenant, some_rows(3)) for _ in range(3)]
+    assert len({receipt["run_id"] for receipt in receipts}) == 3
+    assert len(read(tenant)) == 9
+
+
+@sizes
+def test_a_retry_beside_the_original(tenant: Tenant, count: int) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        receipts = list(pool.map(lambda seed: upload(tenant, shuffled(some_rows(count), seed), "run"), range(4)))
+    assert all(receipt == receipts[0] for receipt in receipts)
+    assert len(read(tenant)) == count
+
+
+@given(data=st.data())
+def test_the_digest_is_of_the_set_of_rows(data: st.DataObject) -> None:
+    texts = st.one_of(st.none(), st.text(max_size=2))
+    row = st.fixed_dictionaries(
+        {
+            "series": st.integers(0, 2),
+            "valid_time": st.integers(-2, 2),
+            "valid_time_end": st.one_of(st.none(), st.integers(0, 2)),
+            "known_time": st.one_of(st.none(), st.integers(0, 2)),
+            "value": st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.0, float("nan"), float("inf")])),
+            "annotation": texts,
+            "tags": st.one_of(st.none(), st.lists(st.text(max_size=2), min_size=1, max_size=2)),
+        }
+    )
+    rows = data.draw(st.lists(row, min_size=1, max_size=8))
+    expected = digest([rows])
+    assert digest(cut(data.draw(st.permutations(rows)), data.draw(st.integers(1, 8)))) == expected
+    place, name = data.draw(st.integers(0, len(rows) - 1)), data.draw(st.sampled_from(sorted(rows[0])))
+    other = data.draw(row)[name]
+    changed = [{**one, name: other} if index == place else one for index, one in enumerate(rows)]
+    same = repr(sorted(map(repr, changed))) == repr(sorted(map(repr, rows)))
+    assert (digest([changed]) == expected) == same
+
+
+def cut(rows: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
+    """The rows in pieces."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def digest(pieces: list[list[dict[str, Any]]]) -> str:
+    """The digest of rows that come in pieces."""
+    schema = {
+        "series": pl.Int32,
+        **dict.fromkeys(("valid_time", "valid_time_end", "known_time"), pl.Datetime("us", "UTC")),
+        "value": pl.Float64,
+        "annotation": pl.String,
+        "tags": pl.List(pl.String),
+    }
+    found = RowsDigest()
+    for piece in pieces:
+        found.add(pl.DataFrame(piece, schema=schema), ["a", "b", "c"])
+    return found.text()
+
+
+# Refused
+
+
+@pytest.mark.parametrize("ways", ["at once", "in batches", "in chunks"])
+def test_the_same_row_twice(tenant: Tenant, lake_dir: Path, ways: str) -> None:
+    rows = some_rows(60 if ways == "in chunks" else 9)
+    again = rows[4]._replace(value=77.0)
+    with pytest.raises(InvalidRequest) as caught:
+        upload(tenant, [*rows, again], "run", batch_rows=1000 if ways == "at once" else 4)
+    series_id = series_id_for(OPEN_TENANT_ID, again.series, None)
+    assert caught.value.detail == (
+        f"valid_time: 2025-01-01T01:00:00.000000+00:00 of series {series_id} "
+        "at known_time 2025-01-01T00:00:00.000000+00:00 is there twice in one upload"
+    )
+    assert read(tenant) == []
+    assert left_behind(lake_dir) == []
+
+
+def test_the_same_row_twice_by_two_names_of_one_series(tenant: Tenant) -> None:
+    series_id = upload(tenant, some_rows(1, series=["wind"], known=1))["series_ids"]["wind"]
+    both = pa.table(
+        {
+            "series_id": [series_id, None],
+            "series_key": ["wind", "wind"],
+            "valid_time": pa.array([hour(5), hour(5)], MICROS),
+            "value": [1.0, 2.0],
+        }
+    )
+    with pytest.raises(InvalidRequest, match=r"^valid_time: .* is there twice"):
+        upload(tenant, both, "run")
+
+
+def test_rows_that_only_differ_in_an_end_or_a_known_time_are_no_duplicates(tenant: Tenant) -> None:
+    row = Sent("south", hour(1), None, hour(0), 1.0)
+    rows = [
+        row,
+        row._replace(valid_time_end=hour(2)),
+        row._replace(valid_time_end=hour(3)),
+        row._replace(known_time=None),
+    ]
+    assert upload(tenant, rows, "run", known_time=from_micros(hour(1)))["rows"] == 4
+    with pytest.raises(InvalidRequest, match=r"valid_time_end 2025-01-01T02:00"):
+        upload(tenant, [*rows, rows[1]], "other")
+    with pytest.raises(InvalidRequest, match=r"is there twice"):
+        upload(tenant, rows, "third", known_time=from_micros(hour(0)))  # the last row's is filled in now
+
+
+@pytest.mark.parametrize("limit", ["rows", "bytes"])
+def test_limits(lake_dir: Path, limit: str) -> None:
+    settings = tiny_settings(**({"max_upload_rows": 20} if limit == "rows" else {"max_upload_bytes": 2000}))
+    with closing(Lake.open(str(lake_dir), settings)) as lake:
+        tenant = open_tenant(lake)
+        upload(tenant, some_rows(20), "fits")
+        with pytest.raises(TooLarge, match="20" if limit == "rows" else "2000"):
+            upload(tenant, some_rows(60, known=1), "too large", batch_rows=10)
+        assert len(read(tenant)) == 20
+    assert left_behind(lake_dir) == []
+
+
+def test_series_by_id(tenant: Tenant) -> None:
+    series_id = upload(tenant, some_rows(1, series=["wind"]))["series_ids"]["wind"]
+    columns = {"valid_time": pa.array([hour(5)], MICROS), "value": [1.0]}
+    assert upload(tenant, pa.table({"series_id": [series_id], **columns}), "run")["series_ids"] == {"wind": series_id}
+    for nobody in ("", "nobody", series_id.upper(), series_id_for(OPEN_TENANT_ID, "nobody", None)):
+        with pytest.raises(NotFound, match=r"^series_id: there is no series"):
+            upload(tenant, pa.table({"series_id": [nobody], **columns}))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pa.Array.from_buffers(
+            pa.string(), 2, [None, pa.array([0, 5, 3], pa.int32()).buffers()[1], pa.py_buffer(b"abcdefgh")]
+        ),
+        pa.Array.from_buffers(
+            pa.string(), 2, [None, pa.array([0, 1, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xff")]
+        ),
+        pa.DictionaryArray.from_arrays(pa.array([0, 7], pa.int32()), pa.array(["a"]), safe=False),
+    ],
+    ids=["offsets", "utf-8", "indices"],
+)
+def test_arrow_data_that_is_none(tenant: Tenant, broken: pa.Array) -> None:
+    columns = {"series_key": broken, "valid_time": pa.array([hour(1), hour(2)], MICROS), "value": [1.0, 2.0]}
+    with pytest.raises(InvalidRequest, match=r"^batch"):
+        upload(tenant, pa.table(columns))
+    upload(tenant, some_rows(3))
+
+
+def test_times_at_the_ends_of_the_calendar(tenant: Tenant, lake_dir: Path) -> None:
+    first, last = -62_135_596_800_000_000, 253_402_300_799_999_999
+    rows = [Sent("south", first, last, first, 1.0), Sent("a", last - 1, last, last, 2.0), Sent("a", last, None, 0, 3.0)]
+    upload(tenant, rows, "run")
+    for _ in range(2):
+        assert unstamped(read(tenant)) == unstamped(Model().upload("run", rows, 0))
+        assert unstamped(scan_delta(lake_dir)) == unstamped(read(tenant))
+        assert len(read(tenant, start_valid=last - 1)) == 2
+        assert len(read(tenant, end_valid=last)) == 2
+        tenant.compact()
+
+
+# Order
+
+
+def test_change_times_follow_the_commits(tenant: Tenant) -> None:
+    receipts = [upload(tenant, some_rows(SIZES["bulk"] if number % 3 else 2, known=number)) for number in range(9)]
+    stamps = [stamp(receipt) for receipt in receipts]
+    assert stamps == sorted(set(stamps))
+    assert [receipt["table_version"] for receipt in receipts] == list(range(1, 10))
+
+
+def test_a_bulk_upload_that_was_encoded_long_ago_is_stamped_in_its_turn(tenant: Tenant, lake_dir: Path) -> None:
+    going = begin(tenant, run_id="bulk")
+    for batch in upload_table(some_rows(40, known=1)).to_batches(max_chunksize=10):
+        going.add(batch)
+    before = [stamp(upload(tenant, some_rows(3, known=known), f"small-{known}")) for known in (2, 3)]
+    receipt = going.commit(40)
+    assert stamp(receipt) > max(before)
+    assert {row.change_time for row in read(tenant) if row.run_id == "bulk"} == {stamp(receipt)}
+    assert len(read(tenant, as_of=stamp(receipt) - 1)) == 6
+    assert len(read(tenant, as_of=stamp(receipt))) == 46
+    assert unstamped(scan_delta(lake_dir)) == unstamped(read(tenant))
+
+
+class Gate:
+    """A write that keeps the lane busy until it is told to go on."""
+
+    rows = 0
+    key = None
+    shareable = False
+
+    def __init__(self) -> None:
+        self.entered, self.opened = threading.Event(), threading.Event()
+
+    def prepare(self, turn: Turn) -> Answer:
+        """Wait."""
+        self.entered.set()
+        assert self.opened.wait(60)
+        return Answer({})
+
+
+def while_the_lane_is_busy(tenant: Tenant, count: int, queued: int | None = None) -> list[dict[str, Any]]:
+    """Uploads that all wait in the queue before the first of them gets its turn."""
+    gate = Gate()
+    with ThreadPoolExecutor(count + 1) as pool:
+        busy = pool.submit(tenant.lane.submit, gate)
+        assert gate.entered.wait(60)
+        uploads = [
+            pool.submit(upload, tenant, some_rows(3, known=number + 1), f"run-{number}") for number in range(count)
+        ]
+        while tenant.lane.queued < (queued or count):
+            time.sleep(0.01)
+        gate.opened.set()
+        assert busy.result() == {}
+        return [one.result() for one in uploads]
+
+
+def test_uploads_that_wait_share_a_commit(tenant: Tenant, lake_dir: Path) -> None:
+    receipts = while_the_lane_is_busy(tenant, 8)
+    assert len({receipt["table_version"] for receipt in receipts}) == 1
+    assert len({receipt["change_time"] for receipt in receipts}) == 8
+    assert {(row.run_id, row.change_time) for row in read(tenant)} == {
+        (receipt["run_id"], stamp(receipt)) for receipt in receipts
+    }
+    files = list((lake_dir / "tenants").rglob("tier=fresh/*.parquet"))
+    assert len(files) == 2, "one of each bucket"
+
+
+def test_a_full_queue_is_busy(lake_dir: Path) -> None:
+    with closing(Lake.open(str(lake_dir), tiny_settings(max_queued_writes=3))) as lake:
+        tenant = open_tenant(lake)
+        with pytest.raises(Busy, match=r"3 writes are waiting"):
+            while_the_lane_is_busy(tenant, 8, queued=3)
+        assert len({row.run_id for row in read(tenant)}) >= 3, "those that were in the queue"
+
+
+def test_a_refused_upload_does_not_hurt_those_it_would_share_a_commit_with(tenant: Tenant, lake_dir: Path) -> None:
+    upload(tenant, some_rows(4), "run-3")
+    with pytest.raises(Conflict):
+        while_the_lane_is_busy(tenant, 6)
+    assert {row.run_id for row in read(tenant)} == {f"run-{number}" for number in range(6)}
+    assert left_behind(lake_dir) == []
+
+
+def test_retries_that_wait_beside_their_original(tenant: Tenant) -> None:
+    gate = Gate()
+    with ThreadPoolExecutor(7) as pool:
+        busy = pool.submit(tenant.lane.submit, gate)
+        assert gate.entered.wait(60)
+        uploads = [pool.submit(upload, tenant, shuffled(some_rows(5), seed), "run") for seed in range(6)]
+        while tenant.lane.queued < 6:
+            time.sleep(0.01)
+        gate.opened.set()
+        assert busy.result() == {}
+        receipts = [one.result() for one in uploads]
+    assert all(receipt == receipts[0] for receipt in receipts)
+    assert len(read(tenant)) == 5
+
+
+def test_a_closed_lake_takes_no_more(lake_dir: Path) -> None:
+    lake = Lake.open(str(lake_dir), tiny_settings())
+    tenant = open_tenant(lake)
+    upload(tenant, some_rows(3), "run")
+    lake.close()
+    with pytest.raises(Busy, match=r"stopping"):
+        upload(tenant, some_rows(3), "late")
+    assert len(read(tenant)) == 3
+    lake.close()
+
+
+# skip_unchanged
+
+
+def test_skip_unchanged(tenant: Tenant) -> None:
+    def send(known: int, value: float | None, run_id: str, **fields: Any) -> tuple[int, int]:
+        row = Sent("south", hour(1), None, hour(known), value, **fields)
+        receipt = upload(tenant, [row], run_id, skip_unchanged=True)
+        return receipt["rows"], receipt["skipped"]
+
+    assert send(10, 1.0, "first") == (1, 0)
+    assert send(20, 1.0, "the same") == (0, 1)
+    assert send(20, 1.0, "the same") == (0, 1), "a retry"
+    assert send(21, 1.0, "another note", annotation="x") == (1, 0)
+    assert send(22, 1.0, "the note is gone") == (1, 0)
+    assert send(23, None, "null") == (1, 0)
+    assert send(24, None, "null again") == (0, 1)
+    assert send(25, float("nan"), "nan") == (1, 0)
+    assert send(26, float("nan"), "nan again") == (0, 1)
+    assert send(5, 1.0, "late, before all") == (1, 0)
+    assert send(15, 2.0, "late, between") == (1, 0)
+    assert send(16, 2.0, "late, after that") == (0, 1)
+    assert len(read(tenant)) == 7
+
+
+def test_skip_unchanged_within_one_upload(tenant: Tenant) -> None:
+    values = [1.0, 1.0, 2.0, 2.0, 2.0, 1.0]
+    rows = [Sent("south", hour(1), None, hour(known), value) for known, value in enumerate(values)]
+    receipt = upload(tenant, shuffled(rows), "run", skip_unchanged=True)
+    assert (receipt["rows"], receipt["skipped"]) == (3, 3)
+    assert sorted(row.known_time for row in read(tenant)) == [hour(0), hour(2), hour(5)]
+
+
+def test_runs(tenant: Tenant) -> None:
+    moments = {name: from_micros(hour(number)) for number, name in enumerate(("run_start_time", "known_time"))}
+    receipt = upload(tenant, some_rows(3), "run", workflow_id="daily", run_params={"a": 1}, **moments)
+    upload(tenant, some_rows(3), "other", run_start_time=from_micros(hour(5)))
+    run = tenant.get_run(GetRun(run_id="run"))
+    expected = {
+        "run_id": "run",
+        "workflow_id": "daily",
+        "run_start_time": "2025-01-01T00:00:00.000000+00:00",
+        "run_finish_time": None,
+        "known_time": "2025-01-01T01:00:00.000000+00:00",
+        "run_params": {"a": 1},
+        "rows": 3,
+        "change_time": receipt["change_time"],
+    }
+    assert {name: run[name] for name in expected} == expected
+    assert [one["run_id"] for one in tenant.list_runs(ListRuns())] == ["other", "run"]
+    assert [one["run_id"] for one in tenant.list_runs(ListRuns(limit=1))] == ["other"]
+    assert [one["run_id"] for one in tenant.list_runs(ListRuns(workflow_id="daily"))] == ["run"]
+    assert [one["run_id"] for one in tenant.list_runs(ListRuns(start=from_micros(hour(5))))] == ["other"]
+    assert [one["run_id"] for one in tenant.list_runs(ListRuns(end=from_micros(hour(5))))] == ["run"]
+    with pytest.raises(NotFound, match=r"^run_id: there is no run 'nobody'"):
+        tenant.get_run(GetRun(run_id="nobody"))
+
+
+# The stamp of a file
+
+
+@pytest.mark.parametrize("count", [1, 1000, 300_000], ids=lambda count: f"{count} rows")
+def test_a_restamped_file_is_read_by_everybody(tmp_path: Path, count: int) -> None:
+    frame = pl.DataFrame(
+        {
+            "series": pl.int_range(count, dtype=pl.Int32, eager=True) // 1000,
+            "valid_time": pl.int_range(count, eager=True).cast(pl.Datetime("us", "UTC")),
+            "valid_time_end": pl.Series([None] * count, dtype=pl.Datetime("us", "UTC")),
+            "known_time": pl.Series([7] * count).cast(pl.Datetime("us", "UTC")),
+            "value": pl.int_range(count, eager=True).cast(pl.Float64),
+            "annotation": pl.Series([None] * count, dtype=pl.String),
+            "tags": pl.Series([None] * count, dtype=pl.List(pl.String)),
+        }
+    )
+    ids = [f"{number:036d}" for number in range(count // 1000 + 1)]
+    store, old, new = LocalStore(tmp_path), hour(0), hour(5) + 123_456
+    table = run_table(frame, ids, old, "run", None)
+    file = stage_file(store, table, {"series_bucket": "0", "tier": "fresh"}, UPLOAD_PREFIX)
+    before = pq.read_table(tmp_path / file.path, partitioning=None)
+    restamped = restamp(store, file, old, new)
+
+    assert (restamped.path, restamped.rows, restamped.size) == (file.path, count, (tmp_path / file.path).stat().st_size)
+    assert restamped.minimum["change_time"] <= new <= restamped.maximum["change_time"]
+    path = str(tmp_path / file.path)
+    by_pyarrow = pq.read_table(path, partitioning=None)
+    assert by_pyarrow.drop(["change_time"]).equals(before.drop(["change_time"]))
+    for stamps in (
+        by_pyarrow.column("change_time").cast(pa.int64()).unique().to_pylist(),
+        pl.scan_parquet(path, hive_partitioning=False)
+        .select(pl.col("change_time").to_physical())
+        .unique()
+        .collect(engine="in-memory")["change_time"]
+        .to_list(),
+        [row[0] for row in duckdb.sql(f"SELECT DISTINCT epoch_us(change_time) FROM '{path}'").fetchall()],
+    ):
+        assert stamps == [new]
+    found = pl.scan_parquet(path, hive_partitioning=False).filter(change_time=from_micros(new))
+    assert found.select(pl.len()).collect(engine="in-memory").item() == count
+    query = f"SELECT count(*) FROM '{path}' WHERE change_time >= TIMESTAMPTZ '{from_micros(new).isoformat()}'"
+    assert duckdb.sql(query).fetchall() == [(count,)]
