@@ -243,6 +243,8 @@ class Catalog:
             known = self._known
             if snapshot.version <= known.snapshot.version:
                 return known
+            # Whoever wrote it may have died before its fsync; values must not outlive their series.
+            self.table.log.sync(snapshot.version)
             fresh = snapshot.files.keys() - known.snapshot.files.keys()
             kept = known.snapshot.files.keys() <= snapshot.files.keys()
             by_id = dict(known.by_id) if kept else {}

@@ -6,6 +6,7 @@ is ours exactly if its file could be created, so two writers can never both have
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -185,6 +186,11 @@ class DeltaLog:
             if self._is_ours(version, data):
                 return True
             raise
+
+    def sync(self, version: int) -> None:
+        """Make a commit durable, and with it the names of those before it."""
+        with contextlib.suppress(FileNotFoundError):  # cleaned away: a durable checkpoint stands for it
+            self.store.sync(_commit_path(version))
 
     def removed_since(self, moment: float) -> set[str]:
         """Data files that commits published since then (seconds since 1970) have replaced: snapshots still use them."""

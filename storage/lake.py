@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from storage.backup import back_up, restore
+from storage.boundary import errors_are_ours
 from storage.doctor import examine_lake
 from storage.layout import TENANTS, tenant_folder
 from storage.object_store import PROBE_FOLDER, ObjectStore, check_conditional_put
@@ -37,6 +38,7 @@ class Lake:
         self._lock = threading.Lock()
 
     @classmethod
+    @errors_are_ours()
     def open(cls, uri: str, settings: ServerSettings, *, create: bool = True) -> Lake:
         """Open a lake, or make it.
 
@@ -50,17 +52,15 @@ class Lake:
             InvalidRequest: what is there is no lake of ours, or one of a newer format.
         """
         store = _store(uri)
-        if not store.exists(_MARKER):
-            if not create:
-                raise NotFound(f"lake: there is no lake at {shown(uri)}")
-            _refuse_foreign(store, uri)
-            made = {
-                "format_version": FORMAT_VERSION,
-                "bucket_digits": settings.bucket_digits,
-                "created_time": format_time(now()),
-            }
-            store.put_if_absent(_MARKER, (json.dumps(made, indent=1) + "\n").encode())
-        marker = json.loads(store.read(_MARKER))
+        try:
+            if not store.exists(_MARKER):
+                if not create:
+                    raise NotFound(f"lake: there is no lake at {shown(uri)}")
+                _refuse_foreign(store, uri)
+                _make(store, settings)
+            marker = _read_marker(store, uri)
+        except (NotADirectoryError, FileExistsError, PermissionError) as error:
+            raise InvalidRequest(f"lake: {shown(uri)} cannot be opened: {error.strerror}") from error
         if marker["format_version"] > FORMAT_VERSION:
             raise InvalidRequest(
                 f"lake: {shown(uri)} has format version {marker['format_version']}, this service knows {FORMAT_VERSION}"
@@ -123,10 +123,18 @@ class Lake:
         """Whether calls need a key."""
         return self._store.exists("users")
 
+    @errors_are_ours()
     def tenant(self, tenant_id: str) -> Tenant:
-        """A tenant of the lake."""
-        with self._lock:
+        """A tenant of the lake.
+
+        Raises:
+            InvalidRequest: the id is no UUID.
+        """
+        try:
             name = str(UUID(tenant_id))
+        except ValueError:
+            raise InvalidRequest(f"tenant_id: {shown(tenant_id)} is not a UUID") from None
+        with self._lock:
             if name not in self._tenants:
                 folder = self._store.below(tenant_folder(name))
                 self._tenants[name] = Tenant(folder, name, self._bucket_digits, self._settings)
@@ -137,6 +145,23 @@ class Lake:
         with self._lock:
             for tenant in self._tenants.values():
                 tenant.close()
+
+
+def _make(store: Store, settings: ServerSettings) -> None:
+    made = {
+        "format_version": FORMAT_VERSION,
+        "bucket_digits": settings.bucket_digits,
+        "created_time": format_time(now()),
+    }
+    store.put_if_absent(_MARKER, (json.dumps(made, indent=1) + "\n").encode())
+
+
+def _read_marker(store: Store, uri: str) -> dict[str, Any]:
+    try:
+        marker = json.loads(store.read(_MARKER))
+        return {**marker, "format_version": int(marker["format_version"]), "bucket_digits": marker["bucket_digits"]}
+    except (ValueError, KeyError, TypeError):
+        raise InvalidRequest(f"lake: {shown(uri)} has a {_MARKER} that is none of a lake") from None
 
 
 def _refuse_foreign(store: Store, uri: str) -> None:

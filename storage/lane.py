@@ -313,7 +313,7 @@ class CommitLane:
 
     def _record(self, committed: Snapshot) -> None:
         try:
-            self._ledger.catch_up(committed)
+            self._ledger.catch_up(committed, durable=True)
         except BaseException:
             # The values are in, and whoever comes next writes the record from the log.
             _log.exception("the runs table could not be written; it will be from the log")

@@ -106,8 +106,13 @@ class Ledger:
         self._writing = threading.Lock()
         self._checked = 0
 
-    def catch_up(self, values: Snapshot) -> None:
+    def catch_up(self, values: Snapshot, *, durable: bool = False) -> None:
         """Write the records of all values commits up to a snapshot that are not in the registers yet.
+
+        Args:
+            values: A snapshot of the values table.
+            durable: Whether its commits are known to be on the disk. Those of a writer that died, or whose disk
+                failed, may be in the log only; nobody may be told that they are in before they are fsynced.
 
         Raises:
             OSError: a register could not be written; the records stay in the log until it can.
@@ -115,6 +120,8 @@ class Ledger:
         with self._writing:
             if self._checked >= values.version:
                 return
+            if not durable:
+                self._values.log.sync(values.version)
             reached = max(self._checked, self.runs.snapshot().transactions.get(REACHED, 0))
             commits = list(self._values.log.commits_after(reached, values.version))
             # Updates before runs: what the runs table says it has reached is then true of both.

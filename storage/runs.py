@@ -119,10 +119,9 @@ class Run:
             self.answered = True
             return Answer(self._receipt(json.loads(found["receipt"])))
         descriptions = self.command.series_descriptions or {}
-        turn.catalog.ensure(
-            [(one.name, one.labels, descriptions.get(one.name)) for one in self.series if one.new],
-            created_by=self.created_by,
-        )
+        new = [(one.name, one.labels, descriptions.get(one.name)) for one in self.series if one.new]
+        if new:
+            turn.catalog.ensure(new, created_by=self.created_by)
         if isinstance(self.content, StagedFiles):
             self.content.restamp(turn.stamp)
             return self._prepared(turn, VALUES_DATA.empty_table(), self.content.files, self.content.rows, 0)

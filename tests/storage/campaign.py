@@ -203,8 +203,7 @@ class Trial:
                 except TimeDBError:
                     pass
                 except Exception as error:
-                    if not self.operation.from_nothing:  # opening a lake may say what the disk says
-                        problems.append(f"raised {type(error).__name__}, no error of ours: {error}")
+                    problems.append(f"raised {type(error).__name__}, no error of ours: {error}")
             if outcome in ("acked", "failed") and not disk.hinders_clean_up:
                 problems += [f"left behind after it {outcome}: {path}" for path in left_behind(folder)]
             verdict = self.examine(folder, outcome, answer, lake)
@@ -222,6 +221,8 @@ class Trial:
         verdict.problems += [f"{who}: {problem}" for problem in disagreements(tenant, folder)]
         if stood and verdict.outcome == "failed" and not settled and self.operation.added:
             verdict.problems.append(f"{who}: a write is there although it failed")
+        if settled and not self.operation.holds(tenant):
+            verdict.problems.append(f"{who}: the operation was acknowledged and is gone")
         retried: dict[str, Any] = self.operation.run(tenant)
         if answer is not None and self.operation.answers_again and retried != answer:
             verdict.problems.append(f"{who}: a retry answers {retried}, the first time was {answer}")

@@ -109,6 +109,10 @@ class Disk:
             self._failed.name == "unlink" or (self._fault is not None and self._fault.kind == "broken")
         )
 
+    def repair(self) -> None:
+        """From here on nothing fails any more."""
+        self._fault = None
+
     @contextmanager
     def unwatched(self) -> Iterator[None]:
         """File operations of this thread that are none of the storage package's."""

@@ -9,13 +9,17 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from storage import Lake
 from tests.storage.campaign import Tally, Trial, dying, failing, killing
-from tests.storage.disk import Kind
-from tests.storage.operations import Operation, operations
+from tests.storage.disk import Disk, Fault, Kind
+from tests.storage.lakes import open_tenant
+from tests.storage.operations import Operation, copy_lake, operations
+from timedb.errors import OutcomeUnknown
 
 ALL = bool(os.environ.get("TIMEDB_TEST_CAMPAIGN"))  # read before the tests' environment is cleared
 OPERATIONS = operations()
@@ -67,3 +71,40 @@ def test_kill_9(operation: Operation, tmp_path: Path, table: list[Tally]) -> Non
     tally = killing(Trial(operation, tmp_path), itertools.count(1) if ALL else [KILLED[operation.name]])
     assert tally.tried > 0
     judge(tally, table)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("small upload", "values"),
+        ("bulk upload", "values"),
+        ("correction", "values"),
+        ("small upload", "series"),
+        ("series creation", "series"),
+        ("series change", "series"),
+    ],
+)
+@pytest.mark.parametrize("who", ["the same lake", "another lake"])
+def test_what_a_retry_acknowledges_is_durable(name: str, table: str, who: str, tmp_path: Path) -> None:
+    """The disk breaks between a commit and its fsync, so the outcome is unknown; a retry answers; the power goes."""
+    trial = Trial(next(one for one in OPERATIONS if one.name == name), tmp_path)
+    operation, folder, image = trial.operation, tmp_path / "lake", tmp_path / "image"
+    commit = next(
+        point.number for point in trial.points() if point.name == "link" and f"/{table}/_delta_log/" in point.path
+    )
+    copy_lake(tmp_path / "template", folder)
+    with closing(Lake.open(str(folder), operation.lake_settings())) as lake:
+        tenant = open_tenant(lake)
+        with Disk(folder, fault=Fault("broken", commit + 1)).watched() as disk:
+            with pytest.raises(OutcomeUnknown):
+                operation.run(tenant)
+            disk.repair()
+            if who == "the same lake":
+                operation.run(tenant)
+            else:
+                with closing(Lake.open(str(folder), operation.lake_settings())) as other:
+                    operation.run(open_tenant(other))
+            with disk.still():
+                disk.power_cut(folder, image)
+    verdict = trial.examine(image, "acked")
+    assert not verdict.problems, "\n".join(verdict.problems)

@@ -42,7 +42,7 @@ from tests.storage.lakes import (
     upload_table,
 )
 from tests.storage.model import Model
-from timedb.errors import Busy, Conflict, IncompleteUpload, InvalidRequest, NotFound, TooLarge
+from timedb.errors import Busy, Conflict, IncompleteUpload, Internal, InvalidRequest, NotFound, TooLarge
 from timedb.identity import OPEN_TENANT_ID, series_id_for
 from timedb.times import from_micros, parse_time, to_micros
 from timedb.wire import GetRun, ListRuns, UploadCommand, parse_object
@@ -424,6 +424,28 @@ def test_a_refused_upload_does_not_hurt_those_it_would_share_a_commit_with(tenan
     with pytest.raises(Conflict):
         while_the_lane_is_busy(tenant, 6)
     assert {row.run_id for row in read(tenant)} == {f"run-{number}" for number in range(6)}
+    assert left_behind(lake_dir) == []
+
+
+def test_an_upload_whose_files_are_gone_does_not_hurt_the_others(tenant: Tenant, lake_dir: Path) -> None:
+    going = begin(tenant, run_id="gone")
+    for batch in upload_table(some_rows(40)).to_batches(max_chunksize=10):
+        going.add(batch)
+    next(lake_dir.rglob("tier=fresh/*.parquet")).unlink()
+    gate = Gate()
+    with ThreadPoolExecutor(3) as pool:
+        busy = pool.submit(tenant.lane.submit, gate)
+        assert gate.entered.wait(60)
+        gone, other = pool.submit(going.commit, 40), pool.submit(upload, tenant, some_rows(3, known=1), "other")
+        while tenant.lane.queued < 2:
+            time.sleep(0.01)
+        gate.opened.set()
+        assert busy.result() == {}
+        assert other.result()["rows"] == 3
+        with pytest.raises(Internal):
+            gone.result()
+    going.abort()
+    assert {row.run_id for row in read(tenant)} == {"other"}
     assert left_behind(lake_dir) == []
 
 
