@@ -97,6 +97,7 @@ class Lake:
         return [finding.to_dict() for finding in examine_lake(store, repair=repair, accept_loss=accept_loss)]
 
     @staticmethod
+    @errors_are_ours()
     def backup(uri: str, target: str, *, hard_links: bool = False) -> dict[str, Any]:
         """Copy a lake into an empty local folder while servers go on; see ``storage.backup.back_up``.
 
@@ -110,6 +111,7 @@ class Lake:
         return back_up(store, _MARKER, _folder(target, "target"), hard_links=hard_links)
 
     @staticmethod
+    @errors_are_ours()
     def restore(source: str, target: str) -> dict[str, Any]:
         """Make a lake in an empty local folder from a backup; see ``storage.backup.restore``.
 

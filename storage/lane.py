@@ -304,6 +304,10 @@ class CommitLane:
             except TimeDBError as error:
                 waiting.done.set_exception(error)
                 continue
+            except Exception:  # its files are gone, say: no reason to fail the others of the group
+                _log.exception("a write could not be prepared")
+                waiting.done.set_exception(Internal("the write failed; nothing was written"))
+                continue
             if isinstance(outcome, Answer):
                 waiting.done.set_result(outcome.result)
                 continue

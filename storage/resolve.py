@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from storage.catalog import Catalog, Series
 from storage.normalise import Identity
-from timedb.errors import Conflict, NotFound
+from timedb.errors import NotFound
 from timedb.wire import shown
 
 __all__ = ["ResolvedSeries", "resolve"]
@@ -16,12 +16,16 @@ __all__ = ["ResolvedSeries", "resolve"]
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSeries:
-    """A series that an upload names; ``new`` if the upload has to create it."""
+    """A series that an upload names; ``new`` if the upload has to create it.
+
+    A ``retired`` one takes no new run, but the retry of an old run is answered.
+    """
 
     series_id: str
     name: str
     labels: str
     new: bool
+    retired: bool = False
 
 
 def resolve(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *, create: bool) -> ResolvedSeries:
@@ -36,15 +40,12 @@ def resolve(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *
     Raises:
         NotFound: there is no such series, and none may be made.
         InvalidRequest: a bare name has several candidates.
-        Conflict: the series is retired.
     """
     series = _find(identity, catalog, known, create=create)
     if series is None:
         name, labels = identity.name or "", identity.labels or "{}"
         return ResolvedSeries(catalog.id_for(name, json.loads(labels)), name, labels, new=True)
-    if series.retired:
-        raise Conflict(f"series_id: the series {shown(series.name)} ({series.series_id}) is retired")
-    return ResolvedSeries(series.series_id, series.name, series.labels, new=False)
+    return ResolvedSeries(series.series_id, series.name, series.labels, new=False, retired=series.retired)
 
 
 def _find(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *, create: bool) -> Series | None:

@@ -111,13 +111,16 @@ class Run:
         """The rows under this turn's stamp, or the answer of the first time.
 
         Raises:
-            Conflict: the run_id stands for other content.
+            Conflict: the run_id stands for other content, or a series is retired.
         """
         if self.command.run_id is not None and (found := turn.ledger.runs.find(self.run_id)) is not None:
             if found["digest"] != self.digest:
                 raise Conflict(f"run_id: {shown(self.run_id)} has been uploaded already, with other content")
             self.answered = True
             return Answer(self._receipt(json.loads(found["receipt"])))
+        for one in self.series:
+            if one.retired:
+                raise Conflict(f"series_id: the series {shown(one.name)} ({one.series_id}) is retired")
         descriptions = self.command.series_descriptions or {}
         new = [(one.name, one.labels, descriptions.get(one.name)) for one in self.series if one.new]
         if new:

@@ -237,6 +237,7 @@ class Tenant:
         """Compact, checkpoint and vacuum: what was done."""
         return self._maintenance.maintain()
 
+    @errors_are_ours()
     def apply_retention(self, rules: Sequence[RetentionRule], *, dry_run: bool) -> dict[str, Any]:
         """Remove what the rules do not keep, ages counted from now, or tell what they would remove.
 

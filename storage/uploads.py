@@ -96,7 +96,7 @@ class Upload:
         Raises:
             InvalidRequest: names the column, row and value at fault.
             TooLarge: the upload is over a limit.
-            NotFound, Conflict: a series does not exist and may not be made, or is retired.
+            NotFound: a series does not exist and may not be made.
         """
         check_batch(batch, self.received)
         self._bytes += batch.nbytes

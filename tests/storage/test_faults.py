@@ -24,8 +24,8 @@ from timedb.errors import OutcomeUnknown
 ALL = bool(os.environ.get("TIMEDB_TEST_CAMPAIGN"))  # read before the tests' environment is cleared
 OPERATIONS = operations()
 # How many points of each operation are tried where not all are.
-FEW: dict[Kind, int] = {"eio": 2, "late": 2, "enospc": 1, "short": 1, "broken": 1}
-DEATHS = 3
+FEW: dict[Kind, int] = {"eio": 1, "late": 1, "enospc": 1, "short": 1, "broken": 1}
+DEATHS = 2
 KILLED = {"small upload": 40, "bulk upload": 50, "compaction": 25, "checkpoint": 30}
 
 
