@@ -20,7 +20,7 @@ from storage.scan import ranges_meet, scan
 from storage.schemas import VALUES_DATA
 from storage.sorting import sort_rows
 from storage.table import Table
-from timedb.errors import Internal
+from timedb.errors import Internal, OutcomeUnknown
 
 __all__ = ["Compactor", "bucket_transaction"]
 
@@ -99,18 +99,27 @@ class Compactor:
             if (inputs := self._plan(snapshot, bucket)) is None:
                 break
             adds = self._rewrite(inputs)
-            done = False
-            try:
-                done = self._lane.swap(BucketSwap(inputs, adds))
-            finally:
-                if not done:
-                    for file in adds:
-                        self._table.store.delete(file.path)
-            if done:
+            if self._swap(inputs, adds):
                 totals["files_before"] += len(inputs.all)
                 totals["files_after"] += len(adds)
                 totals["rows"] += sum(file.rows for file in inputs.fresh)
         return totals
+
+    def _swap(self, inputs: _Inputs, adds: Sequence[DataFile]) -> bool:
+        try:
+            done = self._lane.swap(BucketSwap(inputs, adds))
+        except OutcomeUnknown:
+            raise  # the log may refer to the new files
+        except BaseException:
+            self._delete(adds)
+            raise
+        if not done:
+            self._delete(adds)
+        return done
+
+    def _delete(self, files: Sequence[DataFile]) -> None:
+        for file in files:
+            self._table.store.delete(file.path)
 
     def _plan(self, snapshot: Snapshot, bucket: str) -> _Inputs | None:
         tiers: dict[str, list[DataFile]] = {"fresh": [], "current": [], "revised": [], "corrected": []}
@@ -181,8 +190,7 @@ class Compactor:
                     data = sort_rows(piece, SORT_ORDER).select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA)
                     adds.append(write_file(self._table.store, data, partition, prefix="settled-"))
         except BaseException:
-            for file in adds:
-                self._table.store.delete(file.path)
+            self._delete(adds)
             raise
         return adds
 

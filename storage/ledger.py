@@ -20,6 +20,7 @@ from storage.delta_log import Commit, DataFile, Snapshot
 from storage.parquet import write_file
 from storage.schemas import RUNS, UPDATES
 from storage.table import Table
+from timedb.errors import Internal
 from timedb.times import format_time, parse_time
 
 __all__ = ["REACHED", "Ledger", "Register"]
@@ -124,6 +125,8 @@ class Ledger:
                 self._values.log.sync(values.version)
             reached = max(self._checked, self.runs.snapshot().transactions.get(REACHED, 0))
             commits = list(self._values.log.commits_after(reached, values.version))
+            if reached < values.version and (not commits or commits[-1].version != values.version):
+                raise Internal("the values log has a gap before its end; run timedb doctor")
             # Updates before runs: what the runs table says it has reached is then true of both.
             self._copy(self.updates, commits, reached, values.version)
             self._copy(self.runs, commits, reached, values.version)

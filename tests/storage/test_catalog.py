@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from storage import Lake, Tenant
-from tests.storage.lakes import Sent, hour, open_tenant, read, scan_table, some_rows, tiny_settings, upload, upload_table
+from tests.storage.lakes import (
+    Sent,
+    hour,
+    open_tenant,
+    read,
+    scan_table,
+    some_rows,
+    tiny_settings,
+    upload,
+    upload_table,
+)
 from timedb.errors import Conflict, InvalidRequest, NotFound, TimeDBError
 from timedb.identity import OPEN_TENANT_ID, series_id_for
 from timedb.wire import CreateSeries, ListSeries, SeriesLabels, UpdateSeries, parse_object
