@@ -28,6 +28,7 @@ def test_list_actions_names_each_with_its_body(client: flight.FlightClient) -> N
         "withdraw_run",
         "compact",
         "maintain",
+        "apply_retention",
         "status",
     }
     assert all(description.startswith("{") for description in listed.values())

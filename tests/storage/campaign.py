@@ -270,7 +270,12 @@ def failing(trial: Trial, kind: Kind, points: Sequence[Point], most: int | None 
         shift: See :func:`spread`.
     """
     tally = Tally(trial.operation.name, kind)
-    open_to = [point.number for point in points if Fault(kind, point.number).hits(point.number, point.name)]
+    open_to = [
+        point.number
+        for point in points
+        if Fault(kind, point.number).hits(point.number, point.name)
+        and (kind != "doubt" or point.name == "link")  # where a commit's outcome is in doubt
+    ]
     numbers: Iterable[int] = (open_to[index - 1] for index in spread(len(open_to), most, shift=shift))
     for number in numbers if most is not None else itertools.count(1):
         verdict = trial.fail(Fault(kind, number))

@@ -22,12 +22,12 @@ from typing import Any, Literal, NamedTuple
 import pyarrow.parquet as pq
 import pytest
 
-Kind = Literal["eio", "late", "enospc", "short", "broken", "kill"]
+Kind = Literal["eio", "late", "doubt", "enospc", "short", "broken", "kill"]
 """How an operation fails.
 
-eio: it fails and does nothing; late: it is done, and an error is reported; short: half is written, then it fails;
-enospc: from here on nothing new can be written; broken: from here on nothing works, reads neither; kill: the process
-dies, half-way through where something is written.
+eio: it fails and does nothing; late: it is done, and an error is reported; doubt: the same, and from here on nobody can
+read or fsync; short: half is written, then it fails; enospc: from here on nothing new can be written; broken: from here
+on nothing works; kill: the process dies, half-way through where something is written.
 """
 
 WRITES = {"write", "parquet"}
@@ -53,6 +53,8 @@ class Fault:
     def hits(self, number: int, name: str) -> bool:
         """Whether an operation fails."""
         match self.kind:
+            case "doubt":
+                return number == self.at or (number > self.at and name in ("read", "fsync"))
             case "enospc":
                 return number >= self.at and name in TAKES_SPACE
             case "broken":
@@ -104,9 +106,9 @@ class Disk:
 
     @property
     def hinders_clean_up(self) -> bool:
-        """Whether files could not be removed, so that some may be left."""
+        """Whether files could not be removed, or had to stay because a commit may refer to them."""
         return self.fired and (
-            self._failed.name == "unlink" or (self._fault is not None and self._fault.kind == "broken")
+            self._failed.name == "unlink" or (self._fault is not None and self._fault.kind in ("broken", "doubt"))
         )
 
     def repair(self) -> None:
@@ -199,7 +201,7 @@ class Disk:
             return act()
 
     def _fail(self, kind: Kind, point: Point, act: Callable[[], Any], half: Callable[[], Any] | None) -> None:
-        if kind == "late":
+        if kind == "late" or (kind == "doubt" and self._fault is not None and point.number == self._fault.at):
             opened = act()
             if hasattr(opened, "close"):
                 opened.close()
