@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 from pyarrow import flight
 from pydantic import ConfigDict, TypeAdapter
 
 from timedb.errors import InvalidRequest, Unimplemented
-from timedb.wire import WireModel, parse
+from timedb.wire import AccuracyTicket, ReadTicket, WireModel, parse
 
-__all__ = ["command_of", "parse_command", "to_json"]
+__all__ = ["command_of", "parse_command", "parse_read", "to_json"]
 
 M = TypeVar("M", bound=WireModel)
 
@@ -41,6 +42,25 @@ def parse_command(model: type[M], body: bytes, *, what: str, max_bytes: int) -> 
     if not body.startswith(b"{"):
         raise Unimplemented(f"{what}: is no JSON object; Flight SQL is not spoken here")
     return parse(model, body, what=what, max_bytes=max_bytes)
+
+
+def parse_read(body: bytes, *, what: str, max_bytes: int) -> ReadTicket | AccuracyTicket:
+    """Read the command or ticket of whatever streams rows.
+
+    Raises:
+        Unimplemented, InvalidRequest, TooLarge: as :func:`parse_command`.
+    """
+    if len(body) <= max_bytes and _op_of(body) == "accuracy":
+        return parse_command(AccuracyTicket, body, what=what, max_bytes=max_bytes)
+    return parse_command(ReadTicket, body, what=what, max_bytes=max_bytes)
+
+
+def _op_of(body: bytes) -> object:
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):
+        return None  # whatever is wrong with it is said where it is read in earnest
+    return message.get("op") if isinstance(message, dict) else None
 
 
 def to_json(result: dict[str, Any]) -> bytes:

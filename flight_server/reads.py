@@ -11,14 +11,14 @@ from timedb.columns import result_schema
 from timedb.wire import ListSeries, ReadTicket, parse_object
 
 if TYPE_CHECKING:
-    from storage import ReadPlan, Tenant
+    from storage import Plan, Tenant
 
 __all__ = ["flight_of_plan", "flights_of_series"]
 
 UNKNOWN = -1
 
 
-def flight_of_plan(plan: ReadPlan, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
+def flight_of_plan(plan: Plan, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
     """A read as one flight, an endpoint a part; all parts are of the same table version."""
     return flight.FlightInfo(
         plan.schema,

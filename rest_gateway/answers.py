@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 __all__ = [
+    "AccuracyRows",
     "Health",
     "Runs",
     "Series",
@@ -151,6 +152,25 @@ class Row(BaseModel):
     run_id: str | None = None
     value_id: str | None = None
     retracted: bool | None = None
+
+
+class AccuracyRow(BaseModel):
+    """One row of ``GET /accuracy``: one series and one bucket of lead times, in seconds."""
+
+    series_id: str
+    lead_seconds: float
+    lead_seconds_end: float
+    count: int
+    bias: float
+    mae: float
+    rmse: float
+
+
+class AccuracyRows(BaseModel):
+    """Answer of ``GET /accuracy``."""
+
+    count: int
+    data: list[AccuracyRow]
 
 
 class ValueRows(BaseModel):

@@ -16,7 +16,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from rest_gateway.errors import status_of
 from timedb.client import Client, connect
 from timedb.errors import NotFound, TimeDBError, Unauthenticated
-from timedb.wire import GetRun, ReadCommand, UploadCommand, WireModel
+from timedb.wire import AccuracyCommand, GetRun, ReadCommand, UploadCommand, WireModel
 
 __all__ = ["Batches", "Caller", "FlightConnection", "TheCaller"]
 
@@ -93,7 +93,7 @@ class Caller:
         with _transport_hidden():
             return self._client.send(command, reader)
 
-    def stream(self, read: ReadCommand) -> Batches:
+    def stream(self, read: ReadCommand | AccuracyCommand) -> Batches:
         """Start a read; as :meth:`timedb.client.Client.stream`."""
         with _transport_hidden():
             return Batches(self._client, read)
@@ -117,7 +117,7 @@ class Batches:
         schema: Of the batches, with the metadata of the answer.
     """
 
-    def __init__(self, client: Client, read: ReadCommand) -> None:
+    def __init__(self, client: Client, read: ReadCommand | AccuracyCommand) -> None:
         self._stream = client.stream(read)
         self.schema: pa.Schema = self._stream.schema
         self.close = self._stream.close

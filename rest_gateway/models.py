@@ -6,13 +6,14 @@ import json
 import re
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, FailFast, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, FailFast, Field, PlainSerializer, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 from timedb.times import format_time, parse_time, to_micros
-from timedb.wire import CreateSeries, Name, Number, Relative, Text, ValueUpdate, View, WireModel
+from timedb.wire import CreateSeries, ValueUpdate, WireModel
+from timedb.wire_fields import Name, Number, Text
 
 __all__ = [
     "NewSeries",
@@ -24,7 +25,6 @@ __all__ = [
     "UpdateRequest",
     "UploadRequest",
     "ValueRow",
-    "ValuesQuery",
     "Withdrawal",
 ]
 
@@ -255,43 +255,3 @@ class RunsQuery(WireModel):
     start: QueryTime | None = None
     end: QueryTime | None = None
     limit: Annotated[Count, Field(ge=1, le=100_000)] = 1000
-
-
-class ValuesQuery(WireModel):
-    """Query of ``GET /values``."""
-
-    start_valid: Annotated[QueryTime | None, Field(description="First valid_time, inclusive")] = None
-    end_valid: Annotated[QueryTime | None, Field(description="Last valid_time, exclusive")] = None
-    start_known: Annotated[QueryTime | None, Field(description="First known_time, inclusive")] = None
-    end_known: Annotated[QueryTime | None, Field(description="Last known_time, exclusive")] = None
-    as_of: Annotated[QueryTime | None, Field(description="What the store held at this change_time, inclusive")] = None
-    mode: Annotated[View, Field(description="The latest word on each valid_time, or all revisions")] = "flat"
-    all_versions: Annotated[Flag, Field(description="Also the corrected versions, with the audit columns")] = False
-    series_id: Annotated[list[str] | None, Field(description="May be repeated")] = None
-    name: Annotated[list[str] | None, Field(description="Name of a series; may be repeated")] = None
-    labels: Labels | None = None
-    days_ahead: Annotated[Count | None, Field(description="Only what was known so many local days before")] = None
-    time_of_day: Annotated[str | None, Field(description="… by this local time, such as 10:00")] = None
-    time_zone: Annotated[str | None, Field(description="… in this zone, such as Europe/Stockholm")] = None
-    intervals: Annotated[Flag, Field(description="Also the column valid_time_end")] = False
-    non_finite: Annotated[
-        Literal["null", "text"],
-        Field(
-            description='NaN and the infinities in JSON and NDJSON: null, or the texts "NaN", "Infinity", "-Infinity"'
-        ),
-    ] = "null"
-    limit: Annotated[Annotated[Count, Field(ge=1)] | None, Field(description="Rows of one page; default: all rows")] = (
-        None
-    )
-    cursor: Annotated[str | None, Field(description="The next_cursor of the page before")] = None
-
-    @model_validator(mode="after")
-    def _relative_is_whole(self) -> Self:
-        if self.time_zone is None and (self.days_ahead is not None or self.time_of_day is not None):
-            raise ValueError("time_zone: is missing; days_ahead and time_of_day need it")
-        return self
-
-    def relative(self) -> dict[str, Any] | None:
-        """The fields of a relative read, those that were given."""
-        given = {name: getattr(self, name) for name in Relative.model_fields}
-        return {name: value for name, value in given.items() if value is not None} or None

@@ -7,21 +7,27 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header
 from starlette.responses import Response
 
-from rest_gateway.answers import Updated, ValueRows, json_answer
-from rest_gateway.connection import TheCaller
+from rest_gateway.answers import AccuracyRows, Updated, ValueRows, json_answer
+from rest_gateway.connection import Caller, TheCaller
 from rest_gateway.formats import FORMATS, choose_format, write_body
 from rest_gateway.inputs import json_body, query
-from rest_gateway.models import NoQuery, UpdateRequest, ValuesQuery
+from rest_gateway.models import NoQuery, UpdateRequest
 from rest_gateway.openapi import describe_inputs, errors
+from rest_gateway.reads import AccuracyQuery, ValuesQuery
 from rest_gateway.streaming import streamed
-from timedb.columns import AUDIT_COLUMNS, META_AS_OF, META_CURSOR, META_TABLE_VERSION
-from timedb.wire import ReadCommand, UpdateValues, parse_object
+from timedb.columns import META_AS_OF, META_CURSOR, META_TABLE_VERSION, META_TOKEN
+from timedb.wire import AccuracyCommand, ReadCommand, UpdateValues, parse_object
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["values"])
 
-_HEADERS = {META_CURSOR: "X-Next-Cursor", META_AS_OF: "X-As-Of", META_TABLE_VERSION: "X-Table-Version"}
+_HEADERS = {
+    META_CURSOR: "X-Next-Cursor",
+    META_AS_OF: "X-As-Of",
+    META_TABLE_VERSION: "X-Table-Version",
+    META_TOKEN: "X-Token",
+}
 _READ_TEXT = """\
 Rows have `valid_time, series_id, value, series_key, series_unit`; `mode=overlapping` adds `known_time`,
 `intervals=true` adds `valid_time_end`, and `all_versions=true` adds `known_time, change_time, changed_by, annotation,
@@ -42,27 +48,11 @@ them from null. CSV writes `NaN`, `Infinity` and `-Infinity`, Arrow keeps all of
 numbers as JSON text or as the literals that Python's json writes."""
 
 
-def _read_command(asked: ValuesQuery) -> ReadCommand:
-    columns = ["valid_time", "series_id", "value", "series_key", "series_unit"]
-    if asked.intervals:
-        columns.insert(1, "valid_time_end")
-    if asked.mode == "overlapping":
-        columns.insert(0, "known_time")
-    if asked.all_versions:
-        columns += [name for name in AUDIT_COLUMNS if name not in columns]
-    fields: dict[str, Any] = {
-        "view": asked.mode,
-        "series_ids": asked.series_id,
-        "series_keys": asked.name,
-        "relative": asked.relative(),
-        "columns": columns,
-        "ordered": True,
-        "order_by": "valid_time" if asked.mode == "flat" else "known_time",
-        "after": asked.cursor,
-    }
-    same = ("labels", "start_valid", "end_valid", "start_known", "end_known", "as_of", "all_versions", "limit")
-    fields |= {name: getattr(asked, name) for name in same}
-    return parse_object(ReadCommand, {name: value for name, value in fields.items() if value is not None})
+_ACCURACY_TEXT = """\
+Every revision of the selected series is compared with the value of the actuals series (`actual_id` or `actual_key`) at
+the same valid_time. Its lead time, `valid_time - known_time`, falls into a bucket `horizon` long. A row a series and
+bucket: `series_id, lead_seconds, lead_seconds_end, count, bias, mae, rmse`; errors are forecast minus actual, in the
+forecast's unit. `Accept` chooses the format, as for `GET /values`."""
 
 
 @router.get(
@@ -82,18 +72,27 @@ def read_values(
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Stream the rows as they come from the Flight server."""
-    make_body = choose_format(accept)
-    stream = caller.stream(_read_command(asked))
-    metadata = stream.schema.metadata or {}
-    cursor = metadata.get(META_CURSOR, b"").decode() or None
-    body = make_body(stream.schema, cursor, non_finite_text=asked.non_finite == "text")
-    return streamed(
-        write_body(body, stream),
-        stream.close,
-        media_type=body.media_types[0],
-        headers={name: metadata[key].decode() for key, name in _HEADERS.items() if metadata.get(key)},
-        on_failure=body.failure,
-    )
+    return _answer(caller, asked.to_command(), accept, non_finite_text=asked.non_finite == "text")
+
+
+@router.get(
+    "/accuracy",
+    response_model=AccuracyRows,
+    responses={
+        200: {"content": {media_type: {} for body in FORMATS[1:] for media_type in body.media_types[:1]}},
+        **errors(404),
+    },
+    openapi_extra=describe_inputs(query=AccuracyQuery),
+    summary="Compare forecasts with actual values",
+    description=_ACCURACY_TEXT,
+)
+def read_accuracy(
+    asked: Annotated[AccuracyQuery, Depends(query(AccuracyQuery))],
+    caller: TheCaller,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    """Stream the figures as they come from the Flight server."""
+    return _answer(caller, asked.to_command(), accept, non_finite_text=False)
 
 
 @router.put(
@@ -114,3 +113,18 @@ def update_values(body: Annotated[UpdateRequest, Depends(json_body(UpdateRequest
     if body.update_id is not None:
         given["update_id"] = body.update_id
     return json_answer(caller.call("update_values", parse_object(UpdateValues, given)))
+
+
+def _answer(caller: Caller, command: ReadCommand | AccuracyCommand, accept: str, *, non_finite_text: bool) -> Response:
+    make_body = choose_format(accept)
+    stream = caller.stream(command)
+    metadata = stream.schema.metadata or {}
+    cursor = metadata.get(META_CURSOR, b"").decode() or None
+    body = make_body(stream.schema, cursor, non_finite_text=non_finite_text)
+    return streamed(
+        write_body(body, stream),
+        stream.close,
+        media_type=body.media_types[0],
+        headers={name: metadata[key].decode() for key, name in _HEADERS.items() if metadata.get(key)},
+        on_failure=body.failure,
+    )

@@ -78,7 +78,7 @@ CSV = Syntax("", "\n", False, _csv_texts, "", "", ("NaN", "Infinity", "-Infinity
 class RowWriter:
     """Writes the rows of batches of one schema.
 
-    Columns may be text (plain or dictionary), ``timestamp[us]``, float64, boolean and lists of text. A float column
+    Columns may be text (plain or dictionary), ``timestamp[us]``, numbers, boolean and lists of text. A float column
     can be neither the first nor the last, as its texts bring their own comma.
 
     Args:
@@ -132,7 +132,7 @@ class RowWriter:
 
     def _quotes(self, column: pa.Array) -> bool:
         # A list is written as JSON, which is a field of JSON as it stands and a text in CSV.
-        return not (pa.types.is_list(column.type) and self._syntax.labelled)
+        return not (pa.types.is_integer(column.type) or (pa.types.is_list(column.type) and self._syntax.labelled))
 
     def _dictionary(self, position: int, column: pa.DictionaryArray) -> Column:
         dictionary, pool = self._pools.get(position, (None, None))

@@ -2,7 +2,7 @@
 
 from storage.lake import Lake
 from storage.reading import ReadPart, ReadPlan
-from storage.tenant import Tenant
+from storage.tenant import Plan, Tenant
 from storage.uploads import Upload
 
-__all__ = ["Lake", "ReadPart", "ReadPlan", "Tenant", "Upload"]
+__all__ = ["Lake", "Plan", "ReadPart", "ReadPlan", "Tenant", "Upload"]

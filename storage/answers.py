@@ -13,8 +13,9 @@ import polars as pl
 
 from storage import views
 from storage.delta_log import DataFile
+from storage.latest import LastRows, can_use_last_rows, latest, latest_over
 from storage.parquet import may_hold_corrections
-from storage.relative import known_by_gate
+from storage.relative import known_by_cut_off
 from storage.scan import Selection, scan
 from storage.schemas import TIERS, VALUES_DATA
 from storage.store import Store
@@ -34,7 +35,7 @@ def tiers_for(read: ReadCommand, selection: Selection, fresh: Collection[DataFil
         selection: Its filters, with ``as_of`` only where it leaves something out.
         fresh: The fresh files of the bucket that is read.
     """
-    if read.all_versions or selection.as_of is not None:
+    if read.all_versions or read.view == "changes" or selection.as_of is not None:
         return TIERS
     if read.view == "overlapping" or _bounded_above(read, selection) or any(map(_may_hold_retractions, fresh)):
         return ("fresh", "current", "revised")
@@ -43,7 +44,9 @@ def tiers_for(read: ReadCommand, selection: Selection, fresh: Collection[DataFil
 
 def is_plain(read: ReadCommand, selection: Selection, files: Sequence[DataFile]) -> bool:
     """Whether every row of the files that passes the filters is a row of the answer."""
-    if read.relative is not None:
+    if read.view == "changes":
+        return True
+    if _cut_off(read) or read.view == "latest":
         return False
     if read.all_versions:
         return read.view == "overlapping"
@@ -54,7 +57,12 @@ def is_plain(read: ReadCommand, selection: Selection, files: Sequence[DataFile])
 
 
 def answer(
-    read: ReadCommand, selection: Selection, store: Store, files: Sequence[DataFile], columns: Collection[str]
+    read: ReadCommand,
+    selection: Selection,
+    store: Store,
+    files: Sequence[DataFile],
+    columns: Collection[str],
+    last_rows: LastRows,
 ) -> pl.DataFrame:
     """The rows of a read from the files of one bucket, in no particular order.
 
@@ -64,15 +72,17 @@ def answer(
         store: The folder of the values table.
         files: The files of the tiers that :func:`tiers_for` names.
         columns: Stored columns that are wanted; the answer may have more.
+        last_rows: The last rows of settled files.
     """
+    if read.view == "latest":
+        return _latest(read, selection, store, files, columns, last_rows)
     predicates = selection.predicates()
     plain = is_plain(read, selection, files)
     wanted = [name for name in VALUES_DATA.names if name in columns or (name in _DECISIVE and not plain)]
 
     def rows(*tiers: str) -> pl.DataFrame:
         found = scan(store, [file for file in files if file.partition["tier"] in tiers], predicates)
-        found = found if read.relative is None else known_by_gate(found, read.relative)
-        return found.select(wanted).collect(engine="in-memory")
+        return known_by_cut_off(found, read).select(wanted).collect(engine="in-memory")
 
     fresh = _fresh(files)
     if plain:
@@ -93,6 +103,23 @@ def answer(
     if _bounded_above(read, selection):
         return views.flat(rows("fresh", "current", "revised"))
     return _over_settled(views.flat, rows("fresh"), rows("current"), rows("revised"))
+
+
+def _latest(
+    read: ReadCommand,
+    selection: Selection,
+    store: Store,
+    files: Sequence[DataFile],
+    columns: Collection[str],
+    last_rows: LastRows,
+) -> pl.DataFrame:
+    if not can_use_last_rows(read, selection, files):
+        flat = read.model_copy(update={"view": "flat"})
+        wanted = {*columns, *_DECISIVE}
+        return latest(answer(flat, selection, store, files, wanted, last_rows))
+    settled = last_rows.read([file for file in files if file.partition["tier"] == "current"])
+    fresh = scan(store, _fresh(files), selection.predicates()).collect(engine="in-memory")
+    return latest_over(fresh, settled, selection)
 
 
 def _fresh(files: Iterable[DataFile]) -> list[DataFile]:
@@ -120,7 +147,11 @@ def _over_settled(
 
 
 def _bounded_above(read: ReadCommand, selection: Selection) -> bool:
-    return selection.end_known is not None or read.relative is not None
+    return selection.end_known is not None or _cut_off(read)
+
+
+def _cut_off(read: ReadCommand) -> bool:
+    return read.relative is not None or read.lead_time is not None
 
 
 def _may_hold_retractions(file: DataFile) -> bool:

@@ -19,6 +19,7 @@ __all__ = ["Cursor", "sort_columns"]
 _ORDERS = {
     "series": ("series_id", "valid_time", "valid_time_end", "known_time", "run_id", "change_time"),
     "valid_time": ("valid_time", "series_id", "valid_time_end", "known_time", "run_id", "change_time"),
+    "change_time": ("change_time", "series_id", "valid_time", "valid_time_end", "known_time", "run_id"),
     "known_time": ("known_time", "valid_time", "series_id", "valid_time_end", "run_id", "change_time"),
 }
 _TEXTS = {"series_id", "run_id"}
@@ -27,7 +28,7 @@ _TEXTS = {"series_id", "run_id"}
 def sort_columns(read: ReadCommand) -> tuple[str, ...]:
     """The total order of an answer: ``order_by``, then whatever else its rows can differ in."""
     unneeded: set[str] = set()
-    if not read.all_versions:
+    if not (read.all_versions or read.view == "changes"):
         unneeded = {"change_time"} if read.view == "overlapping" else {"change_time", "run_id", "known_time"}
     return tuple(name for name in _ORDERS[read.order_by] if name not in unneeded - {read.order_by})
 

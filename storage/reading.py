@@ -16,35 +16,39 @@ from storage.catalog import Catalog, Series
 from storage.cursor import Cursor, sort_columns
 from storage.delta_log import DataFile, Snapshot
 from storage.lane import CHANGE_TIME
-from storage.relative import check_time_zone
+from storage.latest import LastRows
+from storage.relative import check_time_zone, check_windows
 from storage.retention import refuse_removed
 from storage.scan import Selection, live_files
 from storage.schemas import VALUES_DATA
 from storage.sorting import sort_rows
 from storage.streaming import stream_rows
 from storage.table import Table
+from storage.token import Token
 from timedb.columns import (
     COLUMN_TYPES,
     IDENTIFIER,
     META_AS_OF,
     META_CURSOR,
     META_TABLE_VERSION,
+    META_TOKEN,
     result_columns,
     result_schema,
 )
 from timedb.errors import InvalidRequest, NotFound, TooLarge
 from timedb.identity import series_bucket
-from timedb.times import format_time, from_micros, to_micros
+from timedb.times import format_time, from_micros
 from timedb.wire import ReadTicket, shown
 
 __all__ = ["ReadPart", "ReadPlan", "plan_read"]
 
 BATCH_ROWS = 65_536
+UNKNOWN = -1
 
 
 @dataclass(frozen=True)
 class ReadPart:
-    """A piece of an answer that can be fetched alone: its ticket, and upper bounds of its rows and bytes."""
+    """A piece of an answer that can be fetched alone: its ticket, and upper bounds of its rows and bytes, or -1."""
 
     ticket: ReadTicket
     rows: int
@@ -63,6 +67,8 @@ class ReadPlan:
         files: Mapping[str, list[DataFile]],
         selection: Selection,
         series: Mapping[str, Series],
+        last_rows: LastRows,
+        for_limited_key: bool,
         max_sorted_rows: int,
     ) -> None:
         self.ticket = ticket
@@ -72,6 +78,8 @@ class ReadPlan:
         self._files = files
         self._selection = selection
         self._series = series
+        self._last_rows = last_rows
+        self._for_limited_key = for_limited_key
         self._max_sorted_rows = max_sorted_rows
         self._columns = result_columns(ticket)
         self._order = sort_columns(ticket)
@@ -82,6 +90,11 @@ class ReadPlan:
         """The change_time that the answer is resolved to, UTC."""
         newest = from_micros(self._newest)
         return newest if self._selection.as_of is None else min(self._selection.as_of, newest)
+
+    @property
+    def token(self) -> str:
+        """What reads the same rows again, whatever has been written since."""
+        return self.ticket.token or Token(self.as_of, self.table_version).to_text()
 
     @property
     def whole(self) -> bool:
@@ -97,7 +110,11 @@ class ReadPlan:
     @errors_are_ours()
     def schema(self) -> pa.Schema:
         """The schema of the answer, with the table version, the resolved ``as_of`` and, under a limit, the cursor."""
-        metadata = {META_TABLE_VERSION: str(self.table_version).encode(), META_AS_OF: format_time(self.as_of).encode()}
+        metadata = {
+            META_TABLE_VERSION: str(self.table_version).encode(),
+            META_AS_OF: format_time(self.as_of).encode(),
+            META_TOKEN: self.token.encode(),
+        }
         if self.ticket.limit is not None and (cursor := self._limited()[1]) is not None:
             metadata[META_CURSOR] = cursor.encode()
         return result_schema(self.ticket, metadata)
@@ -106,7 +123,8 @@ class ReadPlan:
     def parts(self) -> list[ReadPart]:
         """One part a bucket, or one in all where the order needs it. Their tickets are fixed to this plan's cut-off."""
         fixed = self.ticket.model_copy(update={"as_of": self.as_of, "table_version": self.table_version})
-        if self.whole or not self._files:
+        # Which buckets hold rows, and how many, would tell a limited key of the series that it may not see.
+        if self.whole or not self._files or self._for_limited_key:
             return [self._part(fixed, [file for files in self._files.values() for file in files])]
         return [self._part(fixed.model_copy(update={"bucket": bucket}), files) for bucket, files in self._files.items()]
 
@@ -135,6 +153,8 @@ class ReadPlan:
         yield from self._to_batches(rows, schema)
 
     def _part(self, ticket: ReadTicket, files: Sequence[DataFile]) -> ReadPart:
+        if self._for_limited_key:
+            return ReadPart(ticket, UNKNOWN, UNKNOWN)
         return ReadPart(ticket, sum(max(file.rows, 0) for file in files), sum(file.size for file in files))
 
     def _is_plain(self, files: Sequence[DataFile]) -> bool:
@@ -143,6 +163,8 @@ class ReadPlan:
             not self.ordered
             and self._selection.series_ids is None
             and "value_id" not in self._columns
+            and self.ticket.unit is None
+            and self.ticket.resample is None
             and is_plain(self.ticket, self._selection, files)
         )
 
@@ -152,20 +174,39 @@ class ReadPlan:
 
     def _view(self, files: Sequence[DataFile], *, beyond: pl.Expr | None = None) -> pl.DataFrame:
         columns = self._stored_columns()
-        found = answer(self.ticket, self._selection, self._table.store, files, columns).select(columns)
+        found = answer(self.ticket, self._selection, self._table.store, files, columns, self._last_rows)
+        found = self._resampled(self._converted(found.select(columns)))
         if beyond is not None:
             found = found.filter(beyond)
         if self.ordered:
             found = sort_rows(found, self._order)
         return found if self.ticket.limit is None else found.head(self.ticket.limit + 1)
 
+    def _converted(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if self.ticket.unit is None or "value" not in rows.columns:
+            return rows
+        from storage.units import convert_frame
+
+        units = {series_id: series.unit for series_id, series in self._series.items()}
+        return convert_frame(rows, units, self.ticket.unit, field="unit")
+
+    def _resampled(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if self.ticket.resample is None:
+            return rows
+        from storage.resample import resample
+
+        revision = ("series_id", "known_time", "run_id")
+        return resample(rows, self.ticket.resample, revision if self.ticket.view == "overlapping" else revision[:1])
+
     def _stored_columns(self) -> list[str]:
         """The columns of the values table that the answer is made from."""
         wanted = set(self._columns) | (set(self._order) if self.ordered else set())
         if "value_id" in wanted:
             wanted |= set(views.REVISION)
-        if wanted & {"series_key", "series_unit"}:
+        if wanted & {"series_key", "series_unit"} or self.ticket.unit is not None:
             wanted.add("series_id")
+        if self.ticket.resample is not None:
+            wanted |= {"value", *views.POINT, *(("known_time", "run_id") if self.ticket.view == "overlapping" else ())}
         return [name for name in VALUES_DATA.names if name in wanted]
 
     def _sorted_whole(self) -> pl.DataFrame:
@@ -220,10 +261,15 @@ class ReadPlan:
         chunks = []
         for codes in series_ids.chunks:
             found = [self._series.get(series_id) for series_id in codes.dictionary.to_pylist()]
-            texts = pa.array([None if one is None else getattr(one, attribute) for one in found], pa.string())
+            texts = pa.array([self._text_of(one, attribute) for one in found], pa.string())
             encoded = texts.dictionary_encode()  # series may share a name; a dictionary's entries are distinct
             chunks.append(pa.DictionaryArray.from_arrays(encoded.indices.take(codes.indices), encoded.dictionary))
         return pa.chunked_array(chunks, IDENTIFIER)
+
+    def _text_of(self, series: Series | None, attribute: str) -> str | None:
+        if attribute == "unit" and self.ticket.unit is not None:
+            return self.ticket.unit
+        return None if series is None else getattr(series, attribute)
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
@@ -233,7 +279,14 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def plan_read(
-    ticket: ReadTicket, *, table: Table, catalog: Catalog, bucket_digits: int | None, max_sorted_rows: int
+    ticket: ReadTicket,
+    *,
+    table: Table,
+    catalog: Catalog,
+    bucket_digits: int | None,
+    last_rows: LastRows,
+    max_sorted_rows: int,
+    max_windows: int,
 ) -> ReadPlan:
     """Resolve a ticket against the newest snapshot.
 
@@ -245,8 +298,8 @@ def plan_read(
     result_columns(ticket)
     if ticket.after is not None and ticket.limit is None:
         raise InvalidRequest("after: a cursor goes with a limit")
-    if ticket.relative is not None:
-        check_time_zone(ticket.relative.time_zone)
+    if ticket.resample is not None:
+        check_time_zone(ticket.resample.time_zone, "resample.time_zone")
     snapshot = table.snapshot()
     known = catalog.all()  # after the snapshot: a series is made before its first value
     series_ids = _select_series(ticket, catalog, known)
@@ -254,17 +307,12 @@ def plan_read(
         raise InvalidRequest(
             f"table_version: {ticket.table_version} is newer than the lake, which is at {snapshot.version}"
         )
-    as_of, start_valid = ticket.as_of, ticket.start_valid
-    if ticket.after is not None:
-        cursor = Cursor.from_text(ticket.after, ticket)
-        as_of = cursor.as_of if as_of is None else min(as_of, cursor.as_of)
-        if ticket.order_by == "valid_time":
-            start_valid = cursor.last["valid_time"]
-    if as_of is not None and to_micros(as_of) >= snapshot.transactions.get(CHANGE_TIME, 0):
-        as_of = None  # nothing is younger: no cut-off, so that the tiers can be used
-    if as_of is not None:
-        refuse_removed(snapshot, _buckets(ticket, series_ids, bucket_digits), as_of, start_valid)
-    selection = Selection(series_ids, start_valid, ticket.end_valid, ticket.start_known, ticket.end_known, as_of)
+    if ticket.unit is not None:
+        _check_units(ticket.unit, known, series_ids)
+    selection = _selection(ticket, from_micros(snapshot.transactions.get(CHANGE_TIME, 0)), series_ids)
+    if selection.as_of is not None:
+        buckets = _buckets(ticket, series_ids, bucket_digits)
+        refuse_removed(snapshot, buckets, selection.as_of, selection.start_valid)
     files = {
         bucket: needed
         for bucket, found in live_files(snapshot, selection, bucket_digits).items()
@@ -272,6 +320,8 @@ def plan_read(
     }
     if ticket.bucket is not None:
         files = {ticket.bucket: files[ticket.bucket]} if ticket.bucket in files else {}
+    if ticket.relative is not None:
+        check_windows(ticket.relative, *_valid_times(selection, files), max_windows)
     return ReadPlan(
         ticket,
         table=table,
@@ -279,8 +329,51 @@ def plan_read(
         files=files,
         selection=selection,
         series=known,
+        last_rows=last_rows,
+        for_limited_key=catalog.limited,
         max_sorted_rows=max_sorted_rows,
     )
+
+
+def _selection(ticket: ReadTicket, newest: datetime, series_ids: Collection[str] | None) -> Selection:
+    """The filters of a ticket, with ``as_of`` only where it leaves something out."""
+    cut_offs, start_valid, changed_after = [ticket.as_of or newest], ticket.start_valid, None
+    if ticket.token is not None:
+        cut_offs.append(Token.from_text(ticket.token, field="token", newest=newest).as_of)
+    if ticket.since is not None:
+        changed_after = Token.from_text(ticket.since, field="since", newest=newest).as_of
+    if ticket.after is not None:
+        cursor = Cursor.from_text(ticket.after, ticket)
+        cut_offs.append(cursor.as_of)
+        if ticket.order_by == "valid_time" and ticket.resample is None:
+            start_valid = cursor.last["valid_time"]
+    as_of = min(cut_offs)
+    return Selection(
+        series_ids,
+        start_valid,
+        ticket.end_valid,
+        ticket.start_known,
+        ticket.end_known,
+        as_of if as_of < newest else None,  # nothing is younger: no cut-off, so that the tiers can be used
+        changed_after,
+    )
+
+
+def _check_units(unit: str, known: Mapping[str, Series], series_ids: Collection[str] | None) -> None:
+    """Refuse a unit that some series of the selection cannot be converted to, before the first row goes out."""
+    from storage.units import converter
+
+    for series in known.values() if series_ids is None else [known[series_id] for series_id in series_ids]:
+        converter(series.unit, unit, field="unit")
+
+
+def _valid_times(selection: Selection, files: Mapping[str, Sequence[DataFile]]) -> tuple[datetime, datetime]:
+    """The first and the last valid_time that rows of a selection can have, as far as files tell."""
+    found = [file for held in files.values() for file in held]
+    lows = [low for file in found if isinstance(low := file.minimum.get("valid_time"), int)]
+    tops = [top for file in found if isinstance(top := file.maximum.get("valid_time"), int)]
+    first, last = from_micros(min(lows, default=0)), from_micros(max(tops, default=0))
+    return max(first, selection.start_valid or first), min(last, selection.end_valid or last)
 
 
 def _buckets(
@@ -300,7 +393,7 @@ def _needed(ticket: ReadTicket, selection: Selection, files: Sequence[DataFile])
 
 def _select_series(ticket: ReadTicket, catalog: Catalog, known: Mapping[str, Series]) -> Collection[str] | None:
     if ticket.series_ids is None and ticket.series_keys is None and ticket.labels is None:
-        return None
+        return set(known) if catalog.limited else None
     chosen: set[str] = set()
     for series_id in ticket.series_ids or ():
         if series_id not in known:

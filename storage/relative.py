@@ -1,29 +1,35 @@
-"""Relative reads: per local day, only what was known by a gate on an earlier local day."""
+"""Cut-offs that move with valid_time: the daily gate, the general form of relative reads, and the lead time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from timedb.durations import Duration
 from timedb.errors import InvalidRequest
-from timedb.wire import Relative, shown
+from timedb.times import MIN_MICROS, from_micros, to_micros
+from timedb.wire import ReadCommand, Relative, shown
 
-__all__ = ["check_time_zone", "gate", "known_by_gate"]
+__all__ = ["check_time_zone", "check_windows", "gate", "known_by_cut_off", "local_instant"]
+
+_DAY = 86_400_000_000
+_EARLIEST = from_micros(MIN_MICROS)
+_TIME = pl.Datetime("us", "UTC")
 
 
-def gate(day: date, relative: Relative, zone: ZoneInfo) -> datetime:
-    """The cut-off (UTC) for values about a local day; the earliest time there is where it would lie before that.
+def local_instant(day: date, clock: time, zone: ZoneInfo) -> datetime:
+    """The instant (UTC) at which the clock of a zone shows a time of a day; the earliest there is where none is left.
 
     A repeated local time is its earlier instant; a skipped one is the first existing instant after the gap.
     """
-    clock = time.fromisoformat(relative.time_of_day)
     try:
-        local = datetime.combine(day - timedelta(days=relative.days_ahead), clock, zone)
+        local = datetime.combine(day, clock, zone)
         instant = local.astimezone(UTC)
     except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)
+        return _EARLIEST
     if instant.astimezone(zone).replace(tzinfo=None) == local.replace(tzinfo=None):
         return instant
     # In a gap: the offset before it (fold=0) lands after the gap by as much as the clock lies beyond its start.
@@ -44,32 +50,161 @@ def _gap_end(instant: datetime, zone: ZoneInfo, length: timedelta) -> datetime:
     return high.replace(microsecond=0)
 
 
-def check_time_zone(name: str) -> None:
+def gate(day: date, relative: Relative, zone: ZoneInfo) -> datetime:
+    """The daily gate's cut-off (UTC) for values about a local day."""
+    try:
+        before = day - timedelta(days=relative.days_ahead)
+    except OverflowError:
+        return _EARLIEST
+    return local_instant(before, time.fromisoformat(relative.time_of_day), zone)
+
+
+def check_time_zone(name: str, field: str = "relative.time_zone") -> None:
     """Refuse a name that is not one of the IANA database.
 
     Raises:
-        InvalidRequest: names it.
+        InvalidRequest: names the field and it.
     """
     try:
         ZoneInfo(name)
         pl.Series([0]).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(name)
     except (OSError, ValueError, LookupError, pl.exceptions.PolarsError):
-        raise InvalidRequest(f"relative.time_zone: {shown(name)} is not a time zone of the IANA database") from None
+        raise InvalidRequest(f"{field}: {shown(name)} is not a time zone of the IANA database") from None
 
 
-def known_by_gate(rows: pl.LazyFrame, relative: Relative) -> pl.LazyFrame:
-    """Keep the rows that were known by the gate of the local day of their valid_time (cut-off inclusive).
+def check_windows(relative: Relative, start: datetime, end: datetime, max_windows: int) -> None:
+    """Refuse a time zone that there is not, and more windows than a read may have.
 
     Args:
-        rows: Rows of the values table.
-        relative: The gate; its time zone has passed :func:`check_time_zone`.
+        relative: The windows.
+        start, end: The valid_times that the read can meet.
+        max_windows: The most windows between them.
+
+    Raises:
+        InvalidRequest: names the field.
     """
-    zone = ZoneInfo(relative.time_zone)
-    day = pl.col("valid_time").dt.convert_time_zone(relative.time_zone).dt.date().alias("day")
-    days = rows.select(day.unique()).collect(engine="in-memory")["day"].to_list()
-    gates = pl.DataFrame(
-        {"day": days, "gate": [gate(one, relative, zone) for one in days]},
-        schema={"day": pl.Date, "gate": pl.Datetime("us", "UTC")},
+    check_time_zone(_zone_name(relative))
+    length = relative.window_length
+    if length is None:
+        return  # local days: never more than the rows have
+    shortest = length.months * 28 * _DAY + length.days * _DAY + length.micros
+    if (to_micros(end) - to_micros(start)) // shortest > max_windows:
+        raise InvalidRequest(
+            f"relative.window_length: {length} makes more than {max_windows} windows between {start.isoformat()} and "
+            f"{end.isoformat()}; narrow start_valid and end_valid, or take longer windows"
+        )
+
+
+def known_by_cut_off(rows: pl.LazyFrame, read: ReadCommand) -> pl.LazyFrame:
+    """Keep the rows that were known by the read's cut-off for their valid_time (inclusive), all where it has none."""
+    if read.lead_time is not None:
+        lead = pl.duration(microseconds=read.lead_time.days * _DAY + read.lead_time.micros)
+        rows = rows.filter(pl.col("known_time") <= pl.col("valid_time") - lead)
+    if read.relative is None:
+        return rows
+    length = read.relative.window_length
+    if length is not None and not length.is_calendar and not _offset(read.relative).is_calendar:
+        return _known_by_fixed_windows(rows, read.relative, length)
+    return _known_by_calendar(rows, read.relative)
+
+
+def _known_by_fixed_windows(rows: pl.LazyFrame, relative: Relative, length: Duration) -> pl.LazyFrame:
+    first = to_micros(_start(relative))
+    since = pl.col("valid_time").to_physical() - first
+    cut = since.floordiv(length.micros) * length.micros + (first + _offset(relative).micros)
+    return rows.filter(pl.col("known_time").to_physical() <= cut)
+
+
+def _known_by_calendar(rows: pl.LazyFrame, relative: Relative) -> pl.LazyFrame:
+    """The cut-offs of the windows that the rows touch, found by their local days, joined to them."""
+    zone = ZoneInfo(_zone_name(relative))
+    day = pl.col("valid_time").dt.convert_time_zone(zone.key).dt.date()
+    days = rows.select(day.unique()).collect(engine="in-memory").to_series().to_list()
+    if relative.window_length is None:
+        cuts = [gate(one, relative, zone) for one in days]
+        gates = pl.DataFrame({"day": days, "cut": cuts}, schema={"day": pl.Date, "cut": _TIME})
+        found = rows.with_columns(day.alias("day")).join(gates.lazy(), on="day", how="left")
+        return found.filter(pl.col("known_time") <= pl.col("cut")).drop("day", "cut")
+    starts = sorted({_window_start(relative, number, zone) for number in _window_numbers(relative, days, zone)})
+    windows = pl.DataFrame(
+        {"start": starts, "cut": [_shift(start, _offset(relative), zone) for start in starts]},
+        schema={"start": _TIME, "cut": _TIME},
     )
-    with_gate = rows.with_columns(day).join(gates.lazy(), on="day", how="left")
-    return with_gate.filter(pl.col("known_time") <= pl.col("gate")).drop("day", "gate")
+    position = (
+        pl.col("valid_time")
+        .to_physical()
+        .map_batches(
+            lambda times: windows["start"].to_physical().search_sorted(times, side="right").cast(pl.Int64) - 1,
+            return_dtype=pl.Int64,
+            is_elementwise=True,
+        )
+    )
+    numbered = windows.select("cut").with_row_index("window").cast({"window": pl.Int64})
+    found = rows.with_columns(position.alias("window")).join(numbered.lazy(), on="window", how="left")
+    return found.filter(pl.col("known_time") <= pl.col("cut")).drop("window", "cut")
+
+
+def _window_numbers(relative: Relative, days: Iterable[date], zone: ZoneInfo) -> set[int]:
+    """The numbers of all windows that some local days can touch, counted from ``start_window``."""
+    start = _start(relative).astimezone(zone).date()
+    length = relative.window_length or Duration(days=1)
+    numbers: set[int] = set()
+    for day in days:
+        if length.months:
+            near = ((day.year - start.year) * 12 + day.month - start.month) // length.months
+            numbers.update(range(near - 1, near + 2))
+        elif length.days:
+            near = (day - start).days // length.days
+            numbers.update(range(near - 1, near + 2))
+        else:
+            numbers.update(_clock_windows(relative, length, day, zone))
+    return numbers
+
+
+def _clock_windows(relative: Relative, length: Duration, day: date, zone: ZoneInfo) -> range:
+    """Windows of hours and less (with a cut-off on the calendar) that a local day touches."""
+    first = to_micros(_start(relative))
+    midnight = to_micros(local_instant(day, time(), zone))
+    return range((midnight - first) // length.micros - 1, (midnight + 2 * _DAY - first) // length.micros + 1)
+
+
+def _window_start(relative: Relative, number: int, zone: ZoneInfo) -> datetime:
+    length = relative.window_length or Duration(days=1)
+    steps = Duration(number * length.months, number * length.days, number * length.micros)
+    return _shift(_start(relative), steps, zone)
+
+
+def _shift(instant: datetime, by: Duration, zone: ZoneInfo) -> datetime:
+    """An instant moved by calendar months and days on the local clock, then by time; kept in years 1 to 9999."""
+    try:
+        if by.is_calendar:
+            local = instant.astimezone(zone)
+            month = local.year * 12 + local.month - 1 + by.months
+            day = _day_of_month(month // 12, month % 12 + 1, local.day) + timedelta(days=by.days)
+            instant = local_instant(day, local.time(), zone)
+        return instant + timedelta(microseconds=by.micros)
+    except (OverflowError, ValueError):
+        return _EARLIEST if by.sign < 0 else datetime.max.replace(tzinfo=UTC)
+
+
+def _day_of_month(year: int, month: int, day: int) -> date:
+    """A day, or the last one of a month that is too short for it."""
+    for last in range(day, 27, -1):
+        try:
+            return date(year, month, last)
+        except ValueError:
+            if last == 28:
+                raise
+    return date(year, month, day)
+
+
+def _zone_name(relative: Relative) -> str:
+    return relative.time_zone or "UTC"
+
+
+def _start(relative: Relative) -> datetime:
+    return relative.start_window or _EARLIEST
+
+
+def _offset(relative: Relative) -> Duration:
+    return relative.issue_offset or Duration()

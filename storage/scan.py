@@ -23,7 +23,9 @@ _IS_IN_LIMIT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which rows a read is about; None is everything. Starts are inclusive, ends exclusive, ``as_of`` inclusive."""
+    """Which rows a read is about; None is everything. Starts are inclusive, ends exclusive, ``as_of`` inclusive,
+    ``changed_after`` exclusive.
+    """
 
     series_ids: Collection[str] | None = None
     start_valid: datetime | None = None
@@ -31,6 +33,7 @@ class Selection:
     start_known: datetime | None = None
     end_known: datetime | None = None
     as_of: datetime | None = None
+    changed_after: datetime | None = None
 
     def predicates(self) -> list[pl.Expr]:
         """The selection as filters."""
@@ -40,6 +43,7 @@ class Selection:
             (pl.col("known_time").ge, self.start_known),
             (pl.col("known_time").lt, self.end_known),
             (pl.col("change_time").le, self.as_of),
+            (pl.col("change_time").gt, self.changed_after),
         ]
         found = [test(bound) for test, bound in bounds if bound is not None]
         if self.series_ids is not None and len(self.series_ids) == 1:
@@ -61,8 +65,19 @@ class Selection:
         for name, end in ends:
             if end is not None and isinstance(bound := low.get(name), int) and bound >= to_micros(end):
                 return False
+        if not self._may_hold_changes(file):
+            return False
         first = low.get("change_time")
         return self.as_of is None or not isinstance(first, int) or first <= to_micros(self.as_of)
+
+    def ends_after(self, file: DataFile) -> bool:
+        """Whether no row of the file lies at ``end_valid`` or beyond, as far as its statistics tell."""
+        last = file.maximum.get("valid_time")
+        return self.end_valid is None or (isinstance(last, int) and last < to_micros(self.end_valid))
+
+    def _may_hold_changes(self, file: DataFile) -> bool:
+        last = file.maximum.get("change_time")
+        return self.changed_after is None or not isinstance(last, int) or last > to_micros(self.changed_after)
 
     def _may_hold_series(self, file: DataFile) -> bool:
         low, high = file.minimum.get("series_id"), file.maximum.get("series_id")

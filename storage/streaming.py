@@ -7,7 +7,7 @@ the answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,7 @@ from timedb.columns import COLUMN_TYPES
 
 __all__ = ["stream_rows"]
 
+_MICROSECOND = timedelta(microseconds=1)
 _BOUNDED = ("valid_time", "known_time", "change_time")
 
 
@@ -49,10 +50,11 @@ def stream_rows(
 
 def _tests(selection: Selection) -> dict[str, tuple[datetime | None, datetime | None, datetime | None]]:
     """Column -> (from, before, up to) for the columns that have a bound."""
+    changed_from = None if selection.changed_after is None else selection.changed_after + _MICROSECOND
     bounds = {
         "valid_time": (selection.start_valid, selection.end_valid, None),
         "known_time": (selection.start_known, selection.end_known, None),
-        "change_time": (None, None, selection.as_of),
+        "change_time": (changed_from, None, selection.as_of),
     }
     return {name: bound for name, bound in bounds.items() if any(one is not None for one in bound)}
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 
 from storage import views
-from storage.relative import gate
+from storage.relative import local_instant
 from timedb.errors import InvalidRequest
 from timedb.times import to_micros
-from timedb.wire import DailyTime, Relative, RetentionRule, shown
+from timedb.wire import DailyTime, RetentionRule, shown
 
 __all__ = ["KEY_COLUMNS", "BoundRule", "mark"]
 
@@ -112,9 +112,10 @@ def mark(rows: pl.DataFrame, rules: Sequence[BoundRule]) -> pl.Series:
 def _next_gates(times: pl.Series, daily: DailyTime) -> pl.Series:
     """For each time the first instant from it on at which the local clock shows the daily time."""
     zone = ZoneInfo(daily.time_zone)
-    relative = Relative(days_ahead=0, time_of_day=daily.time_of_day, time_zone=daily.time_zone)
+    clock = time.fromisoformat(daily.time_of_day)
     near = {around for day in times.dt.date().unique().to_list() for around in _days_around(day)}
-    gates = pl.Series(sorted(to_micros(gate(day, relative, zone)) for day in near), dtype=pl.Int64).cast(_UTC_TIME)
+    instants = sorted(to_micros(local_instant(day, clock, zone)) for day in near)
+    gates = pl.Series(instants, dtype=pl.Int64).cast(_UTC_TIME)
     found = gates.search_sorted(times, side="left")
     return gates.append(pl.Series([None], dtype=_UTC_TIME)).gather(found)
 

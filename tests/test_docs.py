@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 WIRE = (ROOT / "docs" / "wire.md").read_text()
 COMMANDS = re.findall(r"<!-- model: (\w+) -->\n```json\n(.*?)```", WIRE, re.DOTALL)
 
+SHOWN_FILLED = {"AccuracyTicket": ("actual_id", "horizon")}  # what it cannot be without
+
 
 def table_after(heading: str) -> list[list[str]]:
     """The cells of the first table after a heading of wire.md, without its head."""
@@ -44,7 +46,8 @@ def test_generated_pages_are_fresh() -> None:
 def test_commands_are_shown_with_every_field_and_default(name: str, text: str) -> None:
     model: type[wire.WireModel] = getattr(wire, name)
     assert set(json.loads(text)) == set(model.model_fields)
-    assert model.model_validate_json(text).model_dump() == model().model_dump()
+    stated = {field: json.loads(text)[field] for field in SHOWN_FILLED.get(name, ())}
+    assert model.model_validate_json(text).model_dump() == model.model_validate(stated).model_dump()
 
 
 def test_every_action_is_in_the_table(served: Served) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict
 from uuid import uuid4
 
 import pyarrow as pa
@@ -17,8 +16,10 @@ from timedb.errors import Busy, OutcomeUnknown, Timeout
 from timedb.frames import UploadData, open_data
 from timedb.read_stream import ReadStream
 from timedb.receipt import Receipt
+from timedb.selection import Length, Rows, Selection, Time, fields_of, message_of, read_command
 from timedb.settings import ClientSettings, load_settings
 from timedb.wire import (
+    AccuracyCommand,
     ApplyRetention,
     CreateSeries,
     GetRun,
@@ -26,7 +27,6 @@ from timedb.wire import (
     ListSeries,
     Nothing,
     ReadCommand,
-    Relative,
     SeriesLabels,
     UpdateSeries,
     UpdateValues,
@@ -46,44 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "Selection", "connect"]
 
-M = TypeVar("M", bound=WireModel)
-
 UPLOAD_ATTEMPTS = 4
 _RETRIED = (Busy, Timeout, OutcomeUnknown)
-
-Time = datetime | str
-"""An aware datetime (or pandas Timestamp), or RFC 3339 text with an offset."""
-
-
-class Selection(TypedDict, total=False):
-    """What a read selects and how it comes; all may be left out.
-
-    The ranges include their start and not their end; ``as_of`` includes its instant.
-    """
-
-    view: Literal["flat", "overlapping"]
-    """``flat``: per valid time the value known last. ``overlapping``: every revision."""
-    series_ids: str | UUID | Iterable[str | UUID] | None
-    series_keys: str | Iterable[str] | None
-    """Names of series."""
-    labels: Mapping[str, str | list[str] | None] | None
-    """Series with these labels: a value, one of several, or None for "has it not"."""
-    start_valid: Time | None
-    end_valid: Time | None
-    start_known: Time | None
-    end_known: Time | None
-    as_of: Time | None
-    """What the lake held at that change_time."""
-    all_versions: bool
-    """Also superseded corrections, with who, when and why."""
-    relative: Relative | Mapping[str, Any] | None
-    """``{"days_ahead", "time_of_day", "time_zone"}``: per local day only what was known by then."""
-    columns: list[str] | None
-    ordered: bool
-    order_by: Literal["series", "valid_time", "known_time"]
-    limit: int | None
-    after: str | None
-    """The ``cursor`` of the last answer under a limit (see :meth:`Client.read_arrow`)."""
 
 
 def connect(
@@ -155,7 +119,7 @@ class Client:
         """Do an action of the contract; one result."""
         return self._connection.call(action, message)
 
-    def stream(self, read: ReadCommand) -> ReadStream:
+    def stream(self, read: ReadCommand | AccuracyCommand) -> ReadStream:
         """Start a read and get its batches as they arrive."""
         return self._connection.stream(read)
 
@@ -188,7 +152,7 @@ class Client:
             Conflict: it has another unit.
         """
         fields = {"name": name, "unit": unit, "description": description, "labels": labels and dict(labels)}
-        return str(self.call("create_series", _message(CreateSeries, fields))["series_id"])
+        return str(self.call("create_series", message_of(CreateSeries, fields))["series_id"])
 
     def list_series(
         self, *, name: str | None = None, labels: Mapping[str, str | list[str] | None] | None = None
@@ -198,13 +162,13 @@ class Client:
         Returns:
             ``{"series_id", "name", "labels", "unit", "description"}`` each.
         """
-        found = self.call("list_series", _message(ListSeries, {"name": name, "labels": labels and dict(labels)}))
+        found = self.call("list_series", message_of(ListSeries, {"name": name, "labels": labels and dict(labels)}))
         series: list[dict[str, Any]] = found["series"]
         return series
 
     def series_labels(self, name: str | None = None) -> dict[str, list[str]]:
         """Every label key with its values, of the series of that name, else of all."""
-        labels: dict[str, list[str]] = self.call("series_labels", _message(SeriesLabels, {"name": name}))["labels"]
+        labels: dict[str, list[str]] = self.call("series_labels", message_of(SeriesLabels, {"name": name}))["labels"]
         return labels
 
     def update_series(self, series_id: str | UUID, **changes: Unpack[SeriesChanges]) -> dict[str, Any]:
@@ -232,6 +196,7 @@ class Client:
         run_params: Mapping[str, Any] | None = None,
         create_series: bool = True,
         skip_unchanged: bool = False,
+        unit: str | None = None,
     ) -> Receipt:
         """Write one run of values: all of them or none.
 
@@ -251,6 +216,8 @@ class Client:
             run_params: Anything that JSON can say.
             create_series: Whether names that do not exist yet become series; else they are an error.
             skip_unchanged: Leave out rows that say the same as the one known before.
+            unit: Of all values; they are converted to the unit of their series, and new series get it. None: the
+                values have the units of their series.
 
         Raises:
             InvalidRequest: names the column, the row and the value that does not fit.
@@ -266,8 +233,9 @@ class Client:
             "run_params": run_params,
             "create_series": create_series,
             "skip_unchanged": skip_unchanged,
+            "unit": unit,
         }
-        return Receipt.from_message(self._send_safely(_message(UploadCommand, fields), open_data(data)))
+        return Receipt.from_message(self._send_safely(message_of(UploadCommand, fields), open_data(data)))
 
     def _send_safely(self, command: UploadCommand, data: UploadData) -> dict[str, Any]:
         unknown = threading.Event()
@@ -305,15 +273,50 @@ class Client:
         return pl.DataFrame(self.read_arrow(**selection))
 
     def read_arrow(self, **selection: Unpack[Selection]) -> pa.Table:
-        """Read values as an Arrow table; its ``schema.metadata`` has ``table_version``, ``as_of`` and, under a limit,
-        ``cursor``: what goes into ``after`` to go on.
+        """Read values as an Arrow table.
+
+        Its ``schema.metadata`` has ``table_version``, ``as_of``, the ``token`` that reads the same again (or, as
+        ``since``, what follows) and, under a limit, ``cursor``: what goes into ``after`` to go on.
         """
-        with self.stream(_read_command(selection)) as stream:
+        with self.stream(read_command(selection)) as stream:
             return stream.read_all()
 
     def read_pandas(self, **selection: Unpack[Selection]) -> pd.DataFrame:
         """Read values as a pandas frame: times are ``datetime64[us, UTC]``, identifiers ``category``."""
         return self.read_arrow(**selection).to_pandas()
+
+    def accuracy(
+        self,
+        *,
+        horizon: Length,
+        actual_id: str | UUID | None = None,
+        actual_key: str | None = None,
+        **rows: Unpack[Rows],
+    ) -> pl.DataFrame:
+        """How far forecasts were from what came, by lead time.
+
+        Every revision that the rows select is compared with the flat value of the actuals series at the same
+        valid_time; its lead time is ``valid_time - known_time``.
+
+        Args:
+            horizon: The length of one bucket of lead times.
+            actual_id: The series of actual values; or
+            actual_key: its name.
+            **rows: The forecasts; see :class:`Rows`.
+
+        Returns:
+            ``series_id, lead_seconds, lead_seconds_end, count, bias, mae, rmse``: a row a series and bucket. Errors
+            are forecast minus actual, in the forecast's unit.
+
+        Raises:
+            InvalidRequest: the units of forecast and actual do not convert into each other.
+            NotFound: a series does not exist.
+        """
+        import polars as pl
+
+        named: dict[str, Any] = {"horizon": horizon, "actual_id": actual_id, "actual_key": actual_key}
+        with self.stream(message_of(AccuracyCommand, named | fields_of(rows))) as stream:
+            return pl.DataFrame(stream.read_all())
 
     def update_values(self, updates: Iterable[Mapping[str, Any]], *, update_id: str | None = None) -> dict[str, Any]:
         """Correct values: all of them or none.
@@ -332,7 +335,7 @@ class Client:
             OutcomeUnknown: the server did not answer to the end.
         """
         items = [plain(f"updates.{index}", dict(update)) for index, update in enumerate(updates)]
-        return self.call("update_values", _message(UpdateValues, {"updates": items, "update_id": update_id}))
+        return self.call("update_values", message_of(UpdateValues, {"updates": items, "update_id": update_id}))
 
     def withdraw_run(
         self,
@@ -350,7 +353,7 @@ class Client:
             NotFound: there is no such run.
         """
         fields = {"run_id": run_id, "reason": reason, "series_ids": texts(series_ids)}
-        return int(self.call("withdraw_run", _message(WithdrawRun, fields))["withdrawn"])
+        return int(self.call("withdraw_run", message_of(WithdrawRun, fields))["withdrawn"])
 
     # Runs
 
@@ -360,7 +363,7 @@ class Client:
         Raises:
             NotFound: there is none.
         """
-        return self.call("get_run", _message(GetRun, {"run_id": run_id}))
+        return self.call("get_run", message_of(GetRun, {"run_id": run_id}))
 
     def list_runs(
         self,
@@ -372,7 +375,7 @@ class Client:
     ) -> list[dict[str, Any]]:
         """Runs, newest first; ``start`` (inclusive) and ``end`` (exclusive) bound their run_start_time."""
         fields = {"workflow_id": workflow_id, "start": start, "end": end, "limit": limit}
-        runs: list[dict[str, Any]] = self.call("list_runs", _message(ListRuns, fields))["runs"]
+        runs: list[dict[str, Any]] = self.call("list_runs", message_of(ListRuns, fields))["runs"]
         return runs
 
     # The service
@@ -411,18 +414,6 @@ class SeriesChanges(TypedDict, total=False):
 
     description: str | None
     retired: bool
-
-
-def _message(model: type[M], fields: dict[str, Any]) -> M:
-    """A message with the fields that are not None."""
-    return parse_object(model, {name: plain(name, value) for name, value in fields.items() if value is not None})
-
-
-def _read_command(selection: Selection) -> ReadCommand:
-    fields: dict[str, Any] = dict(selection)
-    for name in ("series_ids", "series_keys"):
-        fields[name] = texts(fields.get(name))
-    return _message(ReadCommand, fields)
 
 
 def _retrying(attempts: int) -> Retrying:

@@ -15,7 +15,16 @@ from pyarrow import flight
 from timedb.errors import Internal, InvalidRequest
 from timedb.flight_errors import flight_errors
 from timedb.read_stream import ReadStream
-from timedb.wire import CommitMarker, ReadCommand, ReadTicket, UploadCommand, WireModel, shown
+from timedb.wire import (
+    AccuracyCommand,
+    AccuracyTicket,
+    CommitMarker,
+    ReadCommand,
+    ReadTicket,
+    UploadCommand,
+    WireModel,
+    shown,
+)
 
 __all__ = ["Batches", "Connection"]
 
@@ -95,13 +104,14 @@ class Connection:
             raise Internal(f"{action}: {len(results)} results in place of one")
         return _json_object(results[0].body, action)
 
-    def stream(self, read: ReadCommand) -> ReadStream:
+    def stream(self, read: ReadCommand | AccuracyCommand) -> ReadStream:
         """Start a read.
 
         Raises:
             TimeDBError: as :meth:`call`; the stream raises them too.
         """
-        ticket = ReadTicket.model_validate({name: getattr(read, name) for name in read.model_fields_set})
+        model = ReadTicket if isinstance(read, ReadCommand) else AccuracyTicket
+        ticket = model.model_validate({name: getattr(read, name) for name in read.model_fields_set})
         with flight_errors(self.url):
             reader = self.flight_client.do_get(flight.Ticket(ticket.to_bytes()), self._options(long=True))
         return ReadStream(reader, self.url)

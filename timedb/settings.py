@@ -29,7 +29,17 @@ class ServerSettings(BaseSettings):
     flight_url: str | None = Field(
         None, description="Flight server of a gateway that runs alone; none: an embedded one"
     )
+    tls_certificate: str | None = Field(
+        None, description="PEM file with the servers' certificate chain; with it both speak TLS"
+    )
+    tls_key: str | None = Field(None, description="PEM file with the private key of that certificate")
+    tls_client_ca: str | None = Field(
+        None, description="PEM file with the authorities of which every client must show a certificate"
+    )
     insecure: bool = Field(False, description="Serve other machines although the lake has no users")
+    audit_log: str | None = Field(
+        None, description="File to which the commands append the audit log, a JSON object a line; none: the other log"
+    )
     log_level: str = Field("info", description="debug, info, warning or error")
 
     bucket_digits: Literal["1", "2", "3", "full"] = Field(
@@ -53,6 +63,8 @@ class ServerSettings(BaseSettings):
     compact_fresh_rows: int = Field(2_000_000, ge=1, description="Fresh rows of a bucket that start its compaction")
     compact_input_rows: int = Field(4_000_000, ge=1, description="Fresh rows that one pass of compaction takes, about")
     compact_file_rows: int = Field(2_000_000, ge=1, description="Rows of a compacted file, about")
+    latest_cache_rows: int = Field(1_000_000, ge=0, description="Last rows of series that a tenant keeps in memory")
+    max_windows: int = Field(10_000_000, ge=1, description="Windows of a relative read in its general form")
     maintenance_seconds: float = Field(2.0, gt=0, description="Seconds between two looks at what needs maintenance")
     retention_hours: int = Field(168, ge=1, description="Hours that replaced files stay for readers that may use them")
     log_retention_hours: int = Field(720, ge=1, description="Hours that commits stay in the log after a checkpoint")
@@ -67,6 +79,13 @@ class ClientSettings(BaseSettings):
 
     flight_url: str = Field("grpc://127.0.0.1:8815", description="Flight server")
     api_key: SecretStr | None = Field(None, description="API key sent with every call")
+    tls_root_certificates: str | None = Field(
+        None, description="PEM file with the authorities that a server's certificate must be of; none: the system's"
+    )
+    tls_client_certificate: str | None = Field(
+        None, description="PEM file with the certificate chain to show to servers that ask for one"
+    )
+    tls_client_key: str | None = Field(None, description="PEM file with the private key of that certificate")
     timeout_seconds: float = Field(60.0, gt=0, description="Seconds after which a call fails")
     stream_timeout_seconds: float = Field(
         3600.0, gt=0, description="Seconds after which a read's stream, an upload or a compaction fails"
@@ -85,7 +104,8 @@ def load_settings(cls: type[S], **overrides: object) -> S:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         name = "TIMEDB_" + "_".join(str(part) for part in fault["loc"]).upper()
-        raise InvalidRequest(f"{name}: {shown(fault['input'])}: {fault['msg']}") from None
+        value = "***" if name == "TIMEDB_API_KEY" else shown(fault["input"])
+        raise InvalidRequest(f"{name}: {value}: {fault['msg']}") from None
 
 
 def local_path(uri: str) -> Path | None:

@@ -6,29 +6,34 @@ contract in prose.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from datetime import datetime
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
+from pydantic import Field, StringConstraints, model_validator
+
+from timedb.durations import Duration
+from timedb.wire_fields import (
+    MAX_NAME_CHARS,
+    Command,
+    Days,
+    Labels,
+    Length,
+    Name,
+    Number,
+    Text,
+    Time,
+    TimeOfDay,
+    WireModel,
+    check_range,
+    parse,
+    parse_object,
+    shown,
 )
-
-from timedb.errors import InvalidRequest, TooLarge
-from timedb.times import format_time, parse_time, to_utc
 
 __all__ = [
     "CONTRACT_VERSION",
     "MAX_NAME_CHARS",
+    "AccuracyCommand",
+    "AccuracyTicket",
     "ApplyRetention",
     "Command",
     "CommitMarker",
@@ -37,11 +42,14 @@ __all__ = [
     "GetRun",
     "ListRuns",
     "ListSeries",
+    "LookupCommand",
     "Nothing",
     "ReadCommand",
     "ReadTicket",
     "Relative",
+    "Resample",
     "RetentionRule",
+    "Selecting",
     "SeriesLabels",
     "UpdateSeries",
     "UpdateValues",
@@ -51,87 +59,14 @@ __all__ = [
     "WithdrawRun",
     "parse",
     "parse_object",
+    "shown",
 ]
 
 CONTRACT_VERSION = 1
-MAX_NAME_CHARS = 255
 MAX_LIMIT = 1_000_000_000
-_SHOWN_CHARS = 80
-_FROM_WIRE = {"from": "wire"}
-_MAX_FAULTS_LISTED = 10_000
-
-
-def _read_time(value: object) -> datetime:
-    if isinstance(value, str):
-        return parse_time(value)
-    if isinstance(value, datetime):
-        return to_utc(value)
-    raise ValueError("is not an RFC 3339 time such as 2025-01-01T00:00:00Z")
-
-
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-def _read_number(value: object) -> object:
-    if isinstance(value, str):
-        if value not in _NON_FINITE:
-            raise ValueError("is not a number (as text only NaN, Infinity and -Infinity are taken)")
-        return _NON_FINITE[value]
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise ValueError("is not a number")
-    try:
-        return None if value is None else float(value)
-    except OverflowError:
-        raise ValueError("is too large for a 64-bit float") from None
-
-
-Time = Annotated[datetime, BeforeValidator(_read_time), PlainSerializer(format_time, when_used="json")]
-Number = Annotated[float | None, BeforeValidator(_read_number)]
-Name = Annotated[
-    str,
-    StringConstraints(
-        min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
-    ),
-]
-Text = Annotated[str, StringConstraints(max_length=10_000)]
-Labels = dict[Name, Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]]
-TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$")]
-Days = Annotated[int, Field(le=365_000)]
-View = Literal["flat", "overlapping"]
-OrderBy = Literal["series", "valid_time", "known_time"]
-
-
-class WireModel(BaseModel):
-    """Base of all messages: strict types, unknown fields are errors, NaN and the infinities travel as text."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, ser_json_inf_nan="strings")
-
-    def to_bytes(self) -> bytes:
-        """The message as JSON, with only the fields that were set."""
-        return self.model_dump_json(exclude_unset=True).encode()
-
-
-def _check_range(start: datetime | None, end: datetime | None, names: tuple[str, str]) -> None:
-    if start is not None and end is not None and end < start:
-        raise ValueError(f"{names[1]} {format_time(end)} is before {names[0]} {format_time(start)}")
-
-
-class Command(WireModel):
-    """A message whose ``op`` says what it is; on the wire it may not be left out."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _state_op(cls, data: Any, info: ValidationInfo) -> Any:
-        # The op is always sent, also by a client that lets it default.
-        if isinstance(data, dict) and "op" not in data and info.context is not _FROM_WIRE:
-            return {"op": get_args(cls.model_fields["op"].annotation)[0], **data}
-        return data
-
-    @model_validator(mode="after")
-    def _op_came_along(self) -> Self:
-        if "op" not in self.model_fields_set:
-            raise ValueError("op is missing")
-        return self
+View = Literal["flat", "overlapping", "latest", "changes"]
+OrderBy = Literal["series", "valid_time", "known_time", "change_time"]
+Aggregate = Literal["mean", "sum", "min", "max", "first", "last", "count"]
 
 
 class UploadCommand(Command):
@@ -148,10 +83,11 @@ class UploadCommand(Command):
     create_series: bool = True
     skip_unchanged: bool = False
     series_descriptions: dict[Name, Text] | None = None
+    unit: Name | None = None
 
     @model_validator(mode="after")
     def _finish_after_start(self) -> Self:
-        _check_range(self.run_start_time, self.run_finish_time, ("run_start_time", "run_finish_time"))
+        check_range(self.run_start_time, self.run_finish_time, ("run_start_time", "run_finish_time"))
         return self
 
 
@@ -162,18 +98,78 @@ class CommitMarker(WireModel):
     rows: Annotated[int, Field(ge=0)]
 
 
+def _check_one_length(name: str, length: Duration) -> None:
+    if length.sign <= 0:
+        raise ValueError(f"{name} {length} is not longer than nothing")
+    if sum(part != 0 for part in (length.months, length.days, length.micros)) > 1:
+        raise ValueError(f"{name} {length} mixes months, days and hours; give one of them")
+
+
 class Relative(WireModel):
-    """Per local day, only what was known by ``time_of_day`` on the day ``days_ahead`` before it."""
+    """Per window of valid time, only what was known by a cut-off at or before the window's start.
+
+    Either the daily gate: windows are local days, the cut-off is ``time_of_day`` on the day ``days_ahead`` before.
+    Or the general form: windows of ``window_length`` that follow each other from ``start_window`` in both directions,
+    the cut-off ``issue_offset`` (zero or negative) from each window's start. Calendar parts of a length (days, months)
+    are counted in ``time_zone``; it is UTC in the general form unless it is given.
+    """
 
     days_ahead: Annotated[int, Field(ge=0, le=3650)] = 1
     time_of_day: TimeOfDay = "10:00"
-    time_zone: Name
+    time_zone: Name | None = None
+    window_length: Length | None = None
+    issue_offset: Length | None = None
+    start_window: Time | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_two_forms(self) -> Self:
+        general = {"window_length", "issue_offset", "start_window"}
+        daily = {"days_ahead", "time_of_day"} & self.model_fields_set
+        if self.is_general:
+            if daily:
+                raise ValueError(f"{sorted(daily)[0]} belongs to the daily gate, window_length to the general form")
+            if missing := sorted(name for name in general if getattr(self, name) is None):
+                raise ValueError(f"{missing[0]} is missing; the general form needs {', '.join(sorted(general))}")
+            self._check_windows()
+        elif self.time_zone is None:
+            raise ValueError("time_zone is missing; the daily gate needs it")
+        elif self.days_ahead == 0 and self.time_of_day.replace(":", "").strip("0"):
+            raise ValueError(
+                f"time_of_day {self.time_of_day} with days_ahead 0 is a cut-off inside its own window; "
+                "a value could be known after its time"
+            )
+        return self
+
+    def _check_windows(self) -> None:
+        if self.window_length is not None:
+            _check_one_length("window_length", self.window_length)
+        if self.issue_offset is not None and self.issue_offset.sign > 0:
+            raise ValueError(
+                f"issue_offset {self.issue_offset} is a cut-off inside its own window; zero or less is not"
+            )
+
+    @property
+    def is_general(self) -> bool:
+        """Whether it is the general form, not the daily gate."""
+        return any(value is not None for value in (self.window_length, self.issue_offset, self.start_window))
 
 
-class ReadCommand(WireModel):
-    """What a read selects; :class:`ReadTicket` adds the ``op``."""
+class Resample(WireModel):
+    """Values brought to periods: ``aggregate`` over each ``period`` of ``time_zone``."""
 
-    view: View = "flat"
+    period: Length
+    aggregate: Aggregate
+    time_zone: Name = "UTC"
+
+    @model_validator(mode="after")
+    def _is_one_length(self) -> Self:
+        _check_one_length("period", self.period)
+        return self
+
+
+class Selecting(WireModel):
+    """Which rows a read is about: series, bounds of the three times, and the token of an earlier answer."""
+
     series_ids: list[str] | None = None
     series_keys: list[str] | None = None
     labels: dict[str, str | list[str] | None] | None = None
@@ -182,8 +178,25 @@ class ReadCommand(WireModel):
     start_known: Time | None = None
     end_known: Time | None = None
     as_of: Time | None = None
+    token: str | None = None
+
+    @model_validator(mode="after")
+    def _ranges_run_forward(self) -> Self:
+        check_range(self.start_valid, self.end_valid, ("start_valid", "end_valid"))
+        check_range(self.start_known, self.end_known, ("start_known", "end_known"))
+        return self
+
+
+class ReadCommand(Selecting):
+    """What a read selects; :class:`ReadTicket` adds the ``op``."""
+
+    view: View = "flat"
     all_versions: bool = False
     relative: Relative | None = None
+    lead_time: Length | None = None
+    resample: Resample | None = None
+    unit: Name | None = None
+    since: str | None = None
     columns: list[str] | None = None
     ordered: bool = False
     order_by: OrderBy = "series"
@@ -191,9 +204,27 @@ class ReadCommand(WireModel):
     after: str | None = None
 
     @model_validator(mode="after")
-    def _ranges_run_forward(self) -> Self:
-        _check_range(self.start_valid, self.end_valid, ("start_valid", "end_valid"))
-        _check_range(self.start_known, self.end_known, ("start_known", "end_known"))
+    def _fields_go_together(self) -> Self:
+        if self.lead_time is not None:
+            if self.lead_time.sign < 0:
+                raise ValueError(
+                    f"lead_time {self.lead_time} is negative: values known after their time are no forecasts"
+                )
+            if self.lead_time.months:
+                raise ValueError(
+                    f"lead_time {self.lead_time} has months, which have no fixed length; use days or hours"
+                )
+            if self.relative is not None:
+                raise ValueError("lead_time and relative are two cut-offs; give one of them")
+        if self.since is not None and self.view != "changes":
+            raise ValueError("since goes with view changes")
+        if self.view in ("latest", "changes") and (self.all_versions or self.resample is not None):
+            other = "all_versions" if self.all_versions else "resample"
+            raise ValueError(f"{other} goes with the views flat and overlapping, not with {self.view}")
+        if self.view == "changes" and (self.relative is not None or self.lead_time is not None):
+            raise ValueError("relative and lead_time go with flat, overlapping and latest, not with changes")
+        if self.resample is not None and self.all_versions:
+            raise ValueError("resample would mix versions of one value; leave out all_versions")
         return self
 
 
@@ -207,6 +238,44 @@ class ReadTicket(Command, ReadCommand):
     op: Literal["read"] = "read"
     bucket: str | None = None
     table_version: Annotated[int, Field(ge=0)] | None = None
+
+
+class AccuracyCommand(Selecting):
+    """Forecasts against the values of an actuals series, by lead time; :class:`AccuracyTicket` adds the ``op``.
+
+    Every revision that the selection leaves is compared with the flat value of the actuals series at the same
+    (valid_time, valid_time_end). Its lead time, ``valid_time - known_time``, falls into a bucket ``horizon`` long.
+    """
+
+    actual_id: str | None = None
+    actual_key: str | None = None
+    horizon: Length
+
+    @model_validator(mode="after")
+    def _names_actuals_and_horizon(self) -> Self:
+        if (self.actual_id is None) == (self.actual_key is None):
+            raise ValueError("needs either actual_id or actual_key, to say which series holds the actual values")
+        if self.horizon.sign <= 0 or self.horizon.months:
+            raise ValueError(f"horizon {self.horizon} is not a length of at least a microsecond in days or hours")
+        return self
+
+
+class AccuracyTicket(Command, AccuracyCommand):
+    """``do_get`` ticket and ``get_flight_info`` command of accuracy figures; see :class:`ReadTicket`."""
+
+    op: Literal["accuracy"] = "accuracy"
+    bucket: str | None = None
+    table_version: Annotated[int, Field(ge=0)] | None = None
+
+
+class LookupCommand(Command):
+    """``do_exchange`` descriptor: each row that the client sends gets the value that was known by its ``known_by``.
+
+    ``as_of``: as the lake held it at that change_time.
+    """
+
+    op: Literal["lookup"] = "lookup"
+    as_of: Time | None = None
 
 
 class CreateSeries(WireModel):
@@ -290,7 +359,7 @@ class ListRuns(WireModel):
 
     @model_validator(mode="after")
     def _range_runs_forward(self) -> Self:
-        _check_range(self.start, self.end, ("start", "end"))
+        check_range(self.start, self.end, ("start", "end"))
         return self
 
 
@@ -348,65 +417,3 @@ class ApplyRetention(WireModel):
 
 class Nothing(WireModel):
     """The body of an action that takes none."""
-
-
-M = TypeVar("M", bound=WireModel)
-
-
-def parse(model: type[M], body: bytes, *, what: str, max_bytes: int) -> M:
-    """Read a message from the wire.
-
-    Args:
-        model: What is expected.
-        body: JSON; empty bytes count as ``{}``.
-        what: How an error calls the message, say "ticket".
-        max_bytes: The most that is looked at.
-
-    Raises:
-        TooLarge: more than ``max_bytes``.
-        InvalidRequest: not JSON, or not the model; names the first field at fault and its value.
-    """
-    if len(body) > max_bytes:
-        raise TooLarge(f"{what}: {len(body)} bytes are over the limit of {max_bytes}")
-    return _checked(lambda: model.model_validate_json(body or b"{}", context=_FROM_WIRE), what)
-
-
-def parse_object(model: type[M], fields: dict[str, Any], *, what: str = "") -> M:
-    """Build a message from Python values, with the errors of :func:`parse`."""
-    return _checked(lambda: model.model_validate(fields), what)
-
-
-def _checked(build: Callable[[], M], what: str) -> M:
-    try:
-        return build()
-    except ValidationError as error:
-        raise InvalidRequest(describe(error, what)) from None
-
-
-def describe(error: ValidationError, what: str = "") -> str:
-    """One sentence for the first fault of a pydantic error: the field, its value, what is wrong with it."""
-    if error.error_count() > _MAX_FAULTS_LISTED:  # listing millions of them would take gigabytes and half a minute
-        return f"{what or 'message'}: has {error.error_count()} faults, such as unknown fields"
-    fault = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in fault["loc"]) or what
-    reason = fault["msg"].removeprefix("Value error, ")
-    match fault["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            return f"{field}: unknown field" + (f" of the {what}" if what and field != what else "")
-        case "missing":
-            return f"{field}: is missing"
-        case "json_invalid":
-            return f"{what or 'body'}: is not JSON ({reason.removeprefix('Invalid JSON: ')})"
-    value = fault["input"]
-    if isinstance(value, dict | list | BaseModel) and fault["type"] == "value_error":
-        return f"{field}: {reason}"
-    return f"{field}: {shown(value)} {reason[:1].lower()}{reason[1:]}" if field else reason
-
-
-def shown(value: object) -> str:
-    """A value as an error shows it: its repr, cut short."""
-    try:
-        text = ascii(value[: _SHOWN_CHARS + 1]) if isinstance(value, str) else ascii(value)
-    except (ValueError, RecursionError):  # an int of too many digits, say
-        return f"<{type(value).__name__}>"
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"

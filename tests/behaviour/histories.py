@@ -109,6 +109,7 @@ class Read:
     valid: Bounds
     known: Bounds
     relative: dict[str, Any] | None
+    lead_time: str | None
     as_of: float | None
     series: list[int]
 
@@ -169,22 +170,44 @@ def reads() -> st.SearchStrategy[Read]:
     )
     gates = st.fixed_dictionaries(
         {
-            "days_ahead": st.integers(0, 2),
+            "days_ahead": st.integers(1, 2),
             "time_of_day": st.sampled_from(["10:00", "02:30", "00:00", "08:00:01"]),
             "time_zone": st.sampled_from([ZONE, "UTC", "America/St_Johns"]),
         }
     )
+    windows = st.sampled_from(
+        [
+            {"window_length": "PT6H", "issue_offset": "-PT1H", "start_window": "2025-03-29T00:00:00+00:00"},
+            {"window_length": "90m", "issue_offset": "-P1D", "start_window": "2026-01-01T00:10:00+00:00"},
+            {"window_length": "P1D", "issue_offset": "-PT14H", "start_window": "2025-03-28T23:00:00+00:00"},
+            {"window_length": "2d", "issue_offset": "-P1D", "start_window": "2025-03-28T01:30:00+00:00"},
+            {"window_length": "P1M", "issue_offset": "-P1D", "start_window": "2025-01-31T00:00:00+00:00"},
+            {"window_length": "P1M", "issue_offset": "PT0S", "start_window": "2025-12-30T12:00:00+00:00"},
+        ]
+    )
+    zones = st.sampled_from([ZONE, "UTC", "America/St_Johns"])
+    windows = st.builds(lambda window, zone: {**window, "time_zone": zone}, windows, zones)
+    cut_offs = st.one_of(
+        st.fixed_dictionaries({"relative": st.one_of(gates, windows)}),
+        st.fixed_dictionaries({"lead_time": st.sampled_from(["0s", "PT13H", "14h", "PT37H30M"])}),
+    )
+    usual = {"view": st.sampled_from(["flat", "flat", "overlapping", "latest"]), "all_versions": st.just(False)}
+    chains = {"view": st.sampled_from(["flat", "overlapping"]), "all_versions": st.just(True)}
     everything = st.just(list(range(SERIES)))
+    kinds = [st.fixed_dictionaries(kind) for kind in (usual, usual, chains)]
     return st.builds(
-        Read,
-        view=st.sampled_from(["flat", "flat", "overlapping"]),
-        all_versions=st.sampled_from([False, False, False, True]),
+        _read,
+        st.one_of(*kinds),
+        st.one_of(st.just({}), st.just({}), cut_offs),
         valid=bounds,
         known=bounds,
-        relative=st.one_of(st.none(), st.none(), st.none(), gates),
         as_of=st.one_of(st.none(), st.none(), share),
         series=st.one_of(everything, st.lists(st.integers(0, SERIES - 1), min_size=1, max_size=2, unique=True)),
     )
+
+
+def _read(kind: dict[str, Any], cut_off: dict[str, Any], **others: Any) -> Read:
+    return Read(**{"relative": None, "lead_time": None, **kind, **cut_off, **others})
 
 
 __all__ = ["Compaction", "Correction", "Read", "Upload", "Withdrawal", "Write", "histories", "reads"]

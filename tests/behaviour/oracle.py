@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from calendar import monthrange
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -53,6 +54,8 @@ SEEN = f"""
           AND ($end_known IS NULL OR known_time < $end_known)
           AND ($as_of IS NULL OR change_rank <= $as_of)
           AND (cutoff IS NULL OR known_time <= cutoff)
+          AND ($lead IS NULL OR known_time + $lead <= valid_time)
+          AND ($since IS NULL OR change_rank > $since)
     ),
     latest AS (
         SELECT * FROM seen
@@ -69,6 +72,12 @@ ANSWERS = {
     ("flat", False): "SELECT * FROM winner",
     ("overlapping", False): "SELECT * FROM standing",
     ("overlapping", True): "SELECT * FROM seen",
+    ("changes", False): "SELECT * FROM seen",
+    ("latest", False): """
+        SELECT * FROM winner QUALIFY row_number() OVER (
+            PARTITION BY series_id ORDER BY valid_time DESC, valid_time_end DESC NULLS LAST
+        ) = 1
+    """,
     ("flat", True): """
         SELECT seen.* FROM seen JOIN winner
         ON  seen.series_id = winner.series_id AND seen.valid_time = winner.valid_time
@@ -174,11 +183,14 @@ class Oracle:
         end_known: int | None = None,
         as_of: int | None = None,
         relative: dict[str, Any] | None = None,
+        lead_time: str | None = None,
+        since: int | None = None,
     ) -> list[Row]:
         """The rows that a read must return, in no particular order."""
         columns = {name: [getattr(row, name) for row in self.rows] for name in SCHEMA.names}
         history = pa.table(columns, schema=SCHEMA)
-        cutoffs = pa.array([relative and cutoff(row.valid_time, **relative) for row in self.rows], pa.int64())
+        find = window_cutoff if relative and "window_length" in relative else cutoff
+        cutoffs = pa.array([relative and find(row.valid_time, **relative) for row in self.rows], pa.int64())
         _DUCKDB.register("history", history.append_column("cutoff", cutoffs))
         answer = _DUCKDB.execute(
             f"WITH {SEEN} SELECT {', '.join(SCHEMA.names)} FROM ({ANSWERS[view, all_versions]})",
@@ -189,6 +201,8 @@ class Oracle:
                 "start_known": start_known,
                 "end_known": end_known,
                 "as_of": as_of,
+                "lead": None if lead_time is None else LENGTHS[lead_time].micros,
+                "since": since,
             },
         )
         return [
@@ -236,19 +250,81 @@ def micros(time: datetime) -> int:
     return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
+@dataclass(frozen=True)
+class Length:
+    """What a text says of a length of time; the calendar's parts do not convert into time."""
+
+    months: int = 0
+    days: int = 0
+    micros: int = 0
+
+
+HOUR = 3_600_000_000
+LENGTHS = {
+    "PT0S": Length(),
+    "0s": Length(),
+    "PT13H": Length(micros=13 * HOUR),
+    "14h": Length(micros=14 * HOUR),
+    "PT37H30M": Length(micros=37 * HOUR + HOUR // 2),
+    "PT6H": Length(micros=6 * HOUR),
+    "90m": Length(micros=HOUR + HOUR // 2),
+    "-PT14H": Length(micros=-14 * HOUR),
+    "-PT1H": Length(micros=-HOUR),
+    "-P1D": Length(days=-1),
+    "-P1M": Length(months=-1),
+    "P1D": Length(days=1),
+    "2d": Length(days=2),
+    "P1M": Length(months=1),
+}
+"""The lengths that histories use, as they are meant."""
+
+
 def cutoff(valid_time: int, days_ahead: int, time_of_day: str, time_zone: str) -> int:
-    """When a local day's gate closed, for the day that a valid_time lies on.
+    """When a local day's gate closed, for the day that a valid_time lies on."""
+    zone = ZoneInfo(time_zone)
+    gate: date = local(valid_time, zone).date() - timedelta(days=days_ahead)
+    return first_instant(datetime.fromisoformat(f"{gate.isoformat()}T{time_of_day}"), zone)
+
+
+def window_cutoff(
+    valid_time: int, window_length: str, issue_offset: str, start_window: str, time_zone: str = "UTC"
+) -> int:
+    """When the window that holds a valid_time closed: windows are tried one by one around where it must lie."""
+    zone, length, start = ZoneInfo(time_zone), LENGTHS[window_length], micros(datetime.fromisoformat(start_window))
+    days = length.months * 30.44 + length.days + length.micros / (24 * HOUR)
+    near = int((valid_time - start) / (24 * HOUR) // days)
+    begins = [
+        shifted(start, Length(number * length.months, number * length.days, number * length.micros), zone)
+        for number in range(near - 3, near + 4)
+    ]
+    return shifted(max(begin for begin in begins if begin <= valid_time), LENGTHS[issue_offset], zone)
+
+
+def shifted(instant: int, by: Length, zone: ZoneInfo) -> int:
+    """An instant moved on the calendar of a zone, at the same time of day, and then by time."""
+    if by.months or by.days:
+        wall = local(instant, zone)
+        month = wall.year * 12 + wall.month - 1 + by.months
+        days = monthrange(month // 12, month % 12 + 1)[1]
+        wall = wall.replace(year=month // 12, month=month % 12 + 1, day=min(wall.day, days)) + timedelta(days=by.days)
+        instant = first_instant(wall, zone)
+    return instant + by.micros
+
+
+def local(instant: int, zone: ZoneInfo) -> datetime:
+    """What the clocks of a zone show."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=instant)).astimezone(zone).replace(tzinfo=None)
+
+
+def first_instant(wall: datetime, zone: ZoneInfo) -> int:
+    """When the clocks of a zone show a time.
 
     A local time that the clocks skip is the first instant that exists after it, one that they repeat the earlier.
     """
-    zone = ZoneInfo(time_zone)
-    day = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=valid_time)).astimezone(zone).date()
-    gate: date = day - timedelta(days=days_ahead)
-    wall = datetime.fromisoformat(f"{gate.isoformat()}T{time_of_day}")
     # Minute by minute through that day in UTC: the first instant whose wall clock shows the time or a later one.
-    instant = (wall - timedelta(hours=15)).replace(second=0, tzinfo=UTC)
-    step = timedelta(minutes=1)
-    while instant.astimezone(zone).replace(tzinfo=None) < wall.replace(second=0):
-        instant += step
-    exact = instant.astimezone(zone).replace(tzinfo=None) == wall.replace(second=0)
-    return micros(instant + (timedelta(seconds=wall.second) if exact else timedelta(0)))
+    minute = wall.replace(second=0, microsecond=0)
+    instant = (minute - timedelta(hours=15)).replace(tzinfo=UTC)
+    while instant.astimezone(zone).replace(tzinfo=None) < minute:
+        instant += timedelta(minutes=1)
+    exact = instant.astimezone(zone).replace(tzinfo=None) == minute
+    return micros(instant + (wall - minute if exact else timedelta(0)))

@@ -115,6 +115,8 @@ class Played:
         fields |= self._bounds("known", read.known, {row.known_time for row in self.oracle.rows})
         if read.relative is not None:
             fields["relative"] = read.relative
+        if read.lead_time is not None:
+            fields["lead_time"] = read.lead_time
         if read.as_of is not None and self.ranks:
             times = sorted(self.ranks)
             # Just before the first write, or exactly at one: as_of is inclusive.

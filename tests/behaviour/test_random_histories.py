@@ -29,6 +29,8 @@ def check_battery(played: Played, extra: list[Read]) -> None:
     for view in ("flat", "overlapping"):
         for all_versions in (False, True):
             played.check(view, all_versions=all_versions)
+    for view in ("latest", "changes"):
+        played.check(view)
     for read in extra:
         played.check_read(read)
 

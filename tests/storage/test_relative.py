@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from storage import Tenant
-from storage.relative import gate
+from storage.relative import local_instant
 from tests.storage.lakes import Sent, read, upload
 from timedb.errors import InvalidRequest
 from timedb.times import to_micros
-from timedb.wire import Relative
 
 STOCKHOLM = "Europe/Stockholm"
 
@@ -54,8 +53,8 @@ def micros(text: str) -> int:
     ],
 )
 def test_gates_in_stockholm(day: str, days_ahead: int, time_of_day: str, expected: str) -> None:
-    relative = Relative(days_ahead=days_ahead, time_of_day=time_of_day, time_zone=STOCKHOLM)
-    assert gate(date.fromisoformat(day), relative, ZoneInfo(STOCKHOLM)) == utc(expected)
+    gate_day = date.fromisoformat(day) - timedelta(days=days_ahead)
+    assert local_instant(gate_day, time.fromisoformat(time_of_day), ZoneInfo(STOCKHOLM)) == utc(expected)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +69,8 @@ def test_gates_in_stockholm(day: str, days_ahead: int, time_of_day: str, expecte
     ],
 )
 def test_gates_elsewhere(zone: str, day: str, time_of_day: str, expected: str) -> None:
-    relative = Relative(days_ahead=0, time_of_day=time_of_day, time_zone=zone)
-    assert gate(date.fromisoformat(day), relative, ZoneInfo(zone)) == utc(expected)
+    clock = time.fromisoformat(time_of_day)
+    assert local_instant(date.fromisoformat(day), clock, ZoneInfo(zone)) == utc(expected)
 
 
 def relative_values(tenant: Tenant, **relative: Any) -> dict[int, float]:

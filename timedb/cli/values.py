@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
-View = Literal["flat", "overlapping"]
+View = Literal["flat", "overlapping", "latest", "changes"]
 Format = Literal["csv", "json", "parquet"]
 
 
@@ -52,6 +52,7 @@ def upload(
     skip_unchanged: Annotated[
         bool, typer.Option("--skip-unchanged", help="Leave out rows that say the same as the one known before.")
     ] = False,
+    unit: Annotated[str | None, typer.Option(help="Of all values; converted to the unit of their series.")] = None,
     flight_url: FlightUrl = None,
     json: AsJson = False,
 ) -> None:
@@ -75,6 +76,7 @@ def upload(
             known_time=known_at,
             create_series=create_series,
             skip_unchanged=skip_unchanged,
+            unit=unit,
         )
     answer = {"run_id": receipt.run_id, "rows": receipt.rows, "skipped": receipt.skipped}
     show({**answer, "series": len(receipt.series), "change_time": receipt.change_time.isoformat()}, as_json=json)
@@ -114,7 +116,7 @@ def read(
     series: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this series; may be repeated.")] = None,
     series_id: Annotated[list[str] | None, typer.Option(help="Only this series; may be repeated.")] = None,
     labels: Labels = None,
-    view: Annotated[View, typer.Option(help="The value known last, or every revision.")] = "flat",
+    view: Annotated[View, typer.Option(help="The value known last, every revision, ….")] = "flat",
     start_valid: Annotated[str | None, typer.Option(metavar="TIME")] = None,
     end_valid: Annotated[str | None, typer.Option(metavar="TIME")] = None,
     start_known: Annotated[str | None, typer.Option(metavar="TIME")] = None,
@@ -123,6 +125,23 @@ def read(
     all_versions: Annotated[
         bool, typer.Option("--all-versions", help="Also what was corrected, with who, when and why.")
     ] = False,
+    lead_time: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Only what was known so long before, say 36h.")
+    ] = None,
+    days_ahead: Annotated[int | None, typer.Option(help="Only what was known so many local days before …")] = None,
+    time_of_day: Annotated[str | None, typer.Option(metavar="HH:MM", help="… by this local time. [10:00]")] = None,
+    period: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="The values of such a period as one, say 1h, P1D, P1M.")
+    ] = None,
+    aggregate: Annotated[str | None, typer.Option(help="mean, sum, min, max, first, last or count. [mean]")] = None,
+    time_zone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Of --days-ahead and --period, say Europe/Stockholm.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Values converted to this unit.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="With --view changes: the token of the read before.")
+    ] = None,
+    token: Annotated[str | None, typer.Option(help="The rows that an earlier read could see.")] = None,
     columns: Annotated[str | None, typer.Option(metavar="A,B,C", help="Which columns, in which order.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
     format: Annotated[Format, typer.Option(help="How the rows are written.")] = "csv",
@@ -131,8 +150,9 @@ def read(
     ] = None,
     flight_url: FlightUrl = None,
 ) -> None:
-    """Read values, sorted by series and valid_time."""
+    """Read values, sorted by series and valid_time. The token of the answer goes to standard error."""
     from timedb.cli.formats import FORMATS, sink_of
+    from timedb.columns import META_TOKEN
     from timedb.wire import ReadCommand, parse_object
 
     selection: dict[str, Any] = {
@@ -146,6 +166,12 @@ def read(
         "end_known": end_known,
         "as_of": as_of,
         "all_versions": all_versions,
+        "lead_time": lead_time,
+        "relative": _relative(days_ahead, time_of_day, time_zone),
+        "resample": _resample(period, aggregate, time_zone),
+        "unit": unit,
+        "since": since,
+        "token": token,
         "columns": _columns(columns, view, all_versions),
         "ordered": True,
         "limit": limit,
@@ -157,6 +183,23 @@ def read(
         for batch in stream:
             writer.write(batch)
         writer.close()
+        say(f"token: {(stream.schema.metadata or {}).get(META_TOKEN, b'').decode()}")
+
+
+def _relative(days_ahead: int | None, time_of_day: str | None, time_zone: str | None) -> dict[str, Any] | None:
+    given = {"days_ahead": days_ahead, "time_of_day": time_of_day}
+    asked = {name: value for name, value in given.items() if value is not None}
+    if asked and time_zone is None:
+        raise InvalidRequest("--time-zone: is missing; --days-ahead and --time-of-day need it")
+    return {**asked, "time_zone": time_zone} if asked else None
+
+
+def _resample(period: str | None, aggregate: str | None, time_zone: str | None) -> dict[str, Any] | None:
+    if period is None:
+        if aggregate is not None:
+            raise InvalidRequest("--period: is missing; --aggregate needs it")
+        return None
+    return {"period": period, "aggregate": aggregate or "mean", "time_zone": time_zone or "UTC"}
 
 
 def _columns(named: str | None, view: View, all_versions: bool) -> list[str]:
