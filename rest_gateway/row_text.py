@@ -78,8 +78,7 @@ CSV = Syntax("", "\n", False, _csv_texts, "", "", ("NaN", "Infinity", "-Infinity
 class RowWriter:
     """Writes the rows of batches of one schema.
 
-    Columns may be text (plain or dictionary), ``timestamp[us]``, numbers, boolean and lists of text. A float column
-    can be neither the first nor the last, as its texts bring their own comma.
+    Columns may be text (plain or dictionary), ``timestamp[us]``, numbers, boolean and lists of text.
 
     Args:
         schema: Of the batches.
@@ -89,6 +88,7 @@ class RowWriter:
     def __init__(self, schema: pa.Schema, syntax: Syntax) -> None:
         self._syntax = syntax
         self._around = _punctuation(schema, syntax)
+        self._lone_floats = _lone_floats(schema)
         self._pools: dict[int, tuple[pa.Array, pa.Array]] = {}
 
     def write(self, batch: pa.RecordBatch) -> Iterator[memoryview]:
@@ -117,7 +117,10 @@ class RowWriter:
         if pa.types.is_dictionary(column.type) and _needs_encoding_anew(column):
             column = column.dictionary_decode().dictionary_encode()
         if pa.types.is_floating(column.type):
-            return _numbers(column, self._syntax)
+            pool, index = _numbers(column, self._syntax)
+            if position in self._lone_floats:
+                return pool, index
+            return _join(before, pc.utf8_rtrim(pool, ","), after), index
         if pa.types.is_timestamp(column.type):
             quote = self._syntax.time_quote
             known = _times(column, before + quote, quote + after)
@@ -151,13 +154,17 @@ def _punctuation(schema: pa.Schema, syntax: Syntax) -> list[tuple[str, str]]:
         for position, name in enumerate(schema.names)
     ]
     after = [""] * last + [syntax.row_end]
-    for position, field in enumerate(schema):
-        if pa.types.is_floating(field.type):
-            if position in (0, last):
-                raise ValueError(f"{field.name}: a float column cannot be the first or the last")
-            after[position - 1], before[position] = before[position], ""
-            before[position + 1] = before[position + 1].removeprefix(",")
+    for position in _lone_floats(schema):
+        after[position - 1], before[position] = before[position], ""
+        before[position + 1] = before[position + 1].removeprefix(",")
     return list(zip(before, after, strict=True))
+
+
+def _lone_floats(schema: pa.Schema) -> list[int]:
+    """Float columns between others: their texts are written with the comma after them and need nothing around."""
+    floats = [position for position, field in enumerate(schema) if pa.types.is_floating(field.type)]
+    beside = {position + step for position in floats for step in (-1, 1)}
+    return [position for position in floats if position not in beside and 0 < position < len(schema) - 1]
 
 
 def _needs_encoding_anew(column: pa.DictionaryArray) -> bool:

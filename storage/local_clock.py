@@ -21,6 +21,10 @@ Instants = np.ndarray[Any, np.dtype[np.int64]]
 
 _DAY = 86_400_000_000
 _BLOCK_YEARS = 50
+_FIRST_BLOCK = 1800 // _BLOCK_YEARS  # before it every zone has the mean time of its place
+_REPEATED_BLOCK = 2500 // _BLOCK_YEARS  # 400 years before it the zones live by rules of the Gregorian calendar already
+_CYCLE_YEARS = 400
+_CYCLE = 146_097 * _DAY
 _PROBE = timedelta(days=3)  # no zone has ever changed its offset twice within so short a time
 _FIRST = from_micros(MIN_MICROS + 2 * _DAY)
 _LAST = from_micros(MAX_MICROS - 2 * _DAY)
@@ -80,9 +84,20 @@ class LocalClock:
         return np.where(index > 0, np.maximum(found, self._since[index]), found)
 
 
-@lru_cache(maxsize=4096)
-def _changes(zone_name: str, block: int) -> tuple[tuple[int, int], ...]:
+def _changes(zone: str, block: int) -> list[tuple[int, int]]:
     """The changes of a zone's offset in a block of years: (instant, offset from then on), microseconds."""
+    if block < _FIRST_BLOCK:
+        return []
+    if block < _REPEATED_BLOCK:
+        return list(_changes_found(zone, block))
+    cycles, same = divmod(block - _REPEATED_BLOCK, _CYCLE_YEARS // _BLOCK_YEARS)
+    shift = (cycles + 1) * _CYCLE
+    known = _changes_found(zone, _REPEATED_BLOCK - _CYCLE_YEARS // _BLOCK_YEARS + same)
+    return [(instant + shift, offset) for instant, offset in known]
+
+
+@lru_cache(maxsize=4096)
+def _changes_found(zone_name: str, block: int) -> tuple[tuple[int, int], ...]:
     zone = ZoneInfo(zone_name)
     moment, end = max(_block_start(block), _FIRST), min(_block_start(block + 1), _LAST)
     offset, found = _offset(zone, moment), []

@@ -18,6 +18,7 @@ from storage.delta_log import DataFile, Snapshot
 from storage.lane import CHANGE_TIME
 from storage.latest import LastRows
 from storage.relative import check_time_zone, check_windows
+from storage.resample import resample
 from storage.retention import refuse_removed
 from storage.scan import Selection, live_files
 from storage.schemas import VALUES_DATA
@@ -25,6 +26,7 @@ from storage.sorting import sort_rows
 from storage.streaming import stream_rows
 from storage.table import Table
 from storage.token import Token
+from storage.units import convert_frame, converter
 from timedb.columns import (
     COLUMN_TYPES,
     IDENTIFIER,
@@ -185,16 +187,12 @@ class ReadPlan:
     def _converted(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.ticket.unit is None or "value" not in rows.columns:
             return rows
-        from storage.units import convert_frame
-
         units = {series_id: series.unit for series_id, series in self._series.items()}
         return convert_frame(rows, units, self.ticket.unit, field="unit")
 
     def _resampled(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.ticket.resample is None:
             return rows
-        from storage.resample import resample
-
         revision = ("series_id", "known_time", "run_id")
         return resample(rows, self.ticket.resample, revision if self.ticket.view == "overlapping" else revision[:1])
 
@@ -361,8 +359,6 @@ def _selection(ticket: ReadTicket, newest: datetime, series_ids: Collection[str]
 
 def _check_units(unit: str, known: Mapping[str, Series], series_ids: Collection[str] | None) -> None:
     """Refuse a unit that some series of the selection cannot be converted to, before the first row goes out."""
-    from storage.units import converter
-
     for series in known.values() if series_ids is None else [known[series_id] for series_id in series_ids]:
         converter(series.unit, unit, field="unit")
 

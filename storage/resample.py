@@ -119,7 +119,7 @@ class _Pieces:
     value: Floats
     known: Flags
     is_point: Flags
-    overlap: Floats
+    overlap: Instants
     """Microseconds that the value shares with the period; 0 for a point."""
     share: Floats
     """The part of the value that lies in the period; 1 for a point."""
@@ -151,12 +151,14 @@ def _cut(values: _Values, begin: int, end: int, first: Instants, cut: Instants, 
     if ((np.diff(number) < 0) & (np.diff(group) == 0)).any():  # intervals overlap
         order = np.lexsort((number, group))
         rows, number, group = rows[order], number[order], group[order]
-    is_point, start, until = values.is_point[rows], values.start[rows], values.end[rows]
-    overlap = np.minimum(until, periods.start(number + 1)) - np.maximum(start, periods.start(number))
-    some = is_point | (overlap > 0)  # a period of a day that a zone has left out lasts no time at all
-    overlap = np.where(is_point, 0, overlap).astype(np.float64)
-    share = np.where(is_point, 1.0, overlap / np.where(is_point, 1, until - start))
+    is_point = values.is_point[rows]
+    overlap, share = np.zeros(len(rows), dtype=np.int64), np.ones(len(rows))
+    if (lasting := np.flatnonzero(~is_point)).size:
+        start, until, its = values.start[rows[lasting]], values.end[rows[lasting]], number[lasting]
+        overlap[lasting] = np.minimum(until, periods.start(its + 1)) - np.maximum(start, periods.start(its))
+        share[lasting] = overlap[lasting] / (until - start)
     pieces = _Pieces(group, number, values.value[rows], values.known[rows], is_point, overlap, share)
+    some = is_point | (overlap > 0)  # a period of a day that a zone has left out lasts no time at all
     return pieces if some.all() else pieces.only(some)
 
 
@@ -188,11 +190,13 @@ def _aggregate(pieces: _Pieces, aggregate: str) -> tuple[Instants, Instants, Flo
 
 
 def _mean(pieces: _Pieces, heads: Instants) -> Floats:
-    """Weights are taken relative to the greatest of the period: equal ones make the plain mean, to the last bit."""
-    lengths = np.diff(heads, append=len(pieces.known))
-    weight = np.where(pieces.known & ~pieces.is_point, pieces.overlap, 0.0)
-    greatest = np.maximum.reduceat(weight, heads)
-    relative = weight / np.repeat(np.where(greatest > 0, greatest, 1.0), lengths)
-    relative = np.where(np.repeat(greatest == 0, lengths) & pieces.known, 1.0, relative)
-    total = np.add.reduceat(np.where(relative > 0, pieces.value * relative, _NOTHING), heads)
-    return total / np.add.reduceat(relative, heads)
+    """Weights are whole numbers without a common divisor: equal ones are 1 and make the plain mean, to the last bit."""
+    weight = np.where(pieces.known, pieces.overlap, 0)
+    if weight.any():
+        lengths = np.diff(heads, append=len(weight))
+        divisor = np.repeat(np.gcd.reduceat(weight, heads), lengths)
+        weight = np.where(divisor > 0, weight // np.maximum(divisor, 1), pieces.known)
+    else:
+        weight = pieces.known.astype(np.int64)
+    total = np.add.reduceat(np.where(weight > 0, pieces.value * weight, _NOTHING), heads)
+    return total / np.add.reduceat(weight, heads)

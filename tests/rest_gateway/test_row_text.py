@@ -191,7 +191,17 @@ def test_no_rows_are_no_text() -> None:
     assert written(batch, JSON) == b""
 
 
-def test_a_float_column_at_the_end_is_refused() -> None:
-    schema = pa.schema([("valid_time", pa.timestamp("us", "UTC")), ("value", pa.float64())])
-    with pytest.raises(ValueError, match="value"):
-        RowWriter(schema, JSON)
+def test_float_columns_may_stand_anywhere() -> None:
+    rows = [(1.5, math.nan, "a", 2.0, 7, None), (None, -0.0, None, 5e-324, -1, math.inf)]
+    names, kinds = "abcdef", [pa.float64(), pa.float64(), pa.string(), pa.float64(), pa.int64(), pa.float64()]
+    columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
+    batch = pa.record_batch(columns, names=list(names))
+    lines = b"".join(
+        bytes(piece) for piece in RowWriter(batch.schema, NDJSON_NON_FINITE_TEXT).write(batch)
+    ).splitlines()
+    assert [tuple(json.loads(line).values()) for line in lines] == [
+        (1.5, "NaN", "a", 2.0, 7, None),
+        (None, -0.0, None, 5e-324, -1, "Infinity"),
+    ]
+    text = b"".join(bytes(piece) for piece in RowWriter(batch.schema, CSV).write(batch)).decode()
+    assert text == "1.5,NaN,a,2.0,7,\n,-0.0,,5e-324,-1,Infinity\n"

@@ -158,6 +158,10 @@ def test_times_may_be_of_any_make(client: Client, name: str) -> None:
         assert client.read(series_keys=name, start_valid=bound)["value"].sort().to_list() == [2.0, 3.0]
 
 
+WINDOWS = {"window_length": "PT6H", "issue_offset": "-PT1H", "start_window": "2025-01-01T00:00:00Z"}
+HOURLY = {"period": "1h", "aggregate": "mean"}
+
+
 @pytest.mark.parametrize(
     ("selection", "reason"),
     [
@@ -170,6 +174,34 @@ def test_times_may_be_of_any_make(client: Client, name: str) -> None:
         ({"limit": 0}, "limit: 0"),
         ({"columns": ["colour"]}, "columns: unknown column 'colour'"),
         ({"relative": {"days_ahead": 1}}, "time_zone is missing"),
+        ({"relative": {"days_ahead": 0, "time_zone": "UTC"}}, "10:00 with days_ahead 0 .* inside its own window"),
+        ({"relative": {"time_zone": "Mars/Phobos"}}, "relative.time_zone: 'Mars/Phobos' is not a time zone"),
+        ({"relative": {**WINDOWS, "time_zone": "Mars/Phobos"}}, "relative.time_zone: 'Mars/Phobos'"),
+        ({"relative": {**WINDOWS, "issue_offset": "PT1H"}}, "issue_offset PT1H is a cut-off inside its own window"),
+        ({"relative": {**WINDOWS, "window_length": "PT0S"}}, "window_length PT0S is not longer than nothing"),
+        ({"relative": {**WINDOWS, "window_length": "-P1D"}}, "window_length -P1D is not longer than nothing"),
+        ({"relative": {**WINDOWS, "window_length": "P1DT6H"}}, "window_length P1DT6H mixes months, days and hours"),
+        ({"relative": {**WINDOWS, "window_length": "a day"}}, "relative.window_length: 'a day' is not a duration"),
+        ({"relative": {**WINDOWS, "window_length": "P99999Y"}}, "relative.window_length: .* ten thousand years"),
+        ({"relative": {"window_length": "PT6H"}}, "issue_offset is missing"),
+        ({"relative": {**WINDOWS, "days_ahead": 1}}, "days_ahead belongs to the daily gate"),
+        ({"lead_time": "-PT1H"}, "lead_time -PT1H is negative"),
+        ({"lead_time": timedelta(hours=-1)}, "lead_time -PT1H is negative"),
+        ({"lead_time": "P1M"}, "lead_time P1M has months"),
+        ({"lead_time": "1 h", "view": "latest"}, "lead_time: '1 h' is not a duration such as PT36H"),
+        ({"lead_time": "1h", "relative": WINDOWS}, "lead_time and relative are two cut-offs"),
+        ({"resample": {"period": "1h"}}, "resample.aggregate: is missing"),
+        ({"resample": {"period": "1h", "aggregate": "median"}}, "resample.aggregate: 'median'"),
+        ({"resample": {"period": "0h", "aggregate": "mean"}}, "period PT0S is not longer than nothing"),
+        ({"resample": {"period": "1h", "aggregate": "mean", "time_zone": "Nowhere"}}, "resample.time_zone: 'Nowhere'"),
+        ({"resample": HOURLY, "all_versions": True}, "resample would mix versions"),
+        ({"resample": HOURLY, "columns": ["annotation"]}, "a resampled value has no annotation"),
+        ({"resample": HOURLY, "view": "latest"}, "resample goes with the views flat and overlapping"),
+        ({"view": "changes", "all_versions": True}, "all_versions goes with the views flat and overlapping"),
+        ({"view": "changes", "since": "never"}, "since: 'never' is not the token of an answer"),
+        ({"since": "never"}, "since goes with view changes"),
+        ({"token": "e30="}, "token: 'e30=' is not the token of an answer"),
+        ({"unit": "furlong per fortnight"}, "unit: .*furlong"),
     ],
 )
 def test_a_selection_that_makes_no_sense_is_refused_by_name(
@@ -177,6 +209,14 @@ def test_a_selection_that_makes_no_sense_is_refused_by_name(
 ) -> None:
     with pytest.raises(td.InvalidRequest, match=reason):
         client.read(**selection)
+
+
+def test_too_many_windows_are_refused(client: Client, name: str) -> None:
+    client.upload(frame(name, VALUES))
+    windows = {"window_length": "1us", "issue_offset": "0s", "start_window": T0}
+    with pytest.raises(td.InvalidRequest, match="relative.window_length: PT0.000001S makes more than 10000000 windows"):
+        client.read(series_keys=name, relative=windows)
+    assert client.read(series_keys=name, relative={**windows, "window_length": "1s"}).is_empty()
 
 
 @pytest.mark.parametrize("field", ["known_time", "run_start_time", "run_finish_time"])
