@@ -19,11 +19,13 @@ PACKAGES = ("timedb", "storage", "flight_server", "rest_gateway")
 VOCABULARY = {
     "timedb._version",
     "timedb.columns",
+    "timedb.durations",
     "timedb.errors",
     "timedb.identity",
     "timedb.settings",
     "timedb.times",
     "timedb.wire",
+    "timedb.wire_fields",
 }
 # The composition roots alone start servers; `timedb/__init__` is lazy and names the public surface.
 ROOTS = {"timedb", "timedb.__main__", "timedb.api", "timedb.cli", "timedb.launch", "timedb.sdk"}

@@ -111,6 +111,11 @@ class WireModel(BaseModel):
 
 
 def check_range(start: datetime | None, end: datetime | None, names: tuple[str, str]) -> None:
+    """Refuse a range that ends before it starts.
+
+    Raises:
+        ValueError: names both ends.
+    """
     if start is not None and end is not None and end < start:
         raise ValueError(f"{names[1]} {format_time(end)} is before {names[0]} {format_time(start)}")
 
