@@ -16,7 +16,7 @@ import polars as pl
 
 __all__ = ["RowsDigest", "fields_digest"]
 
-_CHUNK_ROWS = 1_000_000
+_CHUNK_ROWS = 16_384  # what is mixed stays in the processor's cache
 _NULL = np.uint64(0x6E756C6C6E756C6C)
 _NAN = np.uint64(0x7FF8000000000000)
 Words = np.ndarray[Any, np.dtype[np.uint64]]
@@ -45,8 +45,9 @@ class RowsDigest:
         """
         ids = np.array([_word(series_id) for series_id in series_ids], dtype=np.uint64)
         with np.errstate(over="ignore"):
+            columns = _columns(frame, ids)
             for start in range(0, frame.height, _CHUNK_ROWS):
-                words = _row_words(frame.slice(start, _CHUNK_ROWS), ids)
+                words = _row_words([_piece(column, start) for column in columns])
                 self._total += words.sum(dtype=np.uint64)
                 self._mixed += _mix(words).sum(dtype=np.uint64)
                 self._parity ^= np.bitwise_xor.reduce(words)
@@ -57,20 +58,30 @@ class RowsDigest:
         return f"{self._rows}:{self._total:016x}{self._mixed:016x}{self._parity:016x}"
 
 
-def _row_words(frame: pl.DataFrame, ids: Words) -> Words:
-    words: Words = ids[frame["series"].to_numpy()]
-    for name in ("valid_time", "valid_time_end", "known_time"):
-        words = _mix(words + _time_bits(frame[name]))
-    words = _mix(words + _value_bits(frame["value"]))
-    for name in ("annotation", "tags"):
-        if frame[name].null_count() == frame.height:
-            words = words + _NULL  # as below: a row's word may not depend on the rows beside it
-        else:
-            text = frame[name] if name == "annotation" else _joined(frame[name])
-            known = {item: _word(item) for item in text.unique().to_list()}
-            words = words + np.array([known[item] for item in text.to_list()], dtype=np.uint64)
-        words = _mix(words)
+def _columns(frame: pl.DataFrame, ids: Words) -> list[Words]:
+    """Each column as words; one word where all rows have the same."""
+    times = [_time_bits(frame[name]) for name in ("valid_time", "valid_time_end", "known_time")]
+    texts = [_text_bits(frame[name]) for name in ("annotation", "tags")]
+    return [ids[frame["series"].to_numpy()], *times, _value_bits(frame["value"]), *texts]
+
+
+def _piece(column: Words, start: int) -> Words:
+    return column if column.ndim == 0 else column[start : start + _CHUNK_ROWS]
+
+
+def _row_words(columns: list[Words]) -> Words:
+    words = columns[0]
+    for column in columns[1:]:
+        words = _mix(words + column)
     return words
+
+
+def _text_bits(column: pl.Series) -> Words:
+    if column.null_count() == len(column):
+        return np.array(_NULL)
+    text = column if column.dtype == pl.String else _joined(column)
+    known = {item: _word(item) for item in text.unique().to_list()}
+    return np.array([known[item] for item in text.to_list()], dtype=np.uint64)
 
 
 def _joined(tags: pl.Series) -> pl.Series:
@@ -81,6 +92,8 @@ def _joined(tags: pl.Series) -> pl.Series:
 
 
 def _time_bits(times: pl.Series) -> Words:
+    if times.null_count() == len(times):
+        return np.array(_NULL)
     bits: Words = times.to_physical().fill_null(0).to_numpy().view(np.uint64)
     return np.where(times.is_null().to_numpy(), _NULL, bits) if times.null_count() else bits
 
@@ -98,7 +111,11 @@ def _word(text: str | None) -> np.uint64:
 
 
 def _mix(words: Words) -> Words:
-    words = words + np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+    mixed = words + np.uint64(0x9E3779B97F4A7C15)
+    shifted = mixed >> np.uint64(30)
+    for shift, factor in ((27, 0xBF58476D1CE4E5B9), (31, 0x94D049BB133111EB)):
+        mixed ^= shifted
+        mixed *= np.uint64(factor)
+        np.right_shift(mixed, np.uint64(shift), out=shifted)
+    mixed ^= shifted
+    return mixed

@@ -6,6 +6,7 @@ An upload's batches share one :class:`SeriesCodes`, so that identifiers are look
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,16 @@ from timedb.identity import canonical_labels
 from timedb.times import MAX_MICROS, MIN_MICROS
 from timedb.wire import MAX_NAME_CHARS, shown
 
-__all__ = ["BATCH", "Identity", "SeriesCodes", "check_batch", "check_columns", "normalise"]
+__all__ = [
+    "BATCH",
+    "Identity",
+    "SeriesCodes",
+    "check_batch",
+    "check_columns",
+    "normalise",
+    "series_codes",
+    "time_column",
+]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 BATCH = pa.schema(
@@ -37,6 +47,7 @@ BATCH = pa.schema(
 
 _REQUIRED = ("valid_time", "value")
 _TIMES = ("valid_time", "valid_time_end", "known_time")
+_TIME_COLUMNS = (*_TIMES, "known_by")
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 
 
@@ -79,18 +90,25 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(test(kind) for test in lists) and (_is_text(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
-def check_columns(schema: pa.Schema) -> None:
+def check_columns(
+    schema: pa.Schema, known: Sequence[str] = UPLOAD_COLUMNS, required: Sequence[str] = _REQUIRED
+) -> None:
     """Refuse a stream by its schema alone.
+
+    Args:
+        schema: The stream's.
+        known: The columns that it may have.
+        required: Those that it must have, beside one that names the series.
 
     Raises:
         InvalidRequest: names the column that is missing, unknown, twice there, or of a type that does not fit.
     """
     for name in schema.names:
-        if name not in UPLOAD_COLUMNS:
-            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column; there are {', '.join(UPLOAD_COLUMNS)}")
+        if name not in known:
+            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column; there are {', '.join(known)}")
         if schema.names.count(name) > 1:
             raise InvalidRequest(f"{name}: the column is there twice")
-    for name in _REQUIRED:
+    for name in required:
         if name not in schema.names:
             raise InvalidRequest(f"{name}: the column is missing")
     if "series_id" not in schema.names and "series_key" not in schema.names:
@@ -105,7 +123,7 @@ def _check_type(column: pa.Field) -> None:
     kind, optional = column.type, column.name not in ("valid_time",)
     if pa.types.is_null(kind) and optional:
         return
-    if column.name in _TIMES:
+    if column.name in _TIME_COLUMNS:
         if not pa.types.is_timestamp(kind):
             raise InvalidRequest(f"{column.name}: {kind} is not a timestamp with a time zone")
         if kind.tz is None:
@@ -142,8 +160,8 @@ def normalise(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> pa.R
     Raises:
         InvalidRequest: names the column, the row and the value.
     """
-    series = _series_codes(batch, codes, first_row)
-    times = {name: _time(batch, name, first_row) for name in _TIMES}
+    series = series_codes(batch, codes, first_row)
+    times = {name: time_column(batch, name, first_row) for name in _TIMES}
     _check_intervals(times["valid_time"], times["valid_time_end"], first_row)
     value = _value(batch, first_row)
     annotation = _annotation(batch)
@@ -171,17 +189,49 @@ def _text_codes(batch: pa.RecordBatch, name: str) -> tuple[np.ndarray[Any, Any],
     return indices, values
 
 
-def _series_codes(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> pa.Array:
+def series_codes(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> pa.Array:
+    """For each row the number of the series that it names.
+
+    Args:
+        batch: As for :func:`normalise`.
+        codes: The identities so far; grows.
+        first_row: Rows of the stream before this batch, for error texts.
+
+    Raises:
+        InvalidRequest: names the column, the row and the value.
+    """
     columns = [_text_codes(batch, name) for name in ("series_id", "series_key", "labels")]
     combined = np.zeros(batch.num_rows, dtype=np.int64)
+    size = 1
     for indices, values in columns:
         combined = combined * (len(values) + 1) + indices + 1
-    distinct, first, inverse = np.unique(combined, return_index=True, return_inverse=True)
-    numbers = np.empty(len(distinct), dtype=np.int32)
+        size *= len(values) + 1
+    first, which = _distinct(combined, size)
+    numbers = np.empty(len(first), dtype=np.int32)
     for position, row in enumerate(first):
         series_id, name, labels = (values[indices[row]] if indices[row] >= 0 else None for indices, values in columns)
         numbers[position] = codes.code(_identity(series_id, name, labels, first_row + int(row)))
-    return pa.array(numbers[inverse.reshape(-1)], pa.int32())
+    return pa.array(numbers[which], pa.int32())
+
+
+def _distinct(
+    codes: np.ndarray[Any, np.dtype[np.int64]], size: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Where each distinct code (from 0 to below ``size``) stands first, in the order of the rows; which one each is."""
+    if size > 4 * len(codes):
+        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        which = inverse.reshape(-1)
+    else:  # a table in place of a sort
+        place = np.full(size, -1, dtype=np.int64)
+        place[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+        present = np.flatnonzero(place >= 0)
+        first = place[present]
+        place[present] = np.arange(len(present))
+        which = place[codes]
+    order = np.argsort(first)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[which]
 
 
 def _identity(series_id: str | None, name: str | None, labels: str | None, row: int) -> Identity:
@@ -206,7 +256,12 @@ def _labels(text: str, row: int) -> str:
     return canonical_labels(labels)
 
 
-def _time(batch: pa.RecordBatch, name: str, first_row: int) -> pa.Array:
+def time_column(batch: pa.RecordBatch, name: str, first_row: int) -> pa.Array:
+    """A column of times in UTC microseconds; nulls where the batch has none of that name.
+
+    Raises:
+        InvalidRequest: a time is finer than a microsecond, outside the years 1 to 9999, or a null valid_time.
+    """
     column = _column(batch, name, TIMESTAMP)
     ticks = column.cast(pa.int64()) if column.type.unit != "ns" else _whole_micros(column, name, first_row)
     factor = 1 if column.type.unit == "ns" else 1_000_000 // _PER_SECOND[column.type.unit]

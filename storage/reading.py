@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from storage import views
 from storage.answers import answer, is_plain, tiers_for
+from storage.batch_cache import BatchCache
 from storage.boundary import errors_are_ours
 from storage.catalog import Catalog, Series
 from storage.cursor import Cursor, sort_columns
@@ -42,7 +43,7 @@ from timedb.identity import series_bucket
 from timedb.times import format_time, from_micros
 from timedb.wire import ReadTicket, shown
 
-__all__ = ["ReadPart", "ReadPlan", "plan_read"]
+__all__ = ["ReadPart", "ReadPlan", "plan_read", "select_series"]
 
 BATCH_ROWS = 65_536
 UNKNOWN = -1
@@ -70,6 +71,7 @@ class ReadPlan:
         selection: Selection,
         series: Mapping[str, Series],
         last_rows: LastRows,
+        cache: BatchCache | None,
         for_limited_key: bool,
         max_sorted_rows: int,
     ) -> None:
@@ -81,6 +83,7 @@ class ReadPlan:
         self._selection = selection
         self._series = series
         self._last_rows = last_rows
+        self._cache = cache
         self._for_limited_key = for_limited_key
         self._max_sorted_rows = max_sorted_rows
         self._columns = result_columns(ticket)
@@ -171,12 +174,14 @@ class ReadPlan:
         )
 
     def _plain(self, files: Sequence[DataFile], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        for batch in stream_rows(self._table.store, files, self._selection, self._stored_columns(), BATCH_ROWS):
+        columns = self._stored_columns()
+        for batch in stream_rows(self._table.store, files, self._selection, columns, BATCH_ROWS, self._cache):
             yield from self._finish(pa.Table.from_batches([batch]), schema)
 
     def _view(self, files: Sequence[DataFile], *, beyond: pl.Expr | None = None) -> pl.DataFrame:
         columns = self._stored_columns()
-        found = answer(self.ticket, self._selection, self._table.store, files, columns, self._last_rows)
+        selection = self._selection.of_bucket(files[0].partition["series_bucket"])
+        found = answer(self.ticket, selection, self._table.store, files, columns, self._last_rows)
         found = self._resampled(self._converted(found.select(columns)))
         if beyond is not None:
             found = found.filter(beyond)
@@ -285,6 +290,7 @@ def plan_read(
     last_rows: LastRows,
     max_sorted_rows: int,
     max_windows: int,
+    cache: BatchCache | None = None,
 ) -> ReadPlan:
     """Resolve a ticket against the newest snapshot.
 
@@ -300,7 +306,7 @@ def plan_read(
         check_time_zone(ticket.resample.time_zone, "resample.time_zone")
     snapshot = table.snapshot()
     known = catalog.all()  # after the snapshot: a series is made before its first value
-    series_ids = _select_series(ticket, catalog, known)
+    series_ids = select_series(ticket, catalog, known)
     if ticket.table_version is not None and ticket.table_version > snapshot.version:
         raise InvalidRequest(
             f"table_version: {ticket.table_version} is newer than the lake, which is at {snapshot.version}"
@@ -328,6 +334,7 @@ def plan_read(
         selection=selection,
         series=known,
         last_rows=last_rows,
+        cache=cache,
         for_limited_key=catalog.limited,
         max_sorted_rows=max_sorted_rows,
     )
@@ -387,7 +394,13 @@ def _needed(ticket: ReadTicket, selection: Selection, files: Sequence[DataFile])
     return [file for file in files if file.partition["tier"] in tiers]
 
 
-def _select_series(ticket: ReadTicket, catalog: Catalog, known: Mapping[str, Series]) -> Collection[str] | None:
+def select_series(ticket: ReadTicket, catalog: Catalog, known: Mapping[str, Series]) -> Collection[str] | None:
+    """The ids of the series that a ticket is about; None: all.
+
+    Raises:
+        InvalidRequest: a bare name has several candidates.
+        NotFound: a series that the ticket names does not exist.
+    """
     if ticket.series_ids is None and ticket.series_keys is None and ticket.labels is None:
         return set(known) if catalog.limited else None
     chosen: set[str] = set()

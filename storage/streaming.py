@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.batch_cache import BatchCache
 from storage.delta_log import DataFile
 from storage.scan import Selection
 from storage.store import Store
@@ -25,7 +26,12 @@ _BOUNDED = ("valid_time", "known_time", "change_time")
 
 
 def stream_rows(
-    store: Store, files: Iterable[DataFile], selection: Selection, columns: Sequence[str], batch_rows: int
+    store: Store,
+    files: Iterable[DataFile],
+    selection: Selection,
+    columns: Sequence[str],
+    batch_rows: int,
+    cache: BatchCache | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of some files that pass the time bounds of a selection, in batches of at most ``batch_rows``.
 
@@ -35,17 +41,32 @@ def stream_rows(
         selection: Its ``series_ids`` must be None.
         columns: Stored columns, in the order wanted; text comes dictionary-encoded where the wire has it so.
         batch_rows: Rows of a batch.
+        cache: Where the rows of files of the ``current`` tier are kept for the next time; None: nowhere.
     """
     tests = _tests(selection)
     wanted = [*columns, *(name for name in _BOUNDED if name in tests and name not in columns)]
-    dictionaries = [name for name in wanted if pa.types.is_dictionary(COLUMN_TYPES[name])]
     for file in files:
-        with pq.ParquetFile(store.open(file.path), read_dictionary=dictionaries) as parquet:
-            for batch in parquet.iter_batches(batch_rows, columns=wanted):
-                for name, bounds in tests.items():
-                    batch = batch.filter(_mask(batch.column(name), bounds))
-                if batch.num_rows:
-                    yield batch.select(list(columns))
+        for batch in _batches(store, file, wanted, batch_rows, cache):
+            for name, bounds in tests.items():
+                batch = batch.filter(_mask(batch.column(name), bounds))
+            if batch.num_rows:
+                yield batch.select(list(columns))
+
+
+def _batches(
+    store: Store, file: DataFile, columns: Sequence[str], batch_rows: int, cache: BatchCache | None
+) -> Iterable[pa.RecordBatch]:
+    if cache is None or file.partition.get("tier") != "current":
+        return _decoded(store, file, columns, batch_rows)
+    key = (file.path, *columns)
+    kept = cache.get(key)
+    return kept if kept is not None else cache.keep(key, _decoded(store, file, columns, batch_rows))
+
+
+def _decoded(store: Store, file: DataFile, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    dictionaries = [name for name in columns if pa.types.is_dictionary(COLUMN_TYPES[name])]
+    with pq.ParquetFile(store.open(file.path), read_dictionary=dictionaries) as parquet:
+        yield from parquet.iter_batches(batch_rows, columns=list(columns))
 
 
 def _tests(selection: Selection) -> dict[str, tuple[datetime | None, datetime | None, datetime | None]]:
