@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-__all__ = ["History"]
+__all__ = ["History", "flat", "last_values", "many_series", "small_upload"]
 
 HORIZON = 48
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -38,11 +38,16 @@ class History:
             pl.DataFrame({"run": run, "hour": hour, "series_key": names[series]})
             .with_columns(
                 known.dt.cast_time_unit("us").alias("known_time"),
-                pl.Series("value", np.random.default_rng(20240101).normal(100.0, 15.0, self.rows)),
+                # Two decimals, as meters and markets publish them.
+                pl.Series("value", np.random.default_rng(20240101).normal(100.0, 15.0, self.rows).round(2)),
             )
             .with_columns((pl.col("known_time") + pl.duration(hours="hour")).alias("valid_time"))
             .select("series_key", "valid_time", "known_time", "value")
         )
+
+    def series_name(self) -> str:
+        """A series in the middle."""
+        return f"series-{self.series // 2:05}"
 
     def midway(self) -> datetime:
         """The issue time in the middle of the history."""
@@ -71,3 +76,23 @@ def small_upload(series: str, number: int) -> pa.Table:
             "value": pa.array([float(number)] * 24),
         }
     )
+
+
+def many_series(series: int, values: int, revisions: int) -> pl.DataFrame:
+    """Series that are revised as a whole: ``series_key, valid_time, known_time, value``, run after run."""
+    run = np.repeat(np.arange(revisions), series * values)
+    number = np.tile(np.repeat(np.arange(series), values), revisions)
+    hour = np.tile(np.arange(values), series * revisions)
+    names = pl.Series([f"last-{index:05}" for index in range(series)], dtype=pl.Categorical)
+    return pl.DataFrame({"run": run, "hour": hour, "series_key": names[number]}).select(
+        "series_key",
+        (pl.lit(START) + pl.duration(hours="hour")).dt.cast_time_unit("us").alias("valid_time"),
+        (pl.lit(START) + pl.duration(hours="run")).dt.cast_time_unit("us").alias("known_time"),
+        pl.Series("value", np.random.default_rng(11).normal(5.0, 2.0, len(run)).round(2)),
+    )
+
+
+def last_values(frame: pl.DataFrame) -> pl.DataFrame:
+    """The truth of a read of last values: per series the value known last of its last valid_time."""
+    last = frame.sort("valid_time", "known_time").unique("series_key", keep="last", maintain_order=True)
+    return last.select("series_key", "valid_time", "value")

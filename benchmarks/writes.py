@@ -1,0 +1,104 @@
+"""P1, P7, P8, P9: the history as one upload, small uploads, one wide run, and the bytes that are left of it all."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from pyarrow import flight
+
+from benchmarks import servers
+from benchmarks.bench import US, Bench
+from benchmarks.clickhouse import numbered
+from benchmarks.history import START, small_upload
+from benchmarks.measuring import Measurement, Wrong, measure, measure_in_turn
+from timedb.wire import UploadCommand
+
+__all__ = ["load", "small_uploads", "wide_run"]
+
+LOAD, COMPACT, WIDE = "load the history", "until compacted", "one run of many series"
+SMALL = "uploads of 24 rows"
+
+
+def load(bench: Bench) -> None:
+    """P1: the whole history as one upload until acknowledged, and until compacted; P9: what it takes then."""
+    rows = bench.history.rows
+    table = bench.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    once = partial(measure, times=1, warm=0, rows=rows)
+    ours = once(
+        "P1",
+        LOAD,
+        US,
+        lambda: bench.client.send(UploadCommand(), table.to_reader(max_chunksize=65_536)),
+        check=lambda receipt: receipt["rows"] == rows,
+        server=bench.served.pid,
+    )
+    bench.report.add(ours)
+    bench.report.add(once("P1", COMPACT, US, bench.client.compact, server=bench.served.pid))
+    bench.report.figures["P9 bytes a row, TimeDB"] = bench.client.status()["bytes"] / rows
+    if bench.peer is not None:
+        peer, given = bench.peer, numbered(bench.frame)
+        peer.create("history")
+        bench.report.add(once("P1", LOAD, "ClickHouse", lambda: peer.insert("history", given)))
+        bench.report.add(once("P1", COMPACT, "ClickHouse", lambda: peer.merge("history")))
+        bench.report.figures["P9 bytes a row, ClickHouse"] = peer.bytes("history") / rows
+    path = bench.folder / "history.parquet"
+    bench.report.add(measure("P1", LOAD, "Polars to Parquet", lambda: bench.frame.write_parquet(path), rows=rows))
+    with servers.raw_flight(bench.folder) as url, flight.connect(url) as raw:
+        bench.report.add(measure("P1", LOAD, "raw Flight", lambda: _put(raw, table), rows=rows))
+
+
+def _put(raw: flight.FlightClient, table: pa.Table) -> None:
+    """Send the history to a server that forgets it."""
+    writer, _ = raw.do_put(flight.FlightDescriptor.for_path("history"), table.schema)
+    with writer:
+        writer.write_table(table, max_chunksize=65_536)
+
+
+def small_uploads(bench: Bench, count: int) -> None:
+    """P7: many uploads of 24 rows one after the other: the first tenth and the last."""
+    seconds = []
+    for number in range(count):
+        table = small_upload("small-0", number)
+        start = time.perf_counter()
+        bench.client.send(UploadCommand(rows=24), table.to_reader())
+        seconds.append(time.perf_counter() - start)
+    tenth = max(1, count // 10)
+    answer = bench.fetch(series_keys=["small-0"])
+    if answer.num_rows != 24 * count:
+        raise Wrong(f"P7: {answer.num_rows} rows of {24 * count}")
+    for part, taken in (("first tenth", seconds[:tenth]), ("last tenth", seconds[-tenth:])):
+        bench.report.add(Measurement("P7", f"{SMALL}, {part}", US, taken, 24, checked=True))
+
+
+def wide_run(bench: Bench, series: int, values: int = 288) -> None:
+    """P8: one run of many series, several times; each is another run."""
+    frame = pl.DataFrame(
+        {
+            "series_key": np.repeat([f"wide-{index:05}" for index in range(series)], values),
+            "value": np.random.default_rng(8).normal(50.0, 9.0, series * values).round(2),
+        }
+    ).with_columns(
+        valid_time=(pl.lit(START) + pl.duration(minutes=5 * (pl.int_range(pl.len()) % values))).dt.cast_time_unit("us"),
+        known_time=pl.lit(START, pl.Datetime("us", "UTC")),
+    )
+    table = frame.with_columns(pl.col("series_key").cast(pl.Categorical)).to_arrow(compat_level=pl.CompatLevel.oldest())
+    contestants = {US: lambda: bench.client.send(UploadCommand(), table.to_reader(max_chunksize=65_536))["rows"]}
+    if bench.peer is not None:
+        peer, given = bench.peer, numbered(frame)
+        peer.create("wide")
+        contestants["ClickHouse"] = lambda: peer.insert("wide", given)
+    found = measure_in_turn(
+        "P8",
+        WIDE,
+        contestants,
+        checks={US: lambda rows: rows == frame.height},
+        times=bench.rounds,
+        rows=frame.height,
+        server=bench.served.pid,
+    )
+    for measurement in found.values():
+        bench.report.add(measurement)
