@@ -7,7 +7,7 @@ lie.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,9 +19,9 @@ import pyarrow as pa
 from storage.boundary import errors_are_ours
 from storage.catalog import Catalog, Series
 from storage.latest import LastRows
-from storage.reading import ReadPlan, plan_read
+from storage.reading import UNKNOWN, ReadPlan, plan_read, select_series
 from storage.table import Table
-from storage.units import convert_column
+from storage.units import convert_column, converter
 from timedb.columns import IDENTIFIER
 from timedb.errors import InvalidRequest, NotFound, TooLarge
 from timedb.wire import AccuracyTicket, ReadTicket, Selecting, shown
@@ -29,7 +29,6 @@ from timedb.wire import AccuracyTicket, ReadTicket, Selecting, shown
 __all__ = ["AccuracyPart", "AccuracyPlan", "accuracy_schema", "plan_accuracy"]
 
 _DAY = 86_400_000_000
-_UNKNOWN = -1
 _MATCH = ["valid_time", "valid_time_end"]
 _FIGURES = ("bias", "mae", "rmse")
 _COLUMNS: dict[str, pa.DataType] = {
@@ -51,8 +50,8 @@ class AccuracyPart:
     """A piece of an answer that can be fetched alone: its ticket; nobody knows yet how large it is (-1)."""
 
     ticket: AccuracyTicket
-    rows: int = _UNKNOWN
-    bytes: int = _UNKNOWN
+    rows: int = UNKNOWN
+    bytes: int = UNKNOWN
 
 
 class AccuracyPlan:
@@ -135,7 +134,7 @@ class AccuracyPlan:
             count += found[-1].height
             if count > self._max_actuals:
                 raise TooLarge(
-                    f"actual_id: the series has more than {self._max_actuals} values, the limit; "
+                    f"{_field(self.ticket)}: the series has more than {self._max_actuals} values, the limit; "
                     "narrow start_valid and end_valid"
                 )
         return pl.concat(found)
@@ -158,7 +157,7 @@ class AccuracyPlan:
         codes = pairs["series_id"].cast(pl.Enum(ids)).to_physical()
         units = [self._series[series_id].unit for series_id in ids]
         own = [self._actual.unit] * len(ids)
-        actual = convert_column(pairs["actual"], codes, own, units, series=ids.to_list(), field="actual_id")
+        actual = convert_column(pairs["actual"], codes, own, units, series=ids.to_list(), field=_field(self.ticket))
         errors = (pairs["value"] - actual).to_numpy()
         lead = (pairs["valid_time"].to_physical() - pairs["known_time"].to_physical()).to_numpy() // self._horizon
         group = codes.to_numpy().astype(np.int64)
@@ -234,16 +233,18 @@ def plan_accuracy(
 
     actual = _actual_series(ticket, catalog)
     selecting = {name: getattr(ticket, name) for name in Selecting.model_fields}
-    forecasts = plan(
-        ReadTicket(
-            view="overlapping",
-            columns=["series_id", *_MATCH, "known_time", "value"],
-            ordered=True,
-            bucket=ticket.bucket,
-            table_version=ticket.table_version,
-            **selecting,
-        )
+    read = ReadTicket(
+        view="overlapping",
+        columns=["series_id", *_MATCH, "known_time", "value"],
+        ordered=True,
+        bucket=ticket.bucket,
+        table_version=ticket.table_version,
+        **selecting,
     )
+    forecasts = plan(read)
+    known = catalog.all()
+    chosen = select_series(read, catalog, known)
+    _check_units(actual, [known[series_id] for series_id in (known if chosen is None else chosen)], _field(ticket))
     actuals = plan(
         ReadTicket(
             series_ids=[actual.series_id],
@@ -258,9 +259,22 @@ def plan_accuracy(
         forecasts=forecasts,
         actuals=actuals,
         actual=actual,
-        series=catalog.all(),
+        series=known,
         max_actuals=max_sorted_rows,
     )
+
+
+def _field(ticket: AccuracyTicket) -> str:
+    return "actual_id" if ticket.actual_key is None else "actual_key"
+
+
+def _check_units(actual: Series, forecasts: Iterable[Series], field: str) -> None:
+    """Refuse a series that the actual values cannot be compared with, before the first row goes out."""
+    for unit, one in {series.unit: series for series in forecasts}.items():
+        try:
+            converter(actual.unit, unit, field=field)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{error.detail} (series {shown(one.name)}); name series of one kind") from None
 
 
 def _actual_series(ticket: AccuracyTicket, catalog: Catalog) -> Series:

@@ -69,6 +69,11 @@ class LocalClock:
         steps[steps % length == 0] = 0
         return LocalClock(self._since, self._offsets[0] + np.concatenate([[0], np.cumsum(steps)]))
 
+    def shows(self, instants: Instants) -> Instants:
+        """The time that the zone's own clock shows at each instant, also where it shows it for the second time."""
+        shown: Instants = instants + self._offsets[np.searchsorted(self._since, instants, side="right") - 1]
+        return shown
+
     def reading(self, instants: Instants) -> Instants:
         """The latest time that the clock has shown until each instant."""
         index = np.searchsorted(self._since, instants, side="right") - 1

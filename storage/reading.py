@@ -367,7 +367,10 @@ def _selection(ticket: ReadTicket, newest: datetime, series_ids: Collection[str]
 def _check_units(unit: str, known: Mapping[str, Series], series_ids: Collection[str] | None) -> None:
     """Refuse a unit that some series of the selection cannot be converted to, before the first row goes out."""
     for series in known.values() if series_ids is None else [known[series_id] for series_id in series_ids]:
-        converter(series.unit, unit, field="unit")
+        try:
+            converter(series.unit, unit, field="unit")
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{error.detail} (series {shown(series.name)})") from None
 
 
 def _valid_times(selection: Selection, files: Mapping[str, Sequence[DataFile]]) -> tuple[datetime, datetime]:

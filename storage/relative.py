@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from storage.local_clock import LocalClock
 from timedb.durations import Duration
 from timedb.errors import InvalidRequest
 from timedb.times import MIN_MICROS, from_micros, to_micros
@@ -118,7 +120,7 @@ def _known_by_fixed_windows(rows: pl.LazyFrame, relative: Relative, length: Dura
 def _known_by_calendar(rows: pl.LazyFrame, relative: Relative) -> pl.LazyFrame:
     """The cut-offs of the windows that the rows touch, found by their local days, joined to them."""
     zone = ZoneInfo(_zone_name(relative))
-    day = pl.col("valid_time").dt.convert_time_zone(zone.key).dt.date()
+    day = pl.col("valid_time").map_batches(partial(_local_days, zone.key), return_dtype=pl.Date, is_elementwise=True)
     days = rows.select(day.unique()).collect(engine="in-memory").to_series().to_list()
     if relative.window_length is None:
         cuts = [gate(one, relative, zone) for one in days]
@@ -142,6 +144,15 @@ def _known_by_calendar(rows: pl.LazyFrame, relative: Relative) -> pl.LazyFrame:
     numbered = windows.select("cut").with_row_index("window").cast({"window": pl.Int64})
     found = rows.with_columns(position.alias("window")).join(numbered.lazy(), on="window", how="left")
     return found.filter(pl.col("known_time") <= pl.col("cut")).drop("window", "cut")
+
+
+def _local_days(zone: str, times: pl.Series) -> pl.Series:
+    # Not Polars' own, which knows no summer time from 2100 on, while the gates come from zoneinfo.
+    instants = times.to_physical().to_numpy()
+    if not len(instants):
+        return pl.Series(times.name, [], dtype=pl.Date)
+    clock = LocalClock.of(zone, int(instants.min()), int(instants.max()))
+    return pl.Series(times.name, clock.shows(instants) // _DAY).cast(pl.Int32).cast(pl.Date)
 
 
 def _window_numbers(relative: Relative, days: Iterable[date], zone: ZoneInfo) -> set[int]:

@@ -121,8 +121,8 @@ class _Pieces:
     is_point: Flags
     overlap: Instants
     """Microseconds that the value shares with the period; 0 for a point."""
-    share: Floats
-    """The part of the value that lies in the period; 1 for a point."""
+    length: Instants
+    """Microseconds of the whole value; 0 for a point."""
 
     def only(self, some: Flags) -> _Pieces:
         """Some of the pieces."""
@@ -152,12 +152,12 @@ def _cut(values: _Values, begin: int, end: int, first: Instants, cut: Instants, 
         order = np.lexsort((number, group))
         rows, number, group = rows[order], number[order], group[order]
     is_point = values.is_point[rows]
-    overlap, share = np.zeros(len(rows), dtype=np.int64), np.ones(len(rows))
+    overlap, length = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
     if (lasting := np.flatnonzero(~is_point)).size:
         start, until, its = values.start[rows[lasting]], values.end[rows[lasting]], number[lasting]
         overlap[lasting] = np.minimum(until, periods.start(its + 1)) - np.maximum(start, periods.start(its))
-        share[lasting] = overlap[lasting] / (until - start)
-    pieces = _Pieces(group, number, values.value[rows], values.known[rows], is_point, overlap, share)
+        length[lasting] = until - start
+    pieces = _Pieces(group, number, values.value[rows], values.known[rows], is_point, overlap, length)
     some = is_point | (overlap > 0)  # a period of a day that a zone has left out lasts no time at all
     return pieces if some.all() else pieces.only(some)
 
@@ -172,7 +172,7 @@ def _aggregate(pieces: _Pieces, aggregate: str) -> tuple[Instants, Instants, Flo
             case "mean":
                 value = _mean(pieces, heads)
             case "sum":
-                value = np.add.reduceat(np.where(pieces.known, pieces.value * pieces.share, _NOTHING), heads)
+                value = np.add.reduceat(np.where(pieces.known, _shares(pieces), _NOTHING), heads)
             case "min":
                 value = np.minimum.reduceat(np.where(pieces.known, pieces.value, np.inf), heads)
             case "max":
@@ -187,6 +187,16 @@ def _aggregate(pieces: _Pieces, aggregate: str) -> tuple[Instants, Instants, Flo
                 value = np.add.reduceat(pieces.known.astype(np.float64), heads)
                 known = np.ones_like(known)
     return pieces.group[heads], pieces.number[heads], value, known
+
+
+def _shares(pieces: _Pieces) -> Floats:
+    """What of each value lies in the period: the value times a fraction in its lowest terms."""
+    if pieces.is_point.all():
+        return pieces.value
+    overlap, length = (np.where(pieces.is_point, 1, part) for part in (pieces.overlap, pieces.length))
+    divisor = np.gcd(overlap, length)
+    part: Floats = pieces.value * (overlap // divisor) / (length // divisor)
+    return part
 
 
 def _mean(pieces: _Pieces, heads: Instants) -> Floats:

@@ -18,7 +18,7 @@ __all__ = ["ResolvedSeries", "resolve"]
 class ResolvedSeries:
     """A series that an upload names; ``new`` if the upload has to create it.
 
-    A ``retired`` one takes no new run, but the retry of an old run is answered.
+    A ``retired`` one takes no new run, but the retry of an old run is answered. ``unit`` is None for a new one.
     """
 
     series_id: str
@@ -26,6 +26,7 @@ class ResolvedSeries:
     labels: str
     new: bool
     retired: bool = False
+    unit: str | None = None
 
 
 def resolve(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *, create: bool) -> ResolvedSeries:
@@ -39,13 +40,15 @@ def resolve(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *
 
     Raises:
         NotFound: there is no such series, and none may be made.
+        Forbidden: the caller may not make it.
         InvalidRequest: a bare name has several candidates.
     """
     series = _find(identity, catalog, known, create=create)
     if series is None:
         name, labels = identity.name or "", identity.labels or "{}"
+        catalog.check_new(name, json.loads(labels))
         return ResolvedSeries(catalog.id_for(name, json.loads(labels)), name, labels, new=True)
-    return ResolvedSeries(series.series_id, series.name, series.labels, new=False, retired=series.retired)
+    return ResolvedSeries(series.series_id, series.name, series.labels, False, series.retired, series.unit)
 
 
 def _find(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *, create: bool) -> Series | None:

@@ -17,7 +17,7 @@ from storage.parquet import restamp
 from storage.resolve import ResolvedSeries
 from storage.schemas import VALUES_DATA
 from storage.store import Store
-from timedb.errors import Conflict
+from timedb.errors import Busy, Conflict, InvalidRequest
 from timedb.times import format_time, from_micros
 from timedb.wire import UploadCommand, shown
 
@@ -89,6 +89,10 @@ class Run:
     digest: str
     created_by: str | None
     skip_unchanged: SkipUnchanged | None
+    stored_units: Mapping[str, str] = field(default_factory=dict)
+    """By series_id the unit that the values were converted to; empty where the upload states none."""
+    unit_fault: InvalidRequest | None = None
+    """Why the values could not be converted: that refuses a new run, but not the retry of an old one."""
     answered: bool = False
     """Whether the run was in already, so that its content is not needed."""
 
@@ -112,19 +116,27 @@ class Run:
 
         Raises:
             Conflict: the run_id stands for other content, or a series is retired.
+            InvalidRequest: the values cannot be converted to the unit of a series.
+            Busy: the unit of a series has changed since they were converted.
         """
         if self.command.run_id is not None and (found := turn.ledger.runs.find(self.run_id)) is not None:
             if found["digest"] != self.digest:
                 raise Conflict(f"run_id: {shown(self.run_id)} has been uploaded already, with other content")
             self.answered = True
             return Answer(self._receipt(json.loads(found["receipt"])))
+        if self.unit_fault is not None:
+            raise self.unit_fault
         for one in self.series:
             if one.retired:
                 raise Conflict(f"series_id: the series {shown(one.name)} ({one.series_id}) is retired")
         descriptions = self.command.series_descriptions or {}
         new = [(one.name, one.labels, descriptions.get(one.name)) for one in self.series if one.new]
         if new:
-            turn.catalog.ensure(new, created_by=self.created_by)
+            turn.catalog.ensure(new, created_by=self.created_by, unit=self.command.unit)
+        known = turn.catalog.all() if self.stored_units else {}
+        for series_id, unit in self.stored_units.items():
+            if known[series_id].unit != unit:
+                raise Busy(f"unit: the unit of the series {shown(known[series_id].name)} has just changed; retry")
         if isinstance(self.content, StagedFiles):
             self.content.restamp(turn.stamp)
             return self._prepared(turn, VALUES_DATA.empty_table(), self.content.files, self.content.rows, 0)

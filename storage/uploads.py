@@ -82,6 +82,8 @@ class Upload:
         self._run_id = command.run_id or str(uuid4())
         self._codes = SeriesCodes()
         self._series: list[ResolvedSeries] = []
+        self._stored_units: dict[str, str] = {}
+        self._unit_fault: InvalidRequest | None = None
         self._digest = RowsDigest()
         self._batches: list[pa.RecordBatch] = []
         self._waiting_rows = 0
@@ -174,11 +176,34 @@ class Upload:
         self._waiting_rows = 0
         frame = frame.with_columns(series=pl.Series(ranks[frame["series"].to_numpy()], dtype=pl.Int32))
         if self._command.run_id is not None:
-            self._digest.add(frame, ids)
+            self._digest.add(frame, ids)  # of what was sent: a retry stays one whatever the series' units have become
+        frame = self._in_stored_units(frame, ids)
         frame = frame.with_columns(pl.col("known_time").fill_null(self._known_time))
         frame = sort_rows(frame, ("series", *ROW_KEY))
         _refuse_duplicates(frame, "series", ids)
         return RunRows(frame, ids)
+
+    def _in_stored_units(self, frame: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
+        """Values in the unit of their series: of each that exists its own, of a new one that of the upload."""
+        unit = self._command.unit
+        if unit is None or self._unit_fault is not None:
+            return frame
+        from storage.units import convert_column
+
+        for one in self._series:
+            self._stored_units.setdefault(one.series_id, one.unit or unit)
+        names = {one.series_id: one.name for one in self._series}
+        old, new = [unit] * len(ids), [self._stored_units[series_id] for series_id in ids]
+        try:
+            values = convert_column(
+                frame["value"], frame["series"], old, new, series=[names[series_id] for series_id in ids], field="unit"
+            )
+        except InvalidRequest as error:
+            if self._command.run_id is None:
+                raise
+            self._unit_fault = error
+            return frame
+        return frame.with_columns(values)
 
     def _stage(self, rows: RunRows) -> None:
         if not rows.frame.height:
@@ -223,6 +248,8 @@ class Upload:
             digest=fields_digest(fields, self._digest.text()) if self._command.run_id is not None else "",
             created_by=self._created_by,
             skip_unchanged=self._skip_unchanged,
+            stored_units=self._stored_units,
+            unit_fault=self._unit_fault,
         )
 
 

@@ -84,6 +84,8 @@ def relative_values(tenant: Tenant, **relative: Any) -> dict[int, float]:
     [
         ("2025-03-29 23:00", "2025-03-30 21:00", "2025-03-29 09:00"),  # a day of 23 hours
         ("2025-10-25 22:00", "2025-10-26 22:00", "2025-10-25 08:00"),  # a day of 25 hours
+        ("2150-06-30 22:00", "2150-07-01 21:00", "2150-06-30 08:00"),  # summer time, as far as anybody knows
+        ("1850-06-30 22:47:48", "1850-07-01 22:47:47", "1850-06-30 08:47:48"),  # the mean time of Stockholm
     ],
 )
 def test_the_day_ahead_gate(tenant: Tenant, first_hour: str, last_hour: str, gate_time: str) -> None:

@@ -18,7 +18,7 @@ from storage import Tenant
 from storage.resample import resample
 from tests.storage.lakes import Sent, hour, read_table, upload
 from timedb.errors import InvalidRequest, TooLarge
-from timedb.times import MAX_MICROS, MIN_MICROS, from_micros
+from timedb.times import MAX_MICROS, MIN_MICROS, from_micros, to_micros
 from timedb.wire import Resample, parse_object
 
 TIME = pl.Datetime("us", "UTC")
@@ -56,6 +56,16 @@ def values(rows: Sequence[Row], period: str, aggregate: str, time_zone: str = "U
     return resample(frame(rows), how(period, aggregate, time_zone))["value"].to_list()
 
 
+def on_the_hour(first: int, count: int, step: int = 1) -> list[str]:
+    """Clock times from an hour on."""
+    return [f"{(first + number * step) % 24:02}:00" for number in range(count)]
+
+
+def half_past(first: int, count: int) -> list[str]:
+    """Clock times from half past an hour on."""
+    return [f"{(first + number) % 24:02}:30" for number in range(count)]
+
+
 @pytest.mark.parametrize(
     ("day", "hours", "mean", "total"),
     [
@@ -78,28 +88,18 @@ def test_local_days_of_23_24_and_25_hours(day: str, hours: int, mean: float, tot
         ("6h", "Europe/Stockholm", "2025-10-25 22:00", ["22:00", "05:00", "11:00", "17:00"]),
         ("6h", "Europe/Stockholm", "2025-03-29 23:00", ["23:00", "04:00", "10:00", "16:00"]),
         ("12h", "America/St_Johns", "2025-11-02 02:30", ["02:30", "15:30"]),
-        ("3h", "Europe/Stockholm", "2025-10-25 22:00", [f"{hour % 24:02}:00" for hour in [22, *range(26, 45, 3)]]),
+        ("3h", "Europe/Stockholm", "2025-10-25 22:00", ["22:00", *on_the_hour(2, 7, step=3)]),
         # … and only moves the wall-clock names of those that it is a multiple of.
-        ("1h", "Europe/Stockholm", "2025-10-25 22:00", [f"{(22 + n) % 24:02}:00" for n in range(25)]),
-        ("1h", "Europe/Stockholm", "2025-03-29 23:00", [f"{(23 + n) % 24:02}:00" for n in range(23)]),
+        ("1h", "Europe/Stockholm", "2025-10-25 22:00", on_the_hour(22, 25)),
+        ("1h", "Europe/Stockholm", "2025-03-29 23:00", on_the_hour(23, 23)),
         # An offset of a half hour still gives whole local hours.
-        ("1h", "Asia/Kolkata", "2025-06-01 18:30", [f"{(18 + n) % 24:02}:30" for n in range(24)]),
+        ("1h", "Asia/Kolkata", "2025-06-01 18:30", half_past(18, 24)),
         ("6h", "Asia/Kolkata", "2025-06-01 18:30", ["18:30", "00:30", "06:30", "12:30"]),
         ("8h", "Asia/Kathmandu", "2025-06-01 18:15", ["18:15", "02:15", "10:15"]),
         # The clocks of Lord Howe change by half an hour: one hour of that day lasts as much longer or shorter.
         ("6h", "Australia/Lord_Howe", "2025-04-05 13:00", ["13:00", "19:30", "01:30", "07:30"]),
-        (
-            "1h",
-            "Australia/Lord_Howe",
-            "2025-04-05 13:00",
-            ["13:00", "14:00"] + [f"{n % 24:02}:30" for n in range(15, 37)],
-        ),
-        (
-            "1h",
-            "Australia/Lord_Howe",
-            "2025-10-04 13:30",
-            ["13:30", "14:30"] + [f"{(15 + n) % 24:02}:{30 * (n < 1):02}" for n in range(22)],
-        ),
+        ("1h", "Australia/Lord_Howe", "2025-04-05 13:00", ["13:00", "14:00", *half_past(15, 22)]),
+        ("1h", "Australia/Lord_Howe", "2025-10-04 13:30", ["13:30", "14:30", "15:30", *on_the_hour(16, 21)]),
     ],
 )
 def test_hours_that_divide_a_day_follow_the_local_clock(period: str, zone: str, day: str, starts: list[str]) -> None:
@@ -117,7 +117,8 @@ def test_hours_that_do_not_divide_a_day_all_have_the_same_length() -> None:
     found = resample(hourly("2025-10-25 00:00", 60), how("5h", "count", "Europe/Stockholm"))
     assert set((found["valid_time_end"] - found["valid_time"]).to_list()) == {5 * HOUR}
     # Counted from the local midnight of 1970-01-01, which was 23:00 the day before.
-    assert ((found["valid_time"] - utc("1969-12-31 23:00")) % (5 * HOUR)).unique().to_list() == [timedelta()]
+    since = found["valid_time"].to_physical() - to_micros(utc("1969-12-31 23:00"))
+    assert (since % 18_000_000_000 == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -188,13 +189,11 @@ def test_nulls_are_left_out_and_nan_is_not() -> None:
     day = utc("2025-01-01 00:00")
     some: list[Row] = [("a", day, None, None), ("a", day + HOUR, None, 4.0), ("a", day + 2 * HOUR, None, None)]
     assert {aggregate: values(some, "1d", aggregate) for aggregate in AGGREGATES} == {
-        **dict.fromkeys(AGGREGATES, [4.0]),
-        "count": [1.0],
+        aggregate: [1.0 if aggregate == "count" else 4.0] for aggregate in AGGREGATES
     }
     nothing: list[Row] = [("a", day, None, None), ("a", day, day + HOUR, None)]
     assert {aggregate: values(nothing, "1d", aggregate) for aggregate in AGGREGATES} == {
-        **dict.fromkeys(AGGREGATES, [None]),
-        "count": [0.0],
+        aggregate: [0.0 if aggregate == "count" else None] for aggregate in AGGREGATES
     }
     broken: list[Row] = [*some, ("a", day + 3 * HOUR, None, NAN)]
     for aggregate in ("mean", "sum", "min", "max", "last"):
@@ -232,23 +231,23 @@ def test_groups_and_revisions_are_kept_apart() -> None:
 
 
 def test_series_that_are_looked_at_piece_by_piece() -> None:
-    """A million and more pieces of each of three series do not fit into one look."""
-    day, length = utc("2025-01-01 00:00"), timedelta(microseconds=1_200_000)
-    rows: list[Row] = [(name, day, day + length, 1_200_000.0 * number) for number, name in enumerate("abc", 1)]
+    """Seven hundred thousand pieces of each of three series do not fit into one look."""
+    day, length = utc("2025-01-01 00:00"), timedelta(microseconds=700_000)
+    rows: list[Row] = [(name, day, day + length, 700_000.0 * number) for number, name in enumerate("abc", 1)]
     found = resample(frame(rows), how("PT0.000001S", "sum"))
     sums = found.group_by("series_id", maintain_order=True).agg(pl.len(), pl.col("value").unique().first())
-    assert sums.rows() == [("a", 1_200_000, 1.0), ("b", 1_200_000, 2.0), ("c", 1_200_000, 3.0)]
-    assert found["valid_time"].head(1_200_000).is_sorted()
+    assert sums.rows() == [("a", 700_000, 1.0), ("b", 700_000, 2.0), ("c", 700_000, 3.0)]
+    assert found["valid_time"].head(700_000).is_sorted()
 
 
 def test_the_ends_of_the_calendar() -> None:
     rows: list[Row] = [("a", from_micros(MIN_MICROS), None, 1.0), ("a", from_micros(MAX_MICROS), None, 2.0)]
     for period in ("1h", "5h", "1d", "1w", "10d", "1mo", "7mo", "1y", "P9999Y"):
-        for zone in ("UTC", "Europe/Stockholm", "Pacific/Kiritimati"):
+        for zone in ("UTC", "Pacific/Kiritimati"):
             found = resample(frame(rows), how(period, "sum", zone))
             assert found["value"].sum() == 3.0
-            assert found["valid_time"].to_physical().min() >= MIN_MICROS
-            assert found["valid_time_end"].to_physical().max() <= MAX_MICROS
+            assert (found["valid_time"].to_physical() >= MIN_MICROS).all()
+            assert (found["valid_time_end"].to_physical() <= MAX_MICROS).all()
 
 
 def test_no_rows_give_no_periods() -> None:
@@ -285,8 +284,8 @@ SELECT pieces.series_id, epoch_us(pieces.first), epoch_us(pieces.stop),
     any_value(earliest), any_value(latest), any_value(coalesce(number, 0))
 FROM pieces LEFT JOIN (
     SELECT series_id, first,
-        sum(value * overlap) FILTER (valid_time_end IS NOT NULL) / sum(overlap) AS mean,
-        avg(value) FILTER (valid_time_end IS NULL) AS point_mean,
+        sum(value * overlap) FILTER (length > 0) / sum(overlap) FILTER (length > 0) AS mean,
+        avg(value) FILTER (length IS NULL) AS point_mean,
         sum(value * coalesce(overlap / length, 1)) AS total,
         CASE WHEN bool_or(isnan(value)) THEN 'NaN'::DOUBLE ELSE min(value) END AS lowest,
         max(value) AS highest,
@@ -342,21 +341,19 @@ def same(left: Any, right: Any) -> bool:
     seed=st.integers(0, 9),
 )
 def test_all_aggregates_against_duckdb(rows: pl.DataFrame, zone: str, seed: int) -> None:
-    for period, step, begin in PERIODS:
-        found = [
-            resample(rows.sample(fraction=1.0, shuffle=True, seed=seed), how(period, name, zone)) for name in AGGREGATES
-        ]
-        with duckdb.connect(config={"threads": 1}) as engine:
-            engine.execute("SET TimeZone = 'UTC'")
-            engine.register("rows", rows)
-            bounds = {"zone": zone, "step": step, "begin": begin, "until": "2026-02-01"}
-            expected = engine.execute(ORACLE, bounds).fetchall()
-        answer = [
-            (*rows[0][:3], *(row[3] for row in rows)) for rows in zip(*(one.rows() for one in found), strict=True)
-        ]
+    given_in_any_order = rows.sample(fraction=1.0, shuffle=True, seed=seed)
+    with duckdb.connect(config={"threads": 1}) as engine:
+        engine.execute("SET TimeZone = 'UTC'")
+        engine.register("rows", rows)
+        bounds = [{"zone": zone, "step": step, "begin": begin, "until": "2026-02-01"} for _, step, begin in PERIODS]
+        oracle = [engine.execute(ORACLE, bound).fetchall() for bound in bounds]
+    for (period, *_), expected in zip(PERIODS, oracle, strict=True):
+        found = [resample(given_in_any_order, how(period, name, zone)) for name in AGGREGATES]
+        keys = found[0].select("series_id", pl.col("valid_time", "valid_time_end").to_physical())
+        answer = keys.with_columns(one["value"].alias(name) for name, one in zip(AGGREGATES, found, strict=True)).rows()
         assert len(answer) == len(expected)
-        for mine, oracle in zip(answer, expected, strict=True):
-            assert all(same(left, right) for left, right in zip(mine, oracle, strict=True)), (period, mine, oracle)
+        for mine, other in zip(answer, expected, strict=True):
+            assert all(same(left, right) for left, right in zip(mine, other, strict=True)), (period, mine, other)
 
 
 def test_a_read_is_resampled_and_revisions_are_not_mixed(tenant: Tenant) -> None:
