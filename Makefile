@@ -7,9 +7,11 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 SERVE_ARGS ?=
 BENCH_ARGS ?=
+CAMPAIGN_ARGS ?=
+CAMPAIGN_FILE ?= .campaign.jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test soak check format bench docs clean
+.PHONY: help setup serve test soak campaign browser check format bench docs clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +32,14 @@ test: $(STAMP) ## Run the tests; PYTEST_ARGS="tests/storage -k flat ..."
 soak: $(STAMP) ## Run the behaviour suite on many more random histories (minutes)
 	$(BIN)/python -m pytest tests/behaviour --hypothesis-profile=soak --timeout=3600 $(PYTEST_ARGS)
 
+campaign: $(STAMP) ## Every fault at every file operation, ten writers (an hour; goes on where stopped); CAMPAIGN_ARGS="-k compaction"
+	TIMEDB_TEST_CAMPAIGN=$(CAMPAIGN_FILE) $(BIN)/python -m pytest $(addprefix tests/storage/test_,faults.py full_disk.py many_writers.py) --show-capture=no $(CAMPAIGN_ARGS)
+
+browser: ## Install Chromium and its driver for tests/ui, where they are missing and apt-get may do it
+	@test -x /usr/bin/chromium -a -x /usr/bin/chromedriver || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && \
+	  timeout 60 apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=10 update && DEBIAN_FRONTEND=noninteractive \
+	  timeout 180 apt-get -qq -o Acquire::http::Timeout=20 install --yes --no-install-recommends chromium chromium-driver >/dev/null; }
+
 check: $(STAMP) ## Lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,11 +49,13 @@ format: $(STAMP) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## Measure against the raw limits; BENCH_ARGS="--runs 4380 --json FILE ..."
+bench: $(STAMP) ## Measure beside ClickHouse and the raw limits; BENCH_ARGS="--size medium --json FILE ..."
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
-docs: $(STAMP) ## Write the generated pages of docs/ anew (settings, CLI)
+docs: $(STAMP) ## Write the generated pages of docs/ anew and build the site into site/
 	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict --quiet
 
 clean: ## Remove .venv and all caches; the lake stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .campaign.jsonl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

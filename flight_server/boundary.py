@@ -15,14 +15,19 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pyarrow import flight
 
+from flight_server.ahead import ReadAhead
 from flight_server.context import CANCELLED, CallContext, RequestId
 from flight_server.errors import as_timedb_error, to_flight_error
+from flight_server.limits import Lease
 from timedb.errors import Internal, TimeDBError
+from timedb.request_id import REQUEST_ID
 
 __all__ = ["MIDDLEWARE_KEY", "guarded_stream", "rpc"]
 
 MIDDLEWARE_KEY = "timedb"
 """Under which the server registers :class:`~flight_server.context.RequestIds`."""
+
+_BATCHES_AT_ONCE = 2
 
 ToWire = Callable[[TimeDBError, str], Exception]
 
@@ -47,7 +52,9 @@ def rpc(method: str, to_wire: ToWire = to_flight_error) -> Callable[[Callable[..
         def guarded(server: _Gated, context: flight.ServerCallContext, *args: object) -> Any:
             call: CallContext | None = None
             try:
-                call = CallContext(method, _request_id(context), context.peer())
+                middleware: RequestId = context.get_middleware(MIDDLEWARE_KEY)
+                REQUEST_ID.set(middleware.request_id)
+                call = CallContext(method, middleware.request_id, context.peer(), middleware.credentials)
                 server.admit(call)
                 result = handler(server, call, context, *args)
                 if not isinstance(result, flight.FlightDataStream):
@@ -64,13 +71,8 @@ def rpc(method: str, to_wire: ToWire = to_flight_error) -> Callable[[Callable[..
     return decorate
 
 
-def _request_id(context: flight.ServerCallContext) -> str:
-    middleware: RequestId = context.get_middleware(MIDDLEWARE_KEY)
-    return middleware.request_id
-
-
 def guarded_stream(
-    call: CallContext, reader: pa.RecordBatchReader, check: Callable[[], None]
+    call: CallContext, reader: pa.RecordBatchReader, lease: Lease, compression: str | None = None
 ) -> flight.GeneratorStream:
     """A reader as the stream of a ``do_get``; the call ends with it, also when the client just goes away.
 
@@ -81,14 +83,18 @@ def guarded_stream(
     Args:
         call: The call that the stream belongs to.
         reader: The batches; its schema is the stream's.
-        check: Called before each batch; what it raises ends the stream.
+        lease: What the stream may take of time.
+        compression: ``lz4`` or ``zstd``, of the buffers; None: none.
     """
-    batches = _Batches(call, reader, check)
-    return flight.GeneratorStream(reader.schema, _parts(batches))
+    batches = _Batches(call, reader, lease)
+    return flight.GeneratorStream(
+        reader.schema, _parts(batches), options=pa.ipc.IpcWriteOptions(compression=compression)
+    )
 
 
-def _parts(batches: _Batches) -> Iterator[pa.RecordBatchReader]:
-    yield pa.RecordBatchReader.from_batches(batches.schema, batches)
+def _parts(batches: _Batches, options: pa.ipc.IpcWriteOptions) -> Iterator[flight.RecordBatchStream]:
+    # The options of the outer stream would count for nothing.
+    yield flight.RecordBatchStream(pa.RecordBatchReader.from_batches(batches.schema, batches), options=options)
     if batches.failure is not None:
         raise batches.failure
 
@@ -96,34 +102,54 @@ def _parts(batches: _Batches) -> Iterator[pa.RecordBatchReader]:
 class _Batches:
     """The batches of a reader, as an iterator that ends where the reader fails."""
 
-    def __init__(self, call: CallContext, reader: pa.RecordBatchReader, check: Callable[[], None]) -> None:
+    def __init__(self, call: CallContext, reader: pa.RecordBatchReader, lease: Lease) -> None:
         self.failure: Exception | None = None
-        self._call = call
         self.schema = reader.schema
+        self._call = call
+        self._lease = lease
+        self._read: Callable[[], pa.RecordBatch] | None = reader.read_next_batch
         self._reader: pa.RecordBatchReader | None = reader
-        self._check = check
+        self._ahead: ReadAhead | None = None
+        self._given = 0
         # A generator's `finally` would not do: it never runs if the client goes before the first batch.
         weakref.finalize(self, call.end, code=CANCELLED).atexit = False
+        lease.wait()
 
     def __iter__(self) -> _Batches:
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        if self._reader is None:
+        if self._read is None:
             raise StopIteration
         try:
-            self._check()
-            batch = self._reader.read_next_batch()
+            self._lease.check()
+            if self._given == _BATCHES_AT_ONCE:
+                self._read_ahead()
+            batch = self._read()
             if not batch.schema.equals(self.schema):
                 # Arrow would only find out while it writes, out of our reach.
                 raise Internal(f"a batch of schema {batch.schema} in a stream of {self.schema}")
+            self._given += 1
+            self._call.count(batch)
+            self._lease.wait()
         except StopIteration:
-            self._reader = None
+            self._let_go()
             self._call.end()
             raise
         except BaseException as error:
-            self._reader = None
+            self._let_go()
             self.failure = to_flight_error(as_timedb_error(error), self._call.request_id)
             self._call.end(error)
             raise StopIteration from None
         return batch
+
+    def _read_ahead(self) -> None:
+        """From here on, on a thread; most answers are short, and never come here."""
+        self._ahead = ReadAhead(self._reader)
+        self._read, self._reader = self._ahead.take, None
+        weakref.finalize(self, self._ahead.stop).atexit = False
+
+    def _let_go(self) -> None:
+        self._read = self._reader = None
+        if self._ahead is not None:
+            self._ahead.stop()

@@ -10,22 +10,21 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyarrow import flight
 
+from flight_server.audit import write_line
+from flight_server.authentication import Access, Caller, Credentials
 from flight_server.errors import as_timedb_error
-from timedb.errors import Forbidden, Internal, Unauthenticated
-from timedb.identity import OPEN_TENANT_ID
+from timedb.errors import Forbidden, Internal
 
 __all__ = [
     "CANCELLED",
     "REQUEST_ID_HEADER",
     "CallContext",
-    "Caller",
     "RequestIds",
-    "authenticate",
     "is_loopback",
     "refuse_strangers",
 ]
@@ -43,10 +42,11 @@ _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships no types
-    """The id of one call; the answer's headers carry it too."""
+    """The id of one call, which the answer's headers carry too, and the keys that came with the call."""
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, credentials: Credentials) -> None:
         self.request_id = request_id
+        self.credentials = credentials
 
     def sending_headers(self) -> dict[str, str]:
         """Called by pyarrow."""
@@ -54,25 +54,12 @@ class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships
 
 
 class RequestIds(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow ships no types
-    """Takes each call's id from its headers, or makes one. Must not fail: pyarrow would show the client why."""
+    """Takes each call's id and keys from its headers. Must not fail: pyarrow would show the client why."""
 
     def start_call(self, info: flight.CallInfo, headers: dict[str, list[str]]) -> RequestId:
         """Called by pyarrow."""
         sent = headers.get(REQUEST_ID_HEADER, [""])[0]
-        return RequestId(sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex)
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """On whose behalf a call runs.
-
-    Attributes:
-        tenant_id: UUID text.
-        principal: The e-mail of the key; None while the lake is open.
-    """
-
-    tenant_id: str
-    principal: str | None
+        return RequestId(sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex, Credentials(headers))
 
 
 class _RequestLog(logging.LoggerAdapter[logging.Logger]):
@@ -88,20 +75,39 @@ class CallContext:
         method: The RPC, and of an action its name.
         request_id: Under which the log and the errors know it.
         peer: The address as gRPC gives it.
+        credentials: The keys that came with it.
         caller: Set by authentication; None before.
+        access: What the call needs; set with the caller.
+        facts: What the audit log says of the call beside who made it and when.
+        rows: Rows that have come or gone over its stream.
+        bytes: Their bytes, as Arrow has them in memory.
+        code: How it ended: ``ok``, the code of an error, or :data:`CANCELLED`; None before.
+        seconds: How long it took; 0 before it has ended.
         log: A logger that names the request.
     """
 
-    def __init__(self, method: str, request_id: str, peer: str) -> None:
+    def __init__(self, method: str, request_id: str, peer: str, credentials: Credentials | None = None) -> None:
         self.method = method
         self.request_id = request_id
         self.peer = peer
+        self.credentials = credentials or Credentials({})
         self.caller: Caller | None = None
+        self.access: Access | None = None
+        self.facts: dict[str, Any] = {}
+        self.rows = 0
+        self.bytes = 0
+        self.code: str | None = None
+        self.seconds = 0.0
         self.log = _RequestLog(logger, {"request_id": request_id})
         self._started = time.monotonic()
         self._releases: list[Callable[[], None]] = []
         self._lock = threading.RLock()
         self._ended = False
+
+    def count(self, batch: pa.RecordBatch) -> None:
+        """A batch has come or gone. One that came must have been validated: even its size cannot be asked before."""
+        self.rows += batch.num_rows
+        self.bytes += batch.nbytes
 
     def hold(self, release: Callable[[], None]) -> None:
         """Have ``release`` called when the call ends."""
@@ -118,8 +124,10 @@ class CallContext:
             if self._ended:
                 return
             self._ended = True
+        self.seconds = time.monotonic() - self._started
+        self.code = code if error is None else as_timedb_error(error).code
         try:
-            self._write_lines(error, code)
+            self._write_lines(error, self.code)
         finally:
             for release in reversed(self._releases):
                 release()
@@ -127,15 +135,22 @@ class CallContext:
     def _write_lines(self, error: BaseException | None, code: str) -> None:
         if error is not None:
             shown = as_timedb_error(error)
-            code = shown.code
             if code == Internal.code:
                 self.log.error("%s failed", self.method, exc_info=error)
             else:
                 self.log.debug("%s: %s", self.method, ascii(shown.detail))
         tenant = "-" if self.caller is None else self.caller.tenant_id
-        self.log.info(
-            "%s tenant=%s code=%s ms=%.1f", self.method, tenant, code, (time.monotonic() - self._started) * 1e3
-        )
+        self.log.info("%s tenant=%s code=%s ms=%.1f", self.method, tenant, code, self.seconds * 1e3)
+        if self.caller is not None and self.access is not None and self.access.writes:
+            write_line(
+                principal=self.caller.principal,
+                tenant_id=self.caller.tenant_id,
+                method=self.method,
+                code=code,
+                request_id=self.request_id,
+                peer=self.peer,
+                facts=self.facts,
+            )
 
 
 def refuse_strangers(lake: Lake, peer: str, *, insecure: bool) -> None:
@@ -151,17 +166,6 @@ def refuse_strangers(lake: Lake, peer: str, *, insecure: bool) -> None:
     """
     if not (lake.has_users or insecure or is_loopback(peer)):
         raise Forbidden("the lake has no users, so only callers on the server's own machine are served")
-
-
-def authenticate(lake: Lake) -> Caller:
-    """Who calls. While the lake has no users everybody is the open tenant, and a key that is sent is ignored.
-
-    Raises:
-        Unauthenticated: the lake has users; no key opens it here.
-    """
-    if lake.has_users:
-        raise Unauthenticated()
-    return Caller(OPEN_TENANT_ID, None)
 
 
 def is_loopback(peer: str) -> bool:

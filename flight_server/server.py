@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyarrow import flight
 
 from flight_server.actions import ACTIONS, HEALTH, find_action
+from flight_server.audit import facts_of
+from flight_server.authentication import METHODS, Access, Caller, authenticate, authorise, recheck, tenant_of
 from flight_server.boundary import MIDDLEWARE_KEY, guarded_stream, rpc
-from flight_server.context import CallContext, RequestIds, authenticate, refuse_strangers
+from flight_server.context import CallContext, RequestIds, refuse_strangers
 from flight_server.errors import to_schema_error
-from flight_server.limits import Gate, Slots
-from flight_server.messages import command_of, parse_command, to_json
+from flight_server.exchange import answer_lookups
+from flight_server.limits import Gate, Lease, Slots
+from flight_server.messages import command_of, parse_command, parse_read, to_json
+from flight_server.metrics import Metrics
 from flight_server.reads import flight_of_plan, flights_of_series
+from flight_server.tls import ServerTls
 from flight_server.uploads import UploadStream
-from timedb.errors import Unimplemented
 from timedb.settings import ServerSettings
-from timedb.wire import ListSeries, Nothing, ReadTicket, UploadCommand, parse
+from timedb.wire import AccuracyTicket, ListSeries, LookupCommand, Nothing, ReadTicket, UploadCommand, parse
 
 if TYPE_CHECKING:
-    from storage import Lake, ReadPlan, Tenant
+    from storage import Lake, Plan, Tenant
 
 __all__ = ["FlightServer"]
 
@@ -34,21 +39,27 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         lake: What is served.
         settings: The limits.
         location: Where to listen, say ``grpc://127.0.0.1:0``.
+        tls: The certificate of a ``grpc+tls://`` location.
     """
 
-    def __init__(self, lake: Lake, settings: ServerSettings, location: str) -> None:
+    def __init__(self, lake: Lake, settings: ServerSettings, location: str, tls: ServerTls | None = None) -> None:
         # First, for a call may come in before the constructor below returns.
         self._lake = lake
         self._settings = settings
         self.gate = Gate()
-        self.reads = Slots("reads", settings.max_concurrent_reads, settings.max_call_seconds)
-        self.uploads = Slots("uploads", settings.max_concurrent_uploads, settings.max_call_seconds)
-        super().__init__(location, middleware={MIDDLEWARE_KEY: RequestIds()})
+        self.metrics = Metrics(lake)
+        self.reads = _slots("reads", settings)
+        self.uploads = _slots("uploads", settings)
+        self.calls = _slots("calls", settings)
+        self.metrics.watch(self.gate, (self.reads, self.uploads, self.calls))
+        certificates = {} if tls is None else tls.flight_arguments()
+        super().__init__(location, middleware={MIDDLEWARE_KEY: RequestIds()}, **certificates)
 
     def admit(self, call: CallContext) -> None:
         """Let a call in, unless the server is stopping or the lake is open and the peer a stranger."""
         self.gate.enter()
         call.hold(self.gate.leave)
+        call.hold(lambda: self.metrics.record(call))
         refuse_strangers(self._lake, call.peer, insecure=self._settings.insecure)
 
     @rpc("do_put")
@@ -63,16 +74,18 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         """Write a run. The last metadata message is the receipt."""
         tenant = self._tenant(call)
         command = self._parse_command(UploadCommand, command_of(descriptor), "command")
-        with self.uploads.lease() as lease:
+        with self.uploads.lease(tenant.tenant_id, self._recheck(call)) as lease:
             stream = UploadStream(
                 call,
                 context,
                 reader,
                 writer,
-                check=lease.check,
+                lease=lease,
                 max_message_bytes=self._settings.max_message_bytes,
             )
+            call.facts = facts_of(command)
             receipt = stream.receive(tenant, command, created_by=_principal(call))
+            call.facts = facts_of(command, receipt)
         # Outside: a client that does not read keeps its handler waiting here, but no slot.
         stream.acknowledge(receipt)
 
@@ -82,24 +95,28 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
     ) -> flight.FlightDataStream:
         """Read."""
         tenant = self._tenant(call)
-        lease = self.reads.lease()
+        read = self._parse_read(ticket.ticket, "ticket")
+        lease = self.reads.lease(tenant.tenant_id, self._recheck(call))
         call.hold(lease.release)
-        plan = tenant.plan_read(self._parse_command(ReadTicket, ticket.ticket, "ticket"))
-        return guarded_stream(call, plan.reader(), lease.check)
+        return guarded_stream(call, tenant.plan(read).reader(), lease, read.compression)
 
     @rpc("get_flight_info")
     def get_flight_info(
         self, call: CallContext, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
     ) -> flight.FlightInfo:
         """Plan a read: its parts as endpoints."""
-        return flight_of_plan(self._plan(call, descriptor), descriptor)
+        tenant = self._tenant(call)
+        with self._slot(tenant):
+            return flight_of_plan(self._plan(tenant, descriptor), descriptor)
 
     @rpc("get_schema", to_schema_error)
     def get_schema(
         self, call: CallContext, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
     ) -> flight.SchemaResult:
         """The columns of a read."""
-        return flight.SchemaResult(self._plan(call, descriptor).schema)
+        tenant = self._tenant(call)
+        with self._slot(tenant):
+            return flight.SchemaResult(self._plan(tenant, descriptor).schema)
 
     @rpc("list_flights")
     def list_flights(
@@ -108,19 +125,27 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         """The series, or those that the criteria select."""
         tenant = self._tenant(call)
         message = parse(ListSeries, criteria, what="criteria", max_bytes=self._settings.max_message_bytes)
-        return list(flights_of_series(tenant, message))
+        with self._slot(tenant):
+            return list(flights_of_series(tenant, message))
 
     @rpc("do_action")
     def do_action(self, call: CallContext, context: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
         """Run an action; one JSON result."""
         name = action.type
         if name == HEALTH:
+            call.method = f"do_action/{name}"
             self._parse_body(Nothing, action.body, HEALTH)
-            return [to_json({"ok": True})]
-        tenant = self._tenant(call)
+            return [to_json({"ok": self._lake.oldest_write_seconds() < self._settings.stuck_seconds})]
+        self._authenticate(call)
         found = find_action(name)
         call.method = f"do_action/{name}"
-        return [to_json(found.run(tenant, self._parse_body(found.body, action.body, name), _principal(call)))]
+        tenant = self._tenant(call, found.access)
+        message = self._parse_body(found.body, action.body, name)
+        call.facts = facts_of(message)
+        with self._slot(tenant):
+            answer = found.run(tenant, message, _principal(call)) if found.run else self._figures(tenant)
+        call.facts = facts_of(message, answer)
+        return [to_json(answer)]
 
     @rpc("list_actions")
     def list_actions(self, call: CallContext, context: flight.ServerCallContext) -> list[flight.ActionType]:
@@ -130,18 +155,45 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         return [*known, flight.ActionType(HEALTH, "{} -> {ok}; needs no key")]
 
     @rpc("do_exchange")
-    def do_exchange(self, call: CallContext, *args: object) -> None:
-        """Not offered."""
-        self._tenant(call)
-        raise Unimplemented("do_exchange: use do_put to write and do_get to read")
-
-    def _tenant(self, call: CallContext) -> Tenant:
-        call.caller = authenticate(self._lake)
-        return self._lake.tenant(call.caller.tenant_id)
-
-    def _plan(self, call: CallContext, descriptor: flight.FlightDescriptor) -> ReadPlan:
+    def do_exchange(
+        self,
+        call: CallContext,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.MetadataRecordBatchWriter,
+    ) -> None:
+        """Look values up: each batch of questions is answered by a batch."""
         tenant = self._tenant(call)
-        return tenant.plan_read(self._parse_command(ReadTicket, command_of(descriptor), "command"))
+        command = self._parse_command(LookupCommand, command_of(descriptor), "command")
+        with self.reads.lease(tenant.tenant_id, self._recheck(call)) as lease:
+            answer_lookups(tenant, command, call, context, reader, writer, lease=lease)
+
+    def _authenticate(self, call: CallContext) -> Caller:
+        call.caller = authenticate(self._lake, call.credentials)
+        return call.caller
+
+    def _tenant(self, call: CallContext, access: Access | None = None) -> Tenant:
+        """The caller's tenant, once it is known who calls and that the caller may make this call."""
+        caller = call.caller or self._authenticate(call)
+        call.access = access or METHODS.get(call.method)
+        authorise(caller, call.access)
+        return tenant_of(self._lake, caller)
+
+    def _recheck(self, call: CallContext) -> Callable[[], None]:
+        return recheck(self._lake, call.credentials, call.caller or self._authenticate(call))
+
+    def _figures(self, tenant: Tenant) -> dict[str, Any]:
+        return {"text": self.metrics.text(tenant.tenant_id if self._lake.has_users else None)}
+
+    def _slot(self, tenant: Tenant) -> Lease:
+        return self.calls.lease(tenant.tenant_id)
+
+    def _plan(self, tenant: Tenant, descriptor: flight.FlightDescriptor) -> Plan:
+        return tenant.plan(self._parse_read(command_of(descriptor), "command"))
+
+    def _parse_read(self, body: bytes, what: str) -> ReadTicket | AccuracyTicket:
+        return parse_read(body, what=what, max_bytes=self._settings.max_message_bytes)
 
     def _parse_command(self, model: type[Any], body: bytes, what: str) -> Any:
         return parse_command(model, body, what=what, max_bytes=self._settings.max_message_bytes)
@@ -152,3 +204,13 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
 
 def _principal(call: CallContext) -> str | None:
     return None if call.caller is None else call.caller.principal
+
+
+def _slots(kind: str, settings: ServerSettings) -> Slots:
+    return Slots(
+        kind,
+        getattr(settings, f"max_concurrent_{kind}"),
+        settings.max_call_seconds,
+        tenant_limit=getattr(settings, f"max_concurrent_{kind}_per_tenant"),
+        idle_seconds=settings.max_idle_seconds,
+    )

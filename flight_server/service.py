@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from flight_server.inner_door import InnerDoor
+from flight_server.limits import Slots
 from flight_server.server import FlightServer
+from flight_server.tls import ServerTls
 from timedb.errors import InvalidRequest
 from timedb.settings import ServerSettings
 
 if TYPE_CHECKING:
     from storage import Lake
 
-__all__ = ["FlightService", "start_flight_server"]
+__all__ = ["FlightService", "is_loopback_host", "start_flight_server"]
 
 logger = logging.getLogger("timedb.flight")
 
@@ -30,10 +36,12 @@ def start_flight_server(lake: Lake, settings: ServerSettings) -> FlightService:
 
     Args:
         lake: Stays the caller's: it is to be closed after the service has stopped.
-        settings: Where to listen (``host``, ``flight_port``; 0 takes a free port) and the limits.
+        settings: Where to listen (``host``, ``flight_port``; 0 takes a free port), with which certificate, and the
+            limits.
 
     Raises:
-        InvalidRequest: nothing can listen there.
+        InvalidRequest: nothing can listen there, or a certificate does not fit; other machines could call, although
+            the lake has no users.
     """
     return FlightService(lake, settings)
 
@@ -43,23 +51,47 @@ class FlightService:
 
     Attributes:
         port: Where it listens.
-        url: Where clients on the same machine find it, ``grpc://HOST:PORT``.
+        url: Where clients on the same machine find it, ``grpc://HOST:PORT`` or ``grpc+tls://HOST:PORT``.
+        inner_url: Where this process finds it; needs no certificate.
+        metrics_url: Where Prometheus finds the figures of all tenants; None where the settings name no port.
     """
 
     def __init__(self, lake: Lake, settings: ServerSettings) -> None:
         self._shutdown_seconds = settings.shutdown_seconds
         host = settings.host.strip("[]")
+        _refuse_open_lake(lake, host, insecure=settings.insecure)
+        tls = ServerTls.load(settings)
+        if tls is None and lake.has_users and not is_loopback_host(host):
+            logger.warning("keys cross the network in the clear; set TIMEDB_TLS_CERTIFICATE, or let a proxy speak TLS")
         try:
-            self._server = FlightServer(lake, settings, _location(host, settings.flight_port))
+            self._server = FlightServer(lake, settings, _location(host, settings.flight_port, tls), tls)
         except (pa.ArrowException, OSError) as error:
             logger.debug("cannot listen", exc_info=error)
             raise InvalidRequest(
                 f"TIMEDB_HOST, TIMEDB_FLIGHT_PORT: cannot listen on {host} port {settings.flight_port}; is it in use?"
             ) from None
         self.port: int = self._server.port
-        self.url = _location(_WILDCARDS.get(host, host), self.port)
+        self.url = _location(_WILDCARDS.get(host, host), self.port, tls)
+        self.metrics_url: str | None = None
+        self._stop_metrics: Callable[[], None] | None = None
+        if settings.metrics_port is not None:
+            self._serve_metrics(settings.metrics_host, settings.metrics_port)
+        self._inner_door = None if tls is None else InnerDoor(self._server)
+        self.inner_url = self.url if self._inner_door is None else self._inner_door.url
         self._stopped = threading.Event()
         self._stopping = threading.Lock()
+
+    def _serve_metrics(self, host: str, port: int) -> None:
+        try:
+            self.metrics_url, self._stop_metrics = self._server.metrics.serve(host.strip("[]"), port)
+        except InvalidRequest:
+            self._server.shutdown()
+            raise
+
+    @property
+    def calls(self) -> Slots:
+        """The slots of actions and plans."""
+        return self._server.calls
 
     @property
     def calls_in_flight(self) -> int:
@@ -87,11 +119,41 @@ class FlightService:
             if not self._server.gate.close(self._shutdown_seconds):
                 logger.warning("calls still in flight after %g seconds are left behind", self._shutdown_seconds)
             # Blocks for as long as a peer stalls, hence a thread that the interpreter does not wait for.
-            shutdown = threading.Thread(target=self._server.shutdown, name="timedb-flight-shutdown", daemon=True)
+            shutdown = threading.Thread(target=self._shut_down, name="timedb-flight-shutdown", daemon=True)
             shutdown.start()
             shutdown.join(max(deadline - time.monotonic(), _MIN_JOIN_SECONDS))
+            if self._stop_metrics is not None:
+                self._stop_metrics()
             self._stopped.set()
 
+    def _shut_down(self) -> None:
+        if self._inner_door is not None:
+            self._inner_door.shutdown()
+        self._server.shutdown()
 
-def _location(host: str, port: int) -> str:
-    return f"grpc://[{host}]:{port}" if ":" in host else f"grpc://{host}:{port}"
+
+def _location(host: str, port: int, tls: ServerTls | None) -> str:
+    scheme = "grpc" if tls is None else "grpc+tls"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _refuse_open_lake(lake: Lake, host: str, *, insecure: bool) -> None:
+    """Do not even listen where other machines could call, if whoever calls may do anything.
+
+    Raises:
+        InvalidRequest: says what to do about it.
+    """
+    if not (lake.has_users or insecure or is_loopback_host(host)):
+        raise InvalidRequest(
+            f"TIMEDB_HOST: other machines could call {host}, and the lake has no users; make users with timedb users "
+            "create, or say --insecure (TIMEDB_INSECURE=1) where something else keeps strangers out"
+        )
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether only this machine can call a server that listens on a host."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
+    except OSError:
+        return True  # nobody can listen there, which is for others to say
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)

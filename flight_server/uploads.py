@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyarrow import flight
 
 from flight_server.context import CallContext
+from flight_server.incoming import Incoming
+from flight_server.limits import Lease
 from flight_server.messages import to_json
-from timedb.errors import IncompleteUpload, Internal, InvalidRequest, OutcomeUnknown, TimeDBError, TooLarge
+from timedb.errors import IncompleteUpload, Internal, OutcomeUnknown, TimeDBError
 from timedb.wire import CommitMarker, UploadCommand, parse
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class UploadStream:
         context: Says whether the client has given up.
         reader: Batches and metadata from the client.
         writer: Metadata to the client.
-        check: Called before each message is read and before the commit; what it raises ends the upload.
+        lease: What the upload may take of time.
         max_message_bytes: The most that a metadata message may have.
     """
 
@@ -45,14 +46,14 @@ class UploadStream:
         reader: flight.MetadataRecordBatchReader,
         writer: flight.FlightMetadataWriter,
         *,
-        check: Callable[[], None],
+        lease: Lease,
         max_message_bytes: int,
     ) -> None:
         self._call = call
         self._context = context
-        self._reader = reader
+        self._incoming = Incoming(call, context, reader, what="upload", gave_up=_gave_up(), lease=lease)
         self._writer = writer
-        self._check = check
+        self._lease = lease
         self._max_message_bytes = max_message_bytes
 
     def receive(self, tenant: Tenant, command: UploadCommand, *, created_by: str | None) -> dict[str, Any]:
@@ -66,12 +67,10 @@ class UploadStream:
             InvalidRequest: it is not an Arrow stream, or its rows are refused; nothing was written.
             TimeDBError: the upload failed otherwise.
         """
-        schema = self._read(lambda: self._reader.schema)
-        _check_text(schema)
-        upload = tenant.begin_upload(command, schema, created_by=created_by)
+        upload = tenant.begin_upload(command, self._incoming.schema(), created_by=created_by)
         try:
             marker = self._add_all(upload)
-            self._check()
+            self._lease.check()
             if self._context.is_cancelled():
                 raise _gave_up()
             confirmed = _confirmed(command, marker)
@@ -96,11 +95,12 @@ class UploadStream:
     def _add_all(self, upload: Upload) -> CommitMarker | None:
         marker: CommitMarker | None = None
         announced = PROGRESS_ROWS
-        for chunk in self._chunks():
+        for chunk in self._incoming.chunks():
             if marker is not None:
                 raise IncompleteUpload("the stream goes on after the commit marker; nothing was written")
             if chunk.data is not None:
                 upload.add(chunk.data)
+                self._call.count(chunk.data)
             if upload.received >= announced:
                 announced = upload.received + PROGRESS_ROWS
                 self._progress(upload.received)
@@ -116,41 +116,12 @@ class UploadStream:
             self._call.log.info("the client left: %s", ascii(error))
             raise _gave_up() from None
 
-    def _chunks(self) -> Iterator[flight.FlightStreamChunk]:
-        while True:
-            self._check()
-            chunk = self._read(lambda: next(self._reader, None))
-            if chunk is None:
-                return
-            yield chunk
-
-    def _read(self, read: Callable[[], Any]) -> Any:
-        try:
-            return read()
-        except MemoryError as error:
-            self._call.log.info("unreadable: %s", ascii(error))
-            raise TooLarge("upload: one message of the stream needs more memory than there is") from None
-        except Exception as error:
-            # Of what class it is depends on where in the bytes Arrow stumbled.
-            self._call.log.info("unreadable: %s", ascii(error))
-            if self._context.is_cancelled():
-                raise _gave_up() from None
-            raise InvalidRequest("upload: the stream is not valid Arrow data") from None
-
     def _abort(self, upload: Upload) -> None:
         try:
             upload.abort()
         except TimeDBError as error:
             # What the client has to know is why the upload failed.
             self._call.log.error("the upload could not be aborted", exc_info=error)
-
-
-def _check_text(schema: pa.Schema) -> None:
-    # Arrow takes any bytes for the names of columns and time zones, and complains only when they are looked at.
-    try:
-        _ = schema.names, [getattr(kind, "tz", None) for kind in schema.types]
-    except UnicodeDecodeError:
-        raise InvalidRequest("upload: the schema holds a name that is not UTF-8") from None
 
 
 def _gave_up() -> IncompleteUpload:

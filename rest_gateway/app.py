@@ -10,16 +10,17 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from rest_gateway import routes_runs, routes_series, routes_service, routes_values
+from rest_gateway import routes_runs, routes_series, routes_service, routes_ui, routes_values
 from rest_gateway.connection import FlightConnection
 from rest_gateway.errors import error_for_status, error_response, status_of
 from rest_gateway.inputs import BodyBudget
 from rest_gateway.metrics import Metrics
 from rest_gateway.middleware import CallContext, LoopbackOnly
 from rest_gateway.models import NewSeries, SeriesChange, UpdateRequest, UploadRequest, Withdrawal
-from rest_gateway.openapi import errors, install_openapi
+from rest_gateway.openapi import ANSWER_HEADERS, errors, install_openapi
 from timedb._version import __version__
 from timedb.errors import InvalidRequest, TimeDBError
 from timedb.settings import ServerSettings, load_settings
@@ -54,6 +55,8 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
     middleware = [Middleware(CallContext, metrics=metrics)]
     if not settings.insecure:
         middleware.append(Middleware(LoopbackOnly, lake_is_open=connection.lake_is_open))
+    if origins := settings.cors_origins.replace(",", " ").split():
+        middleware.append(_cors(origins))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -73,13 +76,25 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
     app.state.connection = connection
     app.state.metrics = metrics
     app.state.bodies = BodyBudget(settings.max_body_bytes)
-    for routes in (routes_service, routes_series, routes_runs, routes_values):
+    app.state.max_upload_rows = settings.max_upload_rows
+    for routes in (routes_service, routes_series, routes_runs, routes_values, routes_ui):
         app.include_router(routes.router)
     app.add_exception_handler(TimeDBError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     install_openapi(app, (NewSeries, SeriesChange, UploadRequest, UpdateRequest, Withdrawal))
     return app
+
+
+def _cors(origins: list[str]) -> Middleware:
+    # No cookie says who calls, but a key that the page itself sends: credentials need no leave.
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "PUT", "PATCH"],
+        allow_headers=["Authorization", "Content-Encoding", "Content-Type", "X-API-Key", "X-Request-Id"],
+        expose_headers=[*ANSWER_HEADERS, "Retry-After", "X-Request-Id"],
+    )
 
 
 def _on_error(request: Request, error: Exception) -> Response:

@@ -147,9 +147,11 @@ async def _caller(
     key: Annotated[str | None, Security(_key_header)],
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Caller:
-    given = key or (bearer.credentials if bearer else "")
+    given = {key or "", bearer.credentials if bearer else "", *request.headers.getlist("x-api-key")} - {""}
+    # Of several keys nobody can say which one counts, so none is passed on, and the Flight server asks for one.
+    chosen = given.pop() if len(given) == 1 else ""
     connection: FlightConnection = request.app.state.connection
-    return connection.as_caller(given if _SENDABLE_KEY.fullmatch(given) else None, request.state.request_id)
+    return connection.as_caller(chosen if _SENDABLE_KEY.fullmatch(chosen) else None, request.state.request_id)
 
 
 TheCaller = Annotated[Caller, Depends(_caller)]

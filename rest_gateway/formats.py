@@ -4,6 +4,7 @@
 - ``application/x-ndjson``: a row a line, then the trailer ``{"_end": true, "count": n, "next_cursor": …}``
 - ``text/csv``: a line of names, then a row a line
 - ``application/vnd.apache.arrow.stream``: an Arrow IPC stream, whose schema metadata has the ``cursor``
+- ``application/vnd.apache.parquet``: a Parquet file, compressed, whose metadata has the ``cursor``, too
 
 A failure after the head of the answer has gone out cuts the connection, so that no client takes the part for the
 whole; NDJSON says what happened in its trailer, ``{"_end": false, "error": {…}}``.
@@ -14,10 +15,11 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import orjson
 import pyarrow as pa
+from pyarrow import parquet
 
 from rest_gateway.row_text import (
     CSV,
@@ -30,9 +32,12 @@ from rest_gateway.row_text import (
 from timedb.errors import InvalidRequest
 from timedb.wire import shown
 
-__all__ = ["FORMATS", "BodyFormat", "choose_format", "write_body"]
+__all__ = ["FORMATS", "BodyFormat", "FormatName", "choose_format", "write_body"]
 
+FormatName = Literal["json", "arrow", "parquet", "ndjson", "csv"]
 Piece = bytes | memoryview
+_ROWS_A_GROUP = 1 << 18
+_BYTES_A_GROUP = 32 << 20
 
 
 class BodyFormat(ABC):
@@ -44,6 +49,8 @@ class BodyFormat(ABC):
         non_finite_text: Whether JSON writes NaN and the infinities as texts rather than as null.
     """
 
+    name: ClassVar[FormatName]
+    """What ``format=`` calls it."""
     media_types: ClassVar[tuple[str, ...]]
     """What asks for it; the first is what the answer says."""
 
@@ -73,6 +80,7 @@ class BodyFormat(ABC):
 class JsonBody(BodyFormat):
     """One JSON object; ``count`` comes after the rows, as only then it is known."""
 
+    name = "json"
     media_types = ("application/json",)
 
     def __init__(self, schema: pa.Schema, cursor: str | None, *, non_finite_text: bool) -> None:
@@ -98,6 +106,7 @@ class JsonBody(BodyFormat):
 class NdjsonBody(BodyFormat):
     """One JSON object a line, and a trailer that says whether it is all."""
 
+    name = "ndjson"
     media_types = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
     def __init__(self, schema: pa.Schema, cursor: str | None, *, non_finite_text: bool) -> None:
@@ -124,6 +133,7 @@ class NdjsonBody(BodyFormat):
 class CsvBody(BodyFormat):
     """RFC 4180: a null is an empty field, an empty text is ``""``, tags are a JSON array."""
 
+    name = "csv"
     media_types = ("text/csv",)
 
     def __init__(self, schema: pa.Schema, cursor: str | None, *, non_finite_text: bool) -> None:
@@ -147,6 +157,7 @@ class CsvBody(BodyFormat):
 class ArrowBody(BodyFormat):
     """The Arrow IPC streaming format, as the Flight server sent it."""
 
+    name = "arrow"
     media_types = ("application/vnd.apache.arrow.stream",)
 
     def __init__(self, schema: pa.Schema, cursor: str | None, *, non_finite_text: bool) -> None:
@@ -169,12 +180,49 @@ class ArrowBody(BodyFormat):
         return self._sink.take()
 
 
+class ParquetBody(BodyFormat):
+    """A Parquet file: batches are gathered to row groups of some megabytes, each sent once it is full."""
+
+    name = "parquet"
+    media_types = ("application/vnd.apache.parquet", "application/x-parquet", "application/parquet")
+
+    def __init__(self, schema: pa.Schema, cursor: str | None, *, non_finite_text: bool) -> None:
+        super().__init__(schema, cursor, non_finite_text=non_finite_text)
+        self._sink = _Sink()
+        self._writer = parquet.ParquetWriter(self._sink, schema, compression="zstd")
+        self._waiting: list[pa.RecordBatch] = []
+
+    def head(self) -> Piece:
+        """The magic number."""
+        return self._sink.take()
+
+    def rows(self, batch: pa.RecordBatch) -> Iterator[Piece]:
+        """A row group, if there is enough for one."""
+        self._waiting.append(batch)
+        rows = sum(each.num_rows for each in self._waiting)
+        if rows >= _ROWS_A_GROUP or sum(each.nbytes for each in self._waiting) >= _BYTES_A_GROUP:
+            yield self._group()
+
+    def tail(self, count: int) -> Piece:
+        """The rows that wait, and the footer."""
+        last = self._group() if self._waiting else b""
+        self._writer.close()
+        return last + self._sink.take()
+
+    def _group(self) -> bytes:
+        table = pa.Table.from_batches(self._waiting).unify_dictionaries()
+        self._waiting.clear()
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        return self._sink.take()
+
+
 class _Sink(io.RawIOBase):
     """Holds what was written since it was last asked."""
 
     def __init__(self) -> None:
         super().__init__()
         self._parts: list[bytes] = []
+        self._written = 0
 
     def writable(self) -> bool:
         """Always."""
@@ -184,7 +232,12 @@ class _Sink(io.RawIOBase):
         """Keep a copy."""
         part = bytes(memoryview(data))  # type: ignore[arg-type] # io's own stub says Buffer only from Python 3.12 on
         self._parts.append(part)
+        self._written += len(part)
         return len(part)
+
+    def tell(self) -> int:
+        """How much has been written in all."""
+        return self._written
 
     def take(self) -> bytes:
         """What is held, and hold nothing any more."""
@@ -192,7 +245,7 @@ class _Sink(io.RawIOBase):
         return b"".join(parts)
 
 
-FORMATS: tuple[type[BodyFormat], ...] = (JsonBody, ArrowBody, NdjsonBody, CsvBody)
+FORMATS: tuple[type[BodyFormat], ...] = (JsonBody, ArrowBody, ParquetBody, NdjsonBody, CsvBody)
 """Every format, the default one first."""
 
 
@@ -206,12 +259,14 @@ def write_body(body: BodyFormat, batches: Iterable[pa.RecordBatch]) -> Iterator[
     yield body.tail(count)
 
 
-def choose_format(accept: str) -> type[BodyFormat]:
-    """The format that an ``Accept`` header prefers (RFC 9110 section 12.5.1); an empty header means JSON.
+def choose_format(accept: str, name: FormatName | None = None) -> type[BodyFormat]:
+    """The format of that name, else the one that an ``Accept`` header prefers (RFC 9110 section 12.5.1), else JSON.
 
     Raises:
         InvalidRequest: the header allows none of the formats.
     """
+    if name is not None:
+        return next(offered for offered in FORMATS if offered.name == name)
     ranges = [_media_range(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
     best: tuple[float, type[BodyFormat]] | None = None
     for offered in FORMATS:

@@ -6,15 +6,17 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from rest_gateway.encoding import decoded
 from timedb.errors import Busy, InvalidRequest, TimeDBError, TooLarge
 from timedb.wire import WireModel, parse, parse_object, shown
 
-__all__ = ["BodyBudget", "json_body", "query"]
+__all__ = ["BodyBudget", "is_json", "json_body", "media_type_of", "query", "read_query"]
 
 _BODIES_HELD = 8
 _LARGE_BODY_BYTES = 1 << 20
@@ -22,6 +24,7 @@ _DRAINED_BODIES = 4
 _DRAIN_SECONDS = 10.0
 
 M = TypeVar("M", bound=WireModel)
+T = TypeVar("T")
 
 
 class BodyBudget:
@@ -41,10 +44,11 @@ class BodyBudget:
 
     @asynccontextmanager
     async def receive(self, request: Request) -> AsyncIterator[bytes]:
-        """The whole body of a request, counted until the block ends.
+        """The whole body of a request, decompressed, counted until the block ends.
 
         Raises:
-            TooLarge: it is longer than ``max_body_bytes``.
+            InvalidRequest: it is not what its ``Content-Encoding`` says.
+            TooLarge: it is longer than ``max_body_bytes``, as it came or decompressed.
             Busy: other bodies take up all the room.
         """
         announced = request.headers.get("content-length", "")
@@ -67,6 +71,13 @@ class BodyBudget:
                     raise refusal
             body = b"".join(chunks)
             chunks.clear()
+            if encoding := request.headers.get("content-encoding"):
+                async with self._large:
+                    body = await run_in_threadpool(decoded, body, encoding, self.max_body_bytes)
+                self._held += len(body) - held
+                held = len(body)
+                if (refusal := self._refusal(held)) is not None:
+                    raise refusal
             yield body
         finally:
             self._held -= held
@@ -80,8 +91,12 @@ class BodyBudget:
 
     async def parse(self, model: type[M], body: bytes) -> M:
         """Read a body as ``model`` on a worker thread, with the errors of :func:`timedb.wire.parse`."""
-        async with self._large if len(body) > _LARGE_BODY_BYTES else nullcontext():
-            return await run_in_threadpool(parse, model, body, what="body", max_bytes=self.max_body_bytes)
+        return await self.on_thread(len(body), partial(parse, model, body, what="body", max_bytes=self.max_body_bytes))
+
+    async def on_thread(self, size: int, work: Callable[[], T]) -> T:
+        """Do what takes memory in proportion to a body of ``size`` bytes, on a worker thread."""
+        async with self._large if size > _LARGE_BODY_BYTES else nullcontext():
+            return await run_in_threadpool(work)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"body: is over the limit of {self.max_body_bytes} bytes")
@@ -109,20 +124,25 @@ def json_body(model: type[M]) -> Callable[[Request], AsyncIterator[M]]:
     async def read(request: Request) -> AsyncIterator[M]:
         budget: BodyBudget = request.app.state.bodies
         async with budget.receive(request) as body:
-            if body:
-                _check_content_type(request)
+            if body and not is_json(media_type := media_type_of(request)):
+                raise InvalidRequest(f"Content-Type: {shown(media_type)} is not application/json")
             yield await budget.parse(model, body)
 
     return read
 
 
-def _check_content_type(request: Request) -> None:
-    # Browsers send application/json to a foreign origin only after asking it, which protects an open lake on
-    # this machine from the pages that its user visits.
-    given = request.headers.get("content-type", "")
-    media_type = given.partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        raise InvalidRequest(f"Content-Type: {shown(given)} is not application/json")
+def media_type_of(request: Request) -> str:
+    """The media type of a body, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_json(media_type: str) -> bool:
+    """Whether it is one of JSON.
+
+    Browsers send it to a foreign origin only after asking it, which protects an open lake on this machine from the
+    pages that its user visits. The same is true of every other type that is taken anywhere here.
+    """
+    return media_type == "application/json" or media_type.endswith("+json")
 
 
 def query(model: type[M]) -> Callable[[Request], Awaitable[M]]:
@@ -130,22 +150,33 @@ def query(model: type[M]) -> Callable[[Request], Awaitable[M]]:
 
     Parameters whose field is a list may be repeated.
     """
-    lists = {name for name, schema in model.model_json_schema().get("properties", {}).items() if _is_list(schema)}
 
     async def read(request: Request) -> M:  # a coroutine, as a plain function would cost a change of threads
-        given = request.query_params.multi_items()
-        counts = Counter(name for name, _ in given)
-        fields: dict[str, Any] = {}
-        for name, value in given:
-            if name in lists:
-                fields.setdefault(name, []).append(value)
-            elif counts[name] > 1 and name in model.model_fields:
-                raise InvalidRequest(f"{name}: is given {counts[name]} times")
-            else:
-                fields[name] = value
-        return parse_object(model, fields, what="query")
+        return read_query(model, request)
 
     return read
+
+
+def read_query(model: type[M], request: Request) -> M:
+    """The query parameters of a request as ``model``, with the errors of :func:`query`."""
+    lists = _lists_of(model)
+    given = request.query_params.multi_items()
+    counts = Counter(name for name, _ in given)
+    fields: dict[str, Any] = {}
+    for name, value in given:
+        if name in lists:
+            fields.setdefault(name, []).append(value)
+        elif counts[name] > 1 and name in model.model_fields:
+            raise InvalidRequest(f"{name}: is given {counts[name]} times")
+        else:
+            fields[name] = value
+    return parse_object(model, fields, what="query")
+
+
+@cache
+def _lists_of(model: type[WireModel]) -> frozenset[str]:
+    properties = model.model_json_schema().get("properties", {})
+    return frozenset(name for name, schema in properties.items() if _is_list(schema))
 
 
 def _is_list(schema: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from timedb.times import format_time, parse_time, to_micros
 from timedb.wire import CreateSeries, ValueUpdate, WireModel
-from timedb.wire_fields import Name, Number, Text
+from timedb.wire_fields import MAX_NAME_CHARS, Name, Number, Text
 
 __all__ = [
     "NewSeries",
@@ -23,8 +23,10 @@ __all__ = [
     "SeriesLabelsQuery",
     "SeriesQuery",
     "UpdateRequest",
+    "UploadQuery",
     "UploadRequest",
     "ValueRow",
+    "ValueRows",
     "Withdrawal",
 ]
 
@@ -84,16 +86,16 @@ def _read_count(value: object) -> object:
     return value
 
 
-def _read_labels(value: object) -> object:
+def _read_json_object(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        labels = json.loads(value)
+        found = json.loads(value)
     except (ValueError, RecursionError):
-        labels = None
-    if not isinstance(labels, dict):
+        found = None
+    if not isinstance(found, dict):
         raise ValueError('is not a JSON object such as {"site": "north"}')
-    return labels
+    return found
 
 
 Time = Annotated[datetime, BeforeValidator(_read_time), PlainSerializer(format_time, when_used="json"), _TIME_SCHEMA]
@@ -105,7 +107,7 @@ Flag = Annotated[bool, BeforeValidator(_read_flag)]
 Count = Annotated[int, BeforeValidator(_read_count)]
 Labels = Annotated[
     dict[str, str | list[str] | None],
-    BeforeValidator(_read_labels),
+    BeforeValidator(_read_json_object),
     WithJsonSchema(
         {
             "type": "string",
@@ -184,6 +186,42 @@ class UploadRequest(WireModel):
     series_descriptions: Annotated[
         dict[Name, Text] | None, Field(description="Descriptions by value_key, for series that this call creates")
     ] = None
+    create_series: Annotated[bool, Field(description="Create the series that do not exist yet")] = True
+    skip_unchanged: Annotated[bool, Field(description="Leave out rows that say the same as the one known before")] = (
+        False
+    )
+    unit: Annotated[Name | None, Field(description="Of all values; converted to the unit of their series")] = None
+    value_rows: Annotated[list[ValueRow], FailFast()]
+
+
+class UploadQuery(WireModel):
+    """Query of ``POST /runs`` beside a body that is no JSON: what a JSON body says of the run beside its rows."""
+
+    workflow_id: Name = "api-workflow"
+    run_start_time: Annotated[QueryTime | None, Field(description="When the run started; default: on receipt")] = None
+    run_finish_time: QueryTime | None = None
+    known_time: Annotated[
+        QueryTime | None, Field(description="When the values became known, unless a column says; default: on receipt")
+    ] = None
+    run_id: Annotated[Name | None, Field(description="Chosen by the client, it makes a retry safe")] = None
+    run_params: (
+        Annotated[
+            dict[str, Any],
+            BeforeValidator(_read_json_object),
+            WithJsonSchema({"type": "string", "description": 'JSON object, such as {"model": "v2"}'}),
+        ]
+        | None
+    ) = None
+    create_series: Annotated[Flag, Field(description="Create the series that do not exist yet")] = True
+    skip_unchanged: Annotated[Flag, Field(description="Leave out rows that say the same as the one known before")] = (
+        False
+    )
+    unit: Annotated[Name | None, Field(description="Of all values; converted to the unit of their series")] = None
+
+
+class ValueRows(WireModel):
+    """The rows of a body of lines, each an item of ``value_rows``."""
+
     value_rows: Annotated[list[ValueRow], FailFast()]
 
 
@@ -240,6 +278,11 @@ class SeriesQuery(WireModel):
 
     name: str | None = None
     labels: Labels | None = None
+    search: Annotated[
+        str | None,
+        Field(max_length=MAX_NAME_CHARS, description="Words that name, unit, description, id or labels must contain"),
+    ] = None
+    limit: Annotated[Annotated[Count, Field(ge=1)] | None, Field(description="The first so many by name")] = None
 
 
 class SeriesLabelsQuery(WireModel):

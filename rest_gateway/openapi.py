@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,12 +10,22 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict
 
 from rest_gateway.errors import STATUS
+from rest_gateway.formats import FORMATS
 from timedb.errors import TimeDBError
 from timedb.wire import WireModel
 
-__all__ = ["ErrorBody", "describe_inputs", "errors", "install_openapi"]
+__all__ = ["ANSWER_HEADERS", "ErrorBody", "answer_formats", "describe_inputs", "errors", "install_openapi"]
 
 _TEMPLATE = "#/components/schemas/{model}"
+ANSWER_HEADERS = {
+    "X-As-Of": "The change_time up to which the rows were read",
+    "X-Table-Version": "The version of the values table that they were read from",
+    "X-Token": "Reads the same again (token), or what was written since (since)",
+    "X-Next-Cursor": "Where the next page starts; none: this is the last one",
+}
+"""What an answer with rows says beside them."""
+_TEXT = {"type": "string"}
+_BYTES = {"type": "string", "format": "binary"}
 
 
 class ErrorBody(BaseModel):
@@ -43,19 +53,42 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody, "description": _meaning(status)} for status in statuses}
 
 
+def answer_formats() -> dict[str, Any]:
+    """The answer with rows, in the formats that are not the JSON of its model; each says the same in its headers."""
+    described = {"json": _TEXT, "ndjson": _TEXT, "csv": _TEXT, "arrow": _BYTES, "parquet": _BYTES}
+    return {
+        "content": {body.media_types[0]: {"schema": described[body.name]} for body in FORMATS if body.name != "json"},
+        "headers": {name: {"schema": _TEXT, "description": text} for name, text in ANSWER_HEADERS.items()},
+    }
+
+
 def _meaning(status: int) -> str:
     kinds = [cls for cls, known in STATUS.items() if known == status and cls is not TimeDBError]
     return "; ".join(f"`{cls.code}`: {cls.summary}" for cls in kinds)
 
 
 def describe_inputs(
-    *, body: type[WireModel] | None = None, body_required: bool = True, query: type[WireModel] | None = None
+    *,
+    body: type[WireModel] | None = None,
+    body_required: bool = True,
+    query: type[WireModel] | None = None,
+    other_bodies: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
-    """The ``openapi_extra`` of a route that reads its body or query itself."""
+    """The ``openapi_extra`` of a route that reads its body or query itself.
+
+    Args:
+        body: Of JSON.
+        body_required: Whether there has to be one.
+        query: The query parameters.
+        other_bodies: Media type → an example of the bodies that are no JSON; None: they are no text.
+    """
     extra: dict[str, Any] = {}
     if body is not None:
         schema = {"$ref": _TEMPLATE.format(model=body.__name__)}
-        extra["requestBody"] = {"required": body_required, "content": {"application/json": {"schema": schema}}}
+        content: dict[str, Any] = {"application/json": {"schema": schema}}
+        for media_type, example in (other_bodies or {}).items():
+            content[media_type] = {"schema": _BYTES} if example is None else {"schema": _TEXT, "example": example}
+        extra["requestBody"] = {"required": body_required, "content": content}
     if query is not None:
         described = query.model_json_schema(ref_template=_TEMPLATE)
         extra["parameters"] = [

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rest_gateway.formats import FormatName
 from rest_gateway.models import Count, Flag, Labels, QueryTime
 from timedb.columns import AUDIT_COLUMNS
 from timedb.wire import AccuracyCommand, Aggregate, ReadCommand, Relative, View, WireModel, parse_object
@@ -28,6 +29,9 @@ class RowsQuery(WireModel):
     series_id: Annotated[list[str] | None, Field(description="May be repeated")] = None
     name: Annotated[list[str] | None, Field(description="Name of a series; may be repeated")] = None
     labels: Labels | None = None
+    format: Annotated[
+        FormatName | None, Field(description="The format of the answer; default: what Accept asks for")
+    ] = None
 
     def selecting(self) -> dict[str, Any]:
         """The fields of the contract that say the same."""

@@ -11,33 +11,43 @@ from starlette.responses import Response
 from rest_gateway.answers import Runs, Uploaded, Withdrawn, json_answer
 from rest_gateway.connection import TheCaller
 from rest_gateway.inputs import json_body, query
-from rest_gateway.models import NoQuery, RunsQuery, UploadRequest, Withdrawal
+from rest_gateway.models import NoQuery, RunsQuery, UploadQuery, UploadRequest, Withdrawal
 from rest_gateway.openapi import describe_inputs, errors
-from rest_gateway.rows import rows_to_table
+from rest_gateway.uploads import RunUpload, read_upload
 from timedb.errors import OutcomeUnknown
 from timedb.wire import GetRun, ListRuns, UploadCommand, WithdrawRun, parse_object
 
 __all__ = ["router"]
 
-_BATCH_ROWS = 65_536
+_UPLOAD_TEXT = """\
+A run is written once: the same run_id with the same content again is a retry, with other content a conflict. A
+`value_key` finds the series of that name, and creates it where there is none.
+
+The body is JSON, or a table by its `Content-Type`: CSV with a line of names, Parquet, an Arrow stream, or NDJSON with
+an item of `value_rows` a line. Of a table the run's own fields are query parameters (a JSON body takes none), and its
+columns are `series_id` or `series_key` (`labels` beside it as JSON text), `valid_time`, `value`, and optionally
+`valid_time_end`, `known_time`, `annotation` and `tags` (in CSV a JSON array). Times without an offset are UTC.
+
+Every body may be compressed, with `Content-Encoding: gzip` or `zstd`; the limit of `TIMEDB_MAX_BODY_BYTES` holds before
+and after. Larger tables go over Arrow Flight."""
+_OTHER_BODIES = {
+    "text/csv": "series_key,valid_time,value\ntemperature,2025-01-01T00:00:00Z,20.5\n",
+    "application/vnd.apache.parquet": None,
+    "application/vnd.apache.arrow.stream": None,
+    "application/x-ndjson": '{"value_key": "temperature", "valid_time": "2025-01-01T00:00:00Z", "value": 20.5}\n',
+}
 
 router = APIRouter(tags=["runs"])
 _NO_QUERY = [Depends(query(NoQuery))]
 
 
-def _upload(body: Annotated[UploadRequest, Depends(json_body(UploadRequest))], caller: TheCaller) -> Response:
-    """A run is written once: the same run_id with the same content again is a retry, with other content a conflict.
-
-    A `value_key` finds the series of that name, and creates it where there is none.
-    """
-    table = rows_to_table(body.value_rows)
-    fields = {name: getattr(body, name) for name in UploadRequest.model_fields if name != "value_rows"}
+def _upload(run: Annotated[RunUpload, Depends(read_upload)], caller: TheCaller) -> Response:
     # With an id of the gateway's own, a connection that fails in between can be retried without doubling the run.
-    fields["run_id"] = run_id = body.run_id or str(uuid4())
-    given = {name: value for name, value in fields.items() if value is not None}
-    command = parse_object(UploadCommand, {**given, "rows": table.num_rows})
+    run_id = run.fields.get("run_id") or str(uuid4())
+    rows = {} if run.rows is None else {"rows": run.rows}
+    command = parse_object(UploadCommand, {**run.fields, "run_id": run_id, **rows})
     try:
-        receipt = caller.send(command, table.to_reader(max_chunksize=_BATCH_ROWS))
+        receipt = caller.send(command, run.reader)
     except OutcomeUnknown as error:
         raise OutcomeUnknown(f"{error.detail} (run_id {run_id})", request_id=error.request_id) from error
     return json_answer(
@@ -58,9 +68,9 @@ for _path, _name in (("/runs", "create_run"), ("/upload", "upload_timeseries")):
         operation_id=_name,
         response_model=Uploaded,
         responses=errors(404, 409, 413),
-        openapi_extra=describe_inputs(body=UploadRequest),
-        dependencies=_NO_QUERY,
+        openapi_extra=describe_inputs(body=UploadRequest, query=UploadQuery, other_bodies=_OTHER_BODIES),
         summary="Create a new run with time series values",
+        description=_UPLOAD_TEXT,
     )
 
 

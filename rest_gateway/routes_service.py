@@ -21,6 +21,7 @@ __all__ = ["ENDPOINTS", "router"]
 
 ENDPOINTS = {
     "read_values": "GET /values - Read time series values",
+    "read_accuracy": "GET /accuracy - Compare forecasts with actual values, by lead time",
     "upload_timeseries": "POST /upload - Upload time series data (create a new run with values)",
     "create_run": "POST /runs - Create a new run with values (the same call as /upload)",
     "create_series": "POST /series - Create a new time series",
@@ -32,8 +33,10 @@ ENDPOINTS = {
     "read_run": "GET /runs/{run_id} - Read one run",
     "withdraw_run": "POST /runs/{run_id}/withdraw - Withdraw a run that was wrong; nothing is erased",
     "health": "GET /health - Whether the service works",
+    "live": "GET /health/live - Whether this gateway runs",
     "metrics": "GET /metrics - Figures for Prometheus",
     "docs": "GET /docs - This API, to read and to try",
+    "ui": "GET /ui - A page that shows series, their revisions and their corrections",
 }
 """Every call: name -> "VERB /path - text". The names are part of the contract."""
 
@@ -53,16 +56,24 @@ def read_health(request: Request) -> Response:
     connection: FlightConnection = request.app.state.connection
     request_id = request.state.request_id
     try:
-        connection.as_caller(None, request_id).call("health", Nothing())
+        well = connection.as_caller(None, request_id).call("health", Nothing())["ok"]
     except TimeDBError as error:
         _log.warning("the Flight server is not well: %s: %s request_id=%s", error.code, error.detail, request_id)
         raise Busy("the Flight server does not answer") from error
+    if not well:
+        raise Busy("the Flight server answers, but its writes are stuck")
+    return json_answer({"status": "ok"})
+
+
+@router.get("/health/live", response_model=Health, summary="Whether this gateway runs")
+def read_liveness() -> Response:
+    """Asks nobody: whoever restarts gateways should not do it because the Flight server is away. Needs no key."""
     return json_answer({"status": "ok"})
 
 
 @router.get("/metrics", responses=errors(401, 503), response_class=Response, summary="Figures for Prometheus")
 def read_metrics(request: Request, caller: TheCaller) -> Response:
-    """Calls and latencies by method, route and status, in the Prometheus text format."""
-    caller.check_access()
+    """Calls and latencies of this gateway and of the Flight server, files and queues of the lake: docs/metrics.md."""
+    of_server: str = caller.call("metrics", Nothing())["text"]
     metrics: Metrics = request.app.state.metrics
-    return Response(metrics.text(), media_type=METRICS_TYPE)
+    return Response(metrics.text() + of_server.encode(), media_type=METRICS_TYPE)

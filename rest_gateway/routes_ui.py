@@ -1,4 +1,4 @@
-"""The page to look at: ``/ui`` and its files. They hold no data and need no key; what the page shows it asks of the API."""
+"""The page to look at: ``/ui`` and its files. They hold no data and need no key; what it shows it asks of the API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ CONTENT_SECURITY_POLICY = "; ".join(
 )
 """Nothing inline, nothing evaluated, nothing from anywhere else."""
 
-_HEADERS = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin", "Vary": "Accept-Encoding"}
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Vary": "Accept-Encoding",
+}
 _PAGE_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",

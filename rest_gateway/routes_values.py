@@ -9,10 +9,10 @@ from starlette.responses import Response
 
 from rest_gateway.answers import AccuracyRows, Updated, ValueRows, json_answer
 from rest_gateway.connection import Caller, TheCaller
-from rest_gateway.formats import FORMATS, choose_format, write_body
+from rest_gateway.formats import BodyFormat, choose_format, write_body
 from rest_gateway.inputs import json_body, query
 from rest_gateway.models import NoQuery, UpdateRequest
-from rest_gateway.openapi import describe_inputs, errors
+from rest_gateway.openapi import answer_formats, describe_inputs, errors
 from rest_gateway.reads import AccuracyQuery, ValuesQuery
 from rest_gateway.streaming import streamed
 from timedb.columns import META_AS_OF, META_CURSOR, META_TABLE_VERSION, META_TOKEN
@@ -37,29 +37,29 @@ and versions of one value by change_time. Times are always `YYYY-MM-DDTHH:MM:SS.
 An unknown query parameter is an error. Without `limit` all rows come in one answer; with it, `next_cursor` is there as
 long as there are more rows, to be given back as `cursor`.
 
-`Accept` chooses the format: JSON (one object; `count` and `next_cursor` stand after `data`), an Arrow stream, NDJSON
-(the last line is the trailer `{"_end": true, "count": n}`), or CSV (nulls are empty, tags a JSON array). The headers
-`X-Next-Cursor`, `X-As-Of` and `X-Table-Version` say the same in every format. An answer that breaks off in the middle
-is an error: its connection is cut, and NDJSON lacks `"_end": true`.
+`format`, or else `Accept`, chooses the format: JSON (one object; `count` and `next_cursor` stand after `data`), an
+Arrow stream, a Parquet file, NDJSON (the last line is the trailer `{"_end": true, "count": n}`), or CSV (nulls are
+empty, tags a JSON array). The headers `X-Next-Cursor`, `X-As-Of`, `X-Table-Version` and `X-Token` say the same in every
+format. An answer that breaks off in the middle is an error: its connection is cut, and NDJSON lacks `"_end": true`.
 
 **NaN and infinity**: JSON has no such numbers, so JSON and NDJSON write null for them, which keeps `value` a column of
 numbers for pandas and the like. `non_finite=text` writes `"NaN"`, `"Infinity"` and `"-Infinity"` instead, which tells
-them from null. CSV writes `NaN`, `Infinity` and `-Infinity`, Arrow keeps all of them as they are. Uploads take the
-numbers as JSON text or as the literals that Python's json writes."""
+them from null. CSV writes `NaN`, `Infinity` and `-Infinity`, Arrow and Parquet keep all of them as they are. Uploads
+take the numbers as JSON text or as the literals that Python's json writes."""
 
 
 _ACCURACY_TEXT = """\
 Every revision of the selected series is compared with the value of the actuals series (`actual_id` or `actual_key`) at
 the same valid_time. Its lead time, `valid_time - known_time`, falls into a bucket `horizon` long. A row a series and
 bucket: `series_id, lead_seconds, lead_seconds_end, count, bias, mae, rmse`; errors are forecast minus actual, in the
-forecast's unit. `Accept` chooses the format, as for `GET /values`."""
+forecast's unit. `format` or `Accept` chooses the format, as for `GET /values`."""
 
 
 @router.get(
     "/values",
     response_model=ValueRows,
     responses={
-        200: {"content": {media_type: {} for body in FORMATS[1:] for media_type in body.media_types[:1]}},
+        200: answer_formats(),
         **errors(404, 413),
     },
     openapi_extra=describe_inputs(query=ValuesQuery),
@@ -72,14 +72,15 @@ def read_values(
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Stream the rows as they come from the Flight server."""
-    return _answer(caller, asked.to_command(), accept, non_finite_text=asked.non_finite == "text")
+    make_body = choose_format(accept, asked.format)
+    return _answer(caller, asked.to_command(), make_body, non_finite_text=asked.non_finite == "text")
 
 
 @router.get(
     "/accuracy",
     response_model=AccuracyRows,
     responses={
-        200: {"content": {media_type: {} for body in FORMATS[1:] for media_type in body.media_types[:1]}},
+        200: answer_formats(),
         **errors(404),
     },
     openapi_extra=describe_inputs(query=AccuracyQuery),
@@ -92,7 +93,7 @@ def read_accuracy(
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Stream the figures as they come from the Flight server."""
-    return _answer(caller, asked.to_command(), accept, non_finite_text=False)
+    return _answer(caller, asked.to_command(), choose_format(accept, asked.format), non_finite_text=False)
 
 
 @router.put(
@@ -115,8 +116,9 @@ def update_values(body: Annotated[UpdateRequest, Depends(json_body(UpdateRequest
     return json_answer(caller.call("update_values", parse_object(UpdateValues, given)))
 
 
-def _answer(caller: Caller, command: ReadCommand | AccuracyCommand, accept: str, *, non_finite_text: bool) -> Response:
-    make_body = choose_format(accept)
+def _answer(
+    caller: Caller, command: ReadCommand | AccuracyCommand, make_body: type[BodyFormat], *, non_finite_text: bool
+) -> Response:
     stream = caller.stream(command)
     metadata = stream.schema.metadata or {}
     cursor = metadata.get(META_CURSOR, b"").decode() or None

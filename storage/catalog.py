@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 import pyarrow as pa
@@ -21,7 +22,7 @@ from timedb.identity import canonical_labels, series_id_for
 from timedb.times import now
 from timedb.wire import CreateSeries, ListSeries, SeriesLabels, UpdateSeries, shown
 
-__all__ = ["Catalog", "Series"]
+__all__ = ["Catalog", "KnownSeries", "LabelFilter", "Series", "StoredCatalog"]
 
 LabelFilter = Mapping[str, str | list[str] | None]
 DEFAULT_UNIT = "dimensionless"
@@ -65,33 +66,66 @@ class Series:
             for key, wanted in labels.items()
         )
 
+    def mentions(self, words: Sequence[str]) -> bool:
+        """Whether each of the words, which are in lower case, occurs in what is said of the series."""
+        if not words:
+            return True
+        labels = (f"{key}={value}" for key, value in self.label_map().items())
+        text = "\n".join((self.name, self.unit, self.description or "", self.series_id, *labels)).casefold()
+        return all(word in text for word in words)
+
 
 @dataclass(frozen=True)
-class _Known:
-    """The catalog at one version of its table."""
+class KnownSeries:
+    """A catalog at one version of the series table."""
 
     snapshot: Snapshot
     by_id: Mapping[str, Series]
     by_name: Mapping[str, Sequence[str]]
 
 
-class Catalog:
-    """The series of one tenant. Thread-safe."""
+class Catalog(ABC):
+    """The series of a tenant, or those of them that a caller may see. Thread-safe."""
 
-    def __init__(self, table: Table, tenant_id: str) -> None:
-        self.table = table
-        self._tenant_id = tenant_id
-        self._known = _Known(Snapshot(-1, {}, {}), {}, {})
-        self._refreshing = threading.Lock()
-        self._writing = threading.Lock()
+    limited: ClassVar[bool]
+    """Whether the tenant may have series that are not among these."""
 
+    @abstractmethod
+    def known(self) -> KnownSeries:
+        """The series as of now."""
+
+    @abstractmethod
     def id_for(self, name: str, labels: Mapping[str, str] | None) -> str:
         """The id that the series has or would have."""
-        return series_id_for(self._tenant_id, name, labels)
+
+    @abstractmethod
+    def check_new(self, name: str, labels: Mapping[str, str]) -> None:
+        """Refuse to make a series.
+
+        Raises:
+            Forbidden: the caller may not use series of these labels.
+        """
+
+    @abstractmethod
+    def create(self, message: CreateSeries, *, created_by: str | None) -> tuple[str, bool]:
+        """Create a series, or find it: (id, whether it is new).
+
+        Raises:
+            Conflict: it exists with another unit, or is retired.
+            Forbidden: the caller may not use series of these labels.
+        """
+
+    @abstractmethod
+    def update(self, message: UpdateSeries) -> dict[str, Any]:
+        """Change the description of a series, or retire it.
+
+        Raises:
+            NotFound: there is no such series.
+        """
 
     def all(self) -> Mapping[str, Series]:
         """Every series by id, retired ones included."""
-        return self._refresh().by_id
+        return self.known().by_id
 
     def get(self, series_id: str) -> Series:
         """One series.
@@ -111,7 +145,7 @@ class Catalog:
             NotFound: there is none of that name and labels.
             InvalidRequest: a bare name has several candidates, which the error lists.
         """
-        known = self._refresh()
+        known = self.known()
         candidates = [known.by_id[series_id] for series_id in known.by_name.get(name, ())]
         candidates = [series for series in candidates if not series.retired]
         if labels is not None:
@@ -131,6 +165,7 @@ class Catalog:
     def list_series(self, message: ListSeries) -> list[Series]:
         """The series that are not retired, by name and labels."""
         wanted = None if message.series_ids is None else set(message.series_ids)
+        words = (message.search or "").casefold().split()
         found = [
             series
             for series in self.all().values()
@@ -138,8 +173,9 @@ class Catalog:
             and (message.name is None or series.name == message.name)
             and (wanted is None or series.series_id in wanted)
             and series.matches(message.labels or {})
+            and series.mentions(words)
         ]
-        return sorted(found, key=lambda series: (series.name, series.labels))
+        return sorted(found, key=lambda series: (series.name, series.labels))[: message.limit]
 
     def label_values(self, message: SeriesLabels) -> dict[str, list[str]]:
         """Each label key with its values, sorted."""
@@ -149,19 +185,56 @@ class Catalog:
                 values.setdefault(key, set()).add(value)
         return {key: sorted(values[key]) for key in sorted(values)}
 
-    def create(self, message: CreateSeries, *, created_by: str | None) -> tuple[str, bool]:
-        """Create a series, or find it: (id, whether it is new).
 
-        Raises:
-            Conflict: it exists with another unit, or is retired.
-        """
+class StoredCatalog(Catalog):
+    """All series of one tenant."""
+
+    limited = False
+
+    def __init__(self, table: Table, tenant_id: str) -> None:
+        self.table = table
+        self._tenant_id = tenant_id
+        self._known = KnownSeries(Snapshot(-1, {}, {}), {}, {})
+        self._refreshing = threading.Lock()
+        self._writing = threading.Lock()
+
+    def known(self) -> KnownSeries:
+        """The series as of now, those of other processes included."""
+        snapshot = self.table.snapshot()
+        if snapshot.version <= self._known.snapshot.version:
+            return self._known
+        with self._refreshing:
+            known = self._known
+            if snapshot.version <= known.snapshot.version:
+                return known
+            # Whoever wrote it may have died before its fsync; values must not outlive their series.
+            self.table.log.sync(snapshot.version)
+            fresh = snapshot.files.keys() - known.snapshot.files.keys()
+            kept = known.snapshot.files.keys() <= snapshot.files.keys()
+            by_id = dict(known.by_id) if kept else {}
+            by_id.update(self._read(sorted(fresh) if kept else sorted(snapshot.files)))
+            by_name: dict[str, list[str]] = {}
+            for series in by_id.values():
+                by_name.setdefault(series.name, []).append(series.series_id)
+            self._known = KnownSeries(snapshot, by_id, by_name)
+            return self._known
+
+    def id_for(self, name: str, labels: Mapping[str, str] | None) -> str:
+        """See :meth:`Catalog.id_for`."""
+        return series_id_for(self._tenant_id, name, labels)
+
+    def check_new(self, name: str, labels: Mapping[str, str]) -> None:
+        """Nothing: all are his who sees all."""
+
+    def create(self, message: CreateSeries, *, created_by: str | None) -> tuple[str, bool]:
+        """See :meth:`Catalog.create`."""
         labels = canonical_labels(message.labels)
         series_id = self.id_for(message.name, message.labels)
         new = Series(
             series_id, message.name, labels, message.unit or DEFAULT_UNIT, message.description, now(), created_by
         )
 
-        def change(known: _Known) -> list[Series]:
+        def change(known: KnownSeries) -> list[Series]:
             old = known.by_id.get(series_id)
             if old is None:
                 return [new]
@@ -178,31 +251,32 @@ class Catalog:
 
         return series_id, series_id in self._write(change)
 
-    def ensure(self, identities: Iterable[tuple[str, str, str | None]], *, created_by: str | None) -> None:
-        """Auto-create the series (name, canonical labels, description) that do not exist."""
+    def ensure(
+        self, identities: Iterable[tuple[str, str, str | None]], *, created_by: str | None, unit: str | None = None
+    ) -> None:
+        """Create the series (name, canonical labels, description) that an upload names and that do not exist.
+
+        Without a unit they are ``dimensionless`` until they are created explicitly.
+        """
         wanted = [
             Series(
                 self.id_for(name, json.loads(labels)),
                 name,
                 labels,
-                DEFAULT_UNIT,
+                unit or DEFAULT_UNIT,
                 text,
                 now(),
                 created_by,
-                auto_created=True,
+                auto_created=unit is None,
             )
             for name, labels, text in identities
         ]
         self._write(lambda known: [series for series in wanted if series.series_id not in known.by_id])
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
-        """Change the description of a series, or retire it.
+        """See :meth:`Catalog.update`."""
 
-        Raises:
-            NotFound: there is no such series.
-        """
-
-        def change(known: _Known) -> list[Series]:
+        def change(known: KnownSeries) -> list[Series]:
             old = known.by_id.get(message.series_id)
             if old is None:
                 raise NotFound(f"series_id: there is no series {shown(message.series_id)}")
@@ -222,7 +296,7 @@ class Catalog:
         """Compare-and-set: what ``change`` makes of the newest catalog is written on top of it. Returns the new ids."""
         with self._writing:
             while True:
-                known = self._refresh()
+                known = self.known()
                 changed: list[Series] = change(known)
                 if not changed:
                     return set()
@@ -234,26 +308,6 @@ class Catalog:
                 removes = list(known.snapshot.files.values()) if anew else []
                 if self.table.commit_or_delete(known.snapshot, adds=[file], removes=removes) is not None:
                     return new
-
-    def _refresh(self) -> _Known:
-        snapshot = self.table.snapshot()
-        if snapshot.version <= self._known.snapshot.version:
-            return self._known
-        with self._refreshing:
-            known = self._known
-            if snapshot.version <= known.snapshot.version:
-                return known
-            # Whoever wrote it may have died before its fsync; values must not outlive their series.
-            self.table.log.sync(snapshot.version)
-            fresh = snapshot.files.keys() - known.snapshot.files.keys()
-            kept = known.snapshot.files.keys() <= snapshot.files.keys()
-            by_id = dict(known.by_id) if kept else {}
-            by_id.update(self._read(sorted(fresh) if kept else sorted(snapshot.files)))
-            by_name: dict[str, list[str]] = {}
-            for series in by_id.values():
-                by_name.setdefault(series.name, []).append(series.series_id)
-            self._known = _Known(snapshot, by_id, by_name)
-            return self._known
 
     def _read(self, paths: list[str]) -> dict[str, Series]:
         if not paths:

@@ -1,16 +1,18 @@
 """Compaction: settles the tier of fresh rows, bucket by bucket, and swaps old files for new in one commit.
 
-The heavy work is done beside the commit lane. In its turn the swap is checked against the very snapshot that it is
-committed on: no other swap of the bucket since it was planned, and every input file still live; else it is given up.
+The heavy work is done beside the commit lane, in slices that fit in memory. In its turn the swap is checked against the
+very snapshot that it is committed on: no other swap of the bucket since it was planned, and every input file still
+live; else it is given up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from storage import views
 from storage.delta_log import DataFile, Snapshot
@@ -18,12 +20,23 @@ from storage.lane import CommitLane, Swap, Turn
 from storage.parquet import may_hold_corrections, write_file
 from storage.scan import ranges_meet, scan
 from storage.schemas import VALUES_DATA
+from storage.slices import Slice, cut_slices
 from storage.sorting import sort_rows
+from storage.store import Store
 from storage.table import Table
 from timedb.errors import Internal, OutcomeUnknown
 
 __all__ = ["Compactor", "bucket_transaction"]
 
+# A pass takes so many slices of fresh rows, so that a large backlog is settled step by step.
+_PASS_SLICES = 4
+_PART_ROWS = 131_072
+_WRITTEN = pa.schema(
+    [
+        (column.name, pa.dictionary(pa.int32(), pa.string()) if column.name in ("series_id", "run_id") else column.type)
+        for column in VALUES_DATA
+    ]
+)
 _POINT_RANGES = ("series_id", "valid_time")
 SORT_ORDER = ("series_id", "valid_time", "known_time", "change_time")
 _POINT = list(views.POINT)
@@ -77,7 +90,7 @@ class Compactor:
         table: The values table.
         lane: Where the swaps are committed.
         file_rows: Rows of a file, about; a settled file of less than a quarter of it is merged with others.
-        input_rows: Fresh rows that one pass over a bucket takes at most, where no correction is among them.
+        input_rows: Rows that are worked on at once, about.
     """
 
     def __init__(self, table: Table, lane: CommitLane, *, file_rows: int, input_rows: int) -> None:
@@ -145,7 +158,7 @@ class Compactor:
         taken: list[DataFile] = []
         rows = 0
         for file in sorted(fresh, key=lambda file: (file.minimum.get("valid_time", 0), file.path)):
-            if taken and rows + file.rows > self._input_rows:
+            if taken and rows + file.rows > self._input_rows * _PASS_SLICES:
                 break
             taken.append(file)
             rows += file.rows
@@ -157,10 +170,12 @@ class Compactor:
         return small if len(small) >= 4 else []
 
     def _holding_points_of(self, corrections: Sequence[DataFile], revised: Sequence[DataFile]) -> list[DataFile]:
-        points = scan(self._table.store, corrections).select(_POINT).unique().collect(engine="in-memory").lazy()
-        found = []
-        for file in revised:
-            if any(ranges_meet(file, other, _POINT_RANGES) for other in corrections):
+        found: list[DataFile] = []
+        for group in self._groups(corrections):
+            points = scan(self._table.store, group).select(_POINT).unique().collect(engine="in-memory").lazy()
+            for file in revised:
+                if file in found or not any(ranges_meet(file, other, _POINT_RANGES) for other in group):
+                    continue
                 hits = (
                     scan(self._table.store, [file]).select(_POINT).join(points, on=_POINT, how="semi", nulls_equal=True)
                 )
@@ -168,31 +183,90 @@ class Compactor:
                     found.append(file)
         return found
 
+    def _groups(self, files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
+        """Files whose rows can be held together."""
+        group: list[DataFile] = []
+        for file in files:
+            if group and sum(one.rows for one in group) + file.rows > self._input_rows:
+                yield group
+                group = []
+            group.append(file)
+        yield group
+
     def _rewrite(self, inputs: _Inputs) -> list[DataFile]:
-        before = pl.concat(
-            [
-                scan(self._table.store, [file for file in inputs.all if file.partition["tier"] == tier])
-                .with_columns(tier=pl.lit(tier))
-                .collect(engine="in-memory")
-                for tier in ("fresh", "current", "revised", "corrected")
-            ]
-        )
-        settled = settle(before)
-        promised = sum(file.rows for file in inputs.all)
-        if not before.height == settled.height == promised or _checksum(before) != _checksum(settled):
-            raise Internal(f"compaction of bucket {inputs.bucket} would change its rows; nothing was changed")
-        del before
-        adds: list[DataFile] = []
+        written = _SettledFiles(self._table.store, inputs.bucket, self._file_rows)
+        rows = checksum = 0
         try:
-            for (tier,), rows in settled.partition_by("tier", as_dict=True, include_key=False).items():
-                for piece in self._pieces(rows):
-                    partition = {"series_bucket": inputs.bucket, "tier": str(tier)}
-                    data = sort_rows(piece, SORT_ORDER).select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA)
-                    adds.append(write_file(self._table.store, data, partition, prefix="settled-"))
+            for piece in cut_slices(self._table.store, inputs.all, self._input_rows):
+                before = self._read(inputs, piece)
+                rows += before.height
+                checksum += _checksum(before)
+                settled = settle(before)
+                del before
+                written.add(settled)
+            written.finish()
+            promised = sum(file.rows for file in inputs.all)
+            if not rows == promised == sum(file.rows for file in written.files) or checksum != written.checksum:
+                raise Internal(f"compaction of bucket {inputs.bucket} would change its rows; nothing was changed")
         except BaseException:
-            self._delete(adds)
+            self._delete(written.files)
             raise
-        return adds
+        return written.files
+
+    def _read(self, inputs: _Inputs, piece: Slice) -> pl.DataFrame:
+        """The rows of a slice, with their tiers."""
+        # One by one: Polars decodes files ahead of the filter without bound.
+        parts = [
+            scan(self._table.store, [file], piece.predicates())
+            .with_columns(tier=pl.lit(file.partition["tier"]))
+            .collect(engine="in-memory")
+            for file in inputs.all
+            if piece.may_hold(file)
+        ]
+        return pl.concat(parts)
+
+
+class _SettledFiles:
+    """Settled rows on their way into files, slice by slice in the order of valid_time.
+
+    Args:
+        store: The values table's folder.
+        bucket: Whose rows they are.
+        file_rows: Rows of a file, about.
+    """
+
+    def __init__(self, store: Store, bucket: str, file_rows: int) -> None:
+        self.files: list[DataFile] = []
+        self.checksum = 0
+        self._store = store
+        self._bucket = bucket
+        self._file_rows = file_rows
+        self._waiting: dict[str, pl.DataFrame] = {}
+
+    def add(self, settled: pl.DataFrame) -> None:
+        """Take the rows of a slice; those that are less than a file wait for the next one."""
+        for (name,), rows in settled.partition_by("tier", as_dict=True, include_key=False).items():
+            tier = str(name)
+            waiting = self._waiting.pop(tier, None)
+            self._waiting[tier] = rows if waiting is None else pl.concat([waiting, rows])
+            del waiting, rows
+            if self._waiting[tier].height >= self._file_rows:
+                self._write(tier)
+
+    def finish(self) -> None:
+        """Write what waits."""
+        for tier in list(self._waiting):
+            self._write(tier)
+
+    def _write(self, tier: str) -> None:
+        pieces = self._pieces(self._waiting.pop(tier))
+        while pieces:
+            rows = sort_rows(pieces.pop(0), SORT_ORDER).select(VALUES_DATA.names)
+            self.checksum += _checksum(rows)
+            data = _to_arrow(rows)
+            del rows
+            partition = {"series_bucket": self._bucket, "tier": tier}
+            self.files.append(write_file(self._store, data, partition, prefix="settled-"))
 
     def _pieces(self, rows: pl.DataFrame) -> list[pl.DataFrame]:
         """Cut by valid_time, so that new values about new times leave most files alone."""
@@ -207,7 +281,15 @@ class Compactor:
             .sort()
         )
         piece = cuts.search_sorted(rows["valid_time"], side="right").rename("piece")
-        return rows.with_columns(piece).partition_by("piece", include_key=False)
+        pieces = rows.with_columns(piece).partition_by("piece", as_dict=True, include_key=False)
+        return [part for _, rows in sorted(pieces.items()) for part in self._parts(rows)]
+
+    def _parts(self, piece: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Cut what has too many rows of one valid_time by series_id."""
+        if piece.height <= self._file_rows * 2:
+            yield piece
+        else:
+            yield from sort_rows(piece, SORT_ORDER).iter_slices(self._file_rows)
 
 
 def _fresh_paths(snapshot: Snapshot, bucket: str) -> set[str]:
@@ -252,6 +334,12 @@ def _superseded(rows: pl.DataFrame) -> pl.Series:
     mask = np.zeros(rows.height, dtype=np.bool_)
     mask[earlier.to_numpy()] = True
     return pl.Series("superseded", mask)
+
+
+def _to_arrow(rows: pl.DataFrame) -> pa.Table:
+    """Rows as they are written; identifiers as dictionaries, which take little memory."""
+    parts = [part.to_arrow().cast(_WRITTEN) for part in rows.iter_slices(_PART_ROWS)]
+    return pa.concat_tables(parts).unify_dictionaries()
 
 
 def _checksum(rows: pl.DataFrame) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from storage import views
 from storage.catalog import Catalog
+from storage.delta_log import Snapshot
 from storage.lane import Answer, Prepared, Turn
 from storage.normalise import clean_tags
 from storage.scan import VALUES_POLARS, Selection, live_files, scan
@@ -60,6 +61,13 @@ class StoredRows:
         for row in views.latest_versions(rows).collect(engine="in-memory").iter_rows(named=True):
             found.setdefault((row["series_id"], row["valid_time"]), []).append(row)
         return found
+
+    def has_run(self, snapshot: Snapshot, run_id: str, series_ids: Collection[str]) -> bool:
+        """Whether a run has a row of one of these series."""
+        selection = Selection(series_ids=set(series_ids))
+        files = [file for bucket in live_files(snapshot, selection, self.bucket_digits).values() for file in bucket]
+        rows = scan(self.table.store, files, [*selection.predicates(), pl.col("run_id") == run_id])
+        return not rows.select("run_id").head(1).collect(engine="in-memory").is_empty()
 
     def of_run(self, turn: Turn, run_id: str, series_ids: Sequence[str] | None) -> pl.DataFrame:
         """The latest version of every row of a run that is not retracted."""
@@ -114,6 +122,8 @@ class Corrections:
         for index, item in enumerate(self.message.updates):
             if item.tenant_id is not None and item.tenant_id != self.tenant_id:
                 raise Forbidden(f"updates.{index}.tenant_id: {shown(item.tenant_id)} is not the caller's tenant")
+        # Before a retry is answered: the answer is about series that the caller must be allowed to see.
+        keys = [self._key_of(index, item) for index, item in enumerate(self.message.updates)]
         digest = _digest(self.message)
         if (
             self.message.update_id is not None
@@ -122,7 +132,7 @@ class Corrections:
             if found["digest"] != digest:
                 raise Conflict(f"update_id: {shown(self.message.update_id)} has been used already, with other content")
             return Answer(json.loads(found["receipt"]))
-        changes = self._resolve(turn)
+        changes = self._resolve(turn, keys)
         updated, skipped = [], []
         rows: list[Row] = []
         for old, new in changes:
@@ -151,9 +161,8 @@ class Corrections:
         }
         return {"updates": record}
 
-    def _resolve(self, turn: Turn) -> list[tuple[Row | None, Row]]:
+    def _resolve(self, turn: Turn, keys: Sequence[_Address]) -> list[tuple[Row | None, Row]]:
         """(stored version or None, new version) of each row; where a row is named twice, the last item wins."""
-        keys = [self._key_of(index, item) for index, item in enumerate(self.message.updates)]
         for index, item in enumerate(self.message.updates):
             if item.run_id is not None and self.find_run(item.run_id) is None:
                 raise NotFound(f"updates.{index}.run_id: there is no run {shown(item.run_id)}")
@@ -271,6 +280,7 @@ class Withdrawal:
 
     message: WithdrawRun
     changed_by: str | None
+    catalog: Catalog
     stored: StoredRows
     find_run: Callable[[str], Mapping[str, Any] | None]
 
@@ -286,9 +296,12 @@ class Withdrawal:
         """
         if self.find_run(self.message.run_id) is None:
             raise NotFound(f"run_id: there is no run {shown(self.message.run_id)}")
-        for series_id in self.message.series_ids or ():
-            turn.catalog.get(series_id)
-        rows = self.stored.of_run(turn, self.message.run_id, self.message.series_ids)
+        series_ids = self.message.series_ids
+        for series_id in series_ids or ():
+            self.catalog.get(series_id)
+        if series_ids is None and self.catalog.limited:
+            series_ids = list(self.catalog.all())
+        rows = self.stored.of_run(turn, self.message.run_id, series_ids)
         answer = {"withdrawn": rows.height}
         if not rows.height:
             return Answer(answer)

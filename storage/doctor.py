@@ -26,7 +26,7 @@ from storage.delta_log import (
     parse_commit,
     transaction,
 )
-from storage.layout import TenantTables, tenant_folder, tenant_ids
+from storage.layout import USERS_FOLDER, TenantTables, tenant_folder, tenant_ids
 from storage.ledger import REACHED, Ledger
 from storage.store import ASIDE_PREFIX, Store
 from timedb.errors import Internal
@@ -118,11 +118,14 @@ class TableDoctor:
         """Whether a checkpoint can be read and, where the log reaches back, says what the log says."""
         try:
             seen = self._log.load_checkpoint(version)
-            if not self._store.exists(f"{LOG_FOLDER}/{0:020d}.json"):
-                return True
-            replayed = apply_commits(Snapshot(-1, {}, {}), self._log.commits_after(-1, version))
         except Internal:
             return False
+        if not self._store.exists(f"{LOG_FOLDER}/{0:020d}.json"):
+            return True
+        try:
+            replayed = apply_commits(Snapshot(-1, {}, {}), self._log.commits_after(-1, version))
+        except Internal:
+            return True  # a torn commit before it is no fault of the checkpoint, which is all that is left of it
         return replayed.version != version or replayed.files.keys() == seen.files.keys()
 
     def _missing(self, snapshot: Snapshot) -> Iterator[Finding]:
@@ -150,7 +153,10 @@ class TableDoctor:
 
     def _orphans(self, snapshot: Snapshot) -> Iterator[Finding]:
         oldest = time.time() - ORPHAN_SECONDS
-        known = self._log.removed_since(0.0) | snapshot.files.keys()
+        try:
+            known = self._log.removed_since(0.0) | snapshot.files.keys()
+        except Internal:
+            return  # a torn commit may have named any of them
         for file in list(self._store.list()):
             left_over = ASIDE_PREFIX in file.path and not file.path.startswith(_KEPT)
             data = file.path.endswith(".parquet") and not file.path.startswith((LOG_FOLDER, ASIDE_PREFIX))
@@ -183,6 +189,9 @@ def examine_lake(lake: Store, *, repair: bool = False, accept_loss: bool = False
             found += doctor.examine()
         if not any(finding.fault == UNREADABLE and finding.table.startswith(tenant_id) for finding in found):
             found += _runs_without_row(tenant_id, tables, repair=repair)
+    users = lake.below(USERS_FOLDER)
+    if DeltaLog(users).exists():
+        found += TableDoctor(USERS_FOLDER, users, repair=repair, accept_loss=accept_loss).examine()
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -18,13 +19,14 @@ from typing import Any, Protocol
 import polars as pl
 import pyarrow as pa
 
-from storage.catalog import Catalog
+from storage.catalog import StoredCatalog
 from storage.delta_log import DataFile, Snapshot
 from storage.ledger import Ledger
 from storage.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
 from storage.schemas import VALUES_DATA
 from storage.table import Table
 from timedb.errors import Busy, Internal, OutcomeUnknown, TimeDBError
+from timedb.request_id import REQUEST_ID
 from timedb.times import now, to_micros
 
 __all__ = ["CHANGE_TIME", "Answer", "CommitLane", "Prepared", "Swap", "SwapWrite", "Turn", "Write"]
@@ -40,7 +42,7 @@ class Turn:
     """What a write may look at when it is prepared: the snapshot that it will be committed on."""
 
     snapshot: Snapshot
-    catalog: Catalog
+    catalog: StoredCatalog
     ledger: Ledger
     stamp: int
     """The change_time that the write's first row gets, as microseconds since 1970."""
@@ -119,12 +121,15 @@ class Write(Protocol):
 @dataclass
 class _Waiting:
     write: Write
+    request_id: str = field(default_factory=REQUEST_ID.get)
+    since: float = field(default_factory=time.monotonic)
     done: Future[dict[str, Any]] = field(default_factory=Future)
 
 
 @dataclass
 class _WaitingSwap:
     write: SwapWrite
+    since: float = field(default_factory=time.monotonic)
     done: Future[bool] = field(default_factory=Future)
 
 
@@ -143,7 +148,7 @@ class CommitLane:
     def __init__(
         self,
         values: Table,
-        catalog: Catalog,
+        catalog: StoredCatalog,
         ledger: Ledger,
         *,
         bucket_digits: int | None,
@@ -157,6 +162,7 @@ class CommitLane:
         self._max_queued = max_queued
         self._group_rows = group_rows
         self._waiting: deque[_Waiting | _WaitingSwap] = deque()
+        self._turn_of: _Waiting | _WaitingSwap | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="timedb-commit-lane", daemon=True)
@@ -204,6 +210,13 @@ class CommitLane:
         """Whether the lane still gives turns."""
         return self._thread.is_alive()
 
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the write has waited that came first of those not yet answered; 0 where there is none."""
+        with self._changed:
+            first = self._turn_of or (self._waiting[0] if self._waiting else None)
+            return 0.0 if first is None else time.monotonic() - first.since
+
     def close(self) -> None:
         """Finish the writes that wait, take no more."""
         with self._changed:
@@ -227,11 +240,12 @@ class CommitLane:
 
     def _next_group(self) -> list[_Waiting] | _WaitingSwap:
         with self._changed:
+            self._turn_of = None
             while not self._waiting:
                 if self._closing:
                     return []
                 self._changed.wait()
-            first = self._waiting.popleft()
+            first = self._turn_of = self._waiting.popleft()
             if isinstance(first, _WaitingSwap):
                 return first
             group = [first]
@@ -288,6 +302,13 @@ class CommitLane:
                 raise
             if committed is not None:
                 self._record(committed)
+                _log.info(
+                    "committed version=%d writes=%d rows=%d request_id=%s",
+                    committed.version,
+                    len(ready),
+                    sum(waiting.write.rows for waiting, _ in ready),
+                    ",".join(waiting.request_id for waiting, _ in ready),
+                )
                 for waiting, prepared in ready:
                     waiting.done.set_result(prepared.result)
                 return

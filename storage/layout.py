@@ -1,4 +1,4 @@
-"""Where a tenant's tables lie in the lake."""
+"""Where the tables lie in the lake."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from storage.schemas import PARTITIONS, RUNS, SERIES, UPDATES, VALUES
 from storage.store import Store
 from storage.table import Table
 
-__all__ = ["TENANTS", "TenantTables", "tenant_folder", "tenant_ids"]
+__all__ = ["MARKER", "TENANTS", "USERS_FOLDER", "TenantTables", "tenant_folder", "tenant_ids"]
 
+MARKER = "timedb-lake.json"
 TENANTS = "tenants"
+USERS_FOLDER = "users"
 
 
 @dataclass(frozen=True)

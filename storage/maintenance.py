@@ -17,7 +17,7 @@ from storage.table import Table
 from timedb.errors import TimeDBError
 from timedb.settings import ServerSettings
 
-__all__ = ["Maintenance"]
+__all__ = ["Maintenance", "vacuum"]
 
 _log = logging.getLogger("timedb.storage")
 
@@ -102,20 +102,7 @@ class Maintenance:
 
     def _vacuum(self, table: Table) -> int:
         """Delete data files that no snapshot within the retention refers to, and what broken writes left behind."""
-        oldest = time.time() - self._settings.retention_hours * 3600
-        live = table.snapshot().files
-        dead = [
-            file.path
-            for file in table.store.list()
-            if file.modified < oldest
-            and file.path not in live
-            and ((file.path.endswith(".parquet") and not file.path.startswith(LOG_FOLDER)) or ASIDE_PREFIX in file.path)
-        ]
-        recently_removed = table.log.removed_since(oldest)
-        dead = [path for path in dead if path not in recently_removed]
-        for path in dead:
-            table.store.delete(path)
-        return len(dead)
+        return vacuum(table, time.time() - self._settings.retention_hours * 3600)
 
     def _clean_log(self, name: str, table: Table) -> int:
         reached = table.snapshot().version
@@ -125,6 +112,31 @@ class Maintenance:
         # Vacuum asks the log which files were replaced of late, so the log outlives them.
         hours = max(self._settings.log_retention_hours, self._settings.retention_hours)
         return clean_log(table.log, older_than=time.time() - hours * 3600, not_after=reached)
+
+
+def vacuum(table: Table, oldest: float) -> int:
+    """Delete files of a table that are older than a moment and that nobody can need any more.
+
+    Args:
+        table: The table.
+        oldest: Seconds since 1970; snapshots since then may still be read.
+
+    Returns:
+        How many files were deleted.
+    """
+    live = table.snapshot().files
+    dead = [
+        file.path
+        for file in table.store.list()
+        if file.modified < oldest
+        and file.path not in live
+        and ((file.path.endswith(".parquet") and not file.path.startswith(LOG_FOLDER)) or ASIDE_PREFIX in file.path)
+    ]
+    recently_removed = table.log.removed_since(oldest)
+    dead = [path for path in dead if path not in recently_removed]
+    for path in dead:
+        table.store.delete(path)
+    return len(dead)
 
 
 def _fresh(snapshot: Snapshot) -> dict[str, tuple[int, int]]:

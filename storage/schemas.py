@@ -1,10 +1,10 @@
-"""The Delta tables of a tenant: their columns, partition columns and names."""
+"""The Delta tables of a lake: their columns, partition columns and names."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["PARTITIONS", "RUNS", "SERIES", "TIERS", "UPDATES", "VALUES", "VALUES_DATA"]
+__all__ = ["PARTITIONS", "RUNS", "SERIES", "TIERS", "UPDATES", "USERS", "VALUES", "VALUES_DATA"]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -51,6 +51,21 @@ UPDATES = pa.schema(
     ]
 )
 """One row a batch of corrections that carried an ``update_id``; the receipt is its answer as JSON."""
+
+USERS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("tenant_id", pa.string()),
+        ("email", pa.string()),
+        ("scopes", pa.string()),
+        ("labels", pa.string()),
+        ("key_hash", pa.string()),
+        ("active", pa.bool_()),
+        ("created_time", TIMESTAMP),
+        ("changed_time", TIMESTAMP),
+    ]
+)
+"""One row a user of the lake; see ``storage.users.User``."""
 
 VALUES_DATA = pa.schema(
     [

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
 
+from storage.accuracy import AccuracyPlan, plan_accuracy
+from storage.batch_cache import BatchCache
 from storage.boundary import errors_are_ours
-from storage.catalog import Catalog
+from storage.catalog import Catalog, StoredCatalog
 from storage.compaction import Compactor
 from storage.corrections import Corrections, StoredRows, Withdrawal
 from storage.lane import CHANGE_TIME, CommitLane
+from storage.latest import LastRows
 from storage.layout import TenantTables
 from storage.ledger import Ledger, public_record
+from storage.limits import LimitedCatalog
+from storage.lookup import Lookup
 from storage.maintenance import Maintenance
 from storage.reading import ReadPlan, plan_read
 from storage.retention import Retention
@@ -24,14 +30,17 @@ from storage.schemas import TIERS
 from storage.store import Store
 from storage.unchanged import UnchangedFilter
 from storage.uploads import Upload
-from timedb.errors import NotFound
+from storage.users import LabelLimits
+from timedb.errors import Forbidden, NotFound
 from timedb.settings import ServerSettings
 from timedb.times import format_time, from_micros, now
 from timedb.wire import (
+    AccuracyTicket,
     CreateSeries,
     GetRun,
     ListRuns,
     ListSeries,
+    LookupCommand,
     ReadTicket,
     RetentionRule,
     SeriesLabels,
@@ -43,6 +52,10 @@ from timedb.wire import (
 )
 
 __all__ = ["Tenant"]
+
+
+Plan: TypeAlias = ReadPlan | AccuracyPlan
+"""What streams rows."""
 
 
 class Tenant:
@@ -61,14 +74,19 @@ class Tenant:
         self.bucket_digits = bucket_digits
         tables = TenantTables.below(store)
         self.values = tables.values
-        self.catalog = Catalog(tables.series, tenant_id)
+        series = StoredCatalog(tables.series, tenant_id)
+        self.catalog: Catalog = series
+        self._limited_to: str | None = None
+        self._limited_catalogs: dict[str, LimitedCatalog] = {}
         self.ledger = Ledger(tables.values, tables.runs, tables.updates)
         self._stored = StoredRows(self.values, bucket_digits)
+        self._cache = BatchCache(settings.read_cache_bytes)
+        self._last_rows = LastRows(tables.values.store, settings.latest_cache_rows)
         for table in (tables.values, tables.series, tables.runs):
             table.create()  # at once, so that direct readers find it
         self.lane = CommitLane(
             self.values,
-            self.catalog,
+            series,
             self.ledger,
             bucket_digits=bucket_digits,
             max_queued=settings.max_queued_writes,
@@ -88,12 +106,29 @@ class Tenant:
             file_rows=settings.compact_file_rows,
         )
 
+    def limited_to(self, limits: LabelLimits, principal: str) -> Tenant:
+        """This tenant as a key sees it that is limited to series of some labels: no other series exist for it.
+
+        Of the runs it can look up those that it wrote itself; corrections and withdrawals find every run that has rows
+        of its series. What is about whole tables is refused.
+
+        Args:
+            limits: What the labels of its series must be.
+            principal: The e-mail of the key.
+        """
+        text = json.dumps(limits, sort_keys=True)
+        view = copy.copy(self)
+        view.catalog = self._limited_catalogs.setdefault(text, LimitedCatalog(self.catalog, limits))
+        view._limited_to = principal
+        return view
+
     @errors_are_ours()
     def create_series(self, message: CreateSeries, *, created_by: str | None) -> dict[str, Any]:
         """Create a series, or find it: ``{series_id, created}``.
 
         Raises:
             Conflict: it exists with another unit, or is retired.
+            Forbidden: the caller is limited to series of other labels.
         """
         series_id, created = self.catalog.create(message, created_by=created_by)
         return {"series_id": series_id, "created": created}
@@ -136,6 +171,25 @@ class Tenant:
             created_by=created_by,
         )
 
+    def plan(self, ticket: ReadTicket | AccuracyTicket) -> Plan:
+        """Resolve whatever streams rows against the newest snapshot; see the methods below."""
+        return self.plan_read(ticket) if isinstance(ticket, ReadTicket) else self.plan_accuracy(ticket)
+
+    @errors_are_ours()
+    def plan_accuracy(self, ticket: AccuracyTicket) -> AccuracyPlan:
+        """Resolve a comparison of forecasts with actual values.
+
+        Raises:
+            InvalidRequest, NotFound: see ``storage.accuracy.plan_accuracy``.
+        """
+        return plan_accuracy(
+            ticket,
+            table=self.values,
+            catalog=self.catalog,
+            bucket_digits=self.bucket_digits,
+            max_sorted_rows=self.settings.max_sorted_rows,
+        )
+
     @errors_are_ours()
     def plan_read(self, ticket: ReadTicket) -> ReadPlan:
         """Resolve a read against the newest snapshot.
@@ -148,7 +202,27 @@ class Tenant:
             table=self.values,
             catalog=self.catalog,
             bucket_digits=self.bucket_digits,
+            last_rows=self._last_rows,
+            cache=self._cache,
             max_sorted_rows=self.settings.max_sorted_rows,
+            max_windows=self.settings.max_windows,
+        )
+
+    @errors_are_ours()
+    def begin_lookup(self, command: LookupCommand, schema: pa.Schema) -> Lookup:
+        """Begin to look values up on the newest snapshot.
+
+        Raises:
+            InvalidRequest: the columns do not fit.
+        """
+        return Lookup(
+            command,
+            schema,
+            table=self.values,
+            catalog=self.catalog,
+            bucket_digits=self.bucket_digits,
+            batch_rows=self.settings.max_lookup_batch_rows,
+            stored_rows=self.settings.lookup_stored_rows,
         )
 
     @errors_are_ours()
@@ -172,7 +246,7 @@ class Tenant:
         Raises:
             NotFound: there is no such run or series.
         """
-        return self.lane.submit(Withdrawal(message, changed_by, self._stored, self._find_run))
+        return self.lane.submit(Withdrawal(message, changed_by, self.catalog, self._stored, self._find_run))
 
     @errors_are_ours()
     def get_run(self, message: GetRun) -> dict[str, Any]:
@@ -182,8 +256,8 @@ class Tenant:
             NotFound: there is no such run.
         """
         self.ledger.catch_up(self.values.snapshot())
-        record = self._find_run(message.run_id)
-        if record is None:
+        record = self.ledger.runs.find(message.run_id)
+        if record is None or self._limited_to not in (None, record["created_by"]):
             raise NotFound(f"run_id: there is no run {shown(message.run_id)}")
         return _public_run(record)
 
@@ -192,6 +266,8 @@ class Tenant:
         """Rows of the runs table, newest first."""
         self.ledger.catch_up(self.values.snapshot())
         rows = self.ledger.runs.scan()
+        if self._limited_to is not None:
+            rows = rows.filter(pl.col("created_by") == self._limited_to)
         if message.workflow_id is not None:
             rows = rows.filter(pl.col("workflow_id") == message.workflow_id)
         if message.start is not None:
@@ -204,6 +280,7 @@ class Tenant:
     @errors_are_ours()
     def status(self) -> dict[str, Any]:
         """Figures of the tenant: series, rows, files and bytes by tier, log versions, waiting writes."""
+        self._refuse_limited()
         snapshot = self.values.snapshot()
         tiers = {tier: {"files": 0, "rows": 0, "bytes": 0} for tier in TIERS}
         for file in snapshot.files.values():
@@ -230,11 +307,13 @@ class Tenant:
     @errors_are_ours()
     def compact(self) -> dict[str, Any]:
         """Settle all fresh rows: ``{buckets, rows, files_before, files_after}``."""
+        self._refuse_limited()
         return self._maintenance.compact()
 
     @errors_are_ours()
     def maintain(self) -> dict[str, Any]:
         """Compact, checkpoint and vacuum: what was done."""
+        self._refuse_limited()
         return self._maintenance.maintain()
 
     @errors_are_ours()
@@ -248,6 +327,7 @@ class Tenant:
             InvalidRequest: a rule does not fit.
             Busy: a bucket kept on changing; the job may be run again.
         """
+        self._refuse_limited()
         return self._retention.apply(rules, moment=now(), dry_run=dry_run)
 
     def close(self) -> None:
@@ -255,8 +335,16 @@ class Tenant:
         self._maintenance.close()
         self.lane.close()
 
+    def _refuse_limited(self) -> None:
+        if self._limited_to is not None:
+            raise Forbidden("the key is limited to series of some labels, and this is about all of them")
+
     def _find_run(self, run_id: str) -> Mapping[str, Any] | None:
-        return self.ledger.runs.find(run_id)
+        """The record of a run that the caller may write to."""
+        record = self.ledger.runs.find(run_id)
+        if record is None or self._limited_to in (None, record["created_by"]):
+            return record
+        return record if self._stored.has_run(self.values.snapshot(), run_id, self.catalog.all().keys()) else None
 
 
 def _public_run(record: Mapping[str, Any]) -> dict[str, Any]:

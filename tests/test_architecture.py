@@ -22,13 +22,14 @@ VOCABULARY = {
     "timedb.durations",
     "timedb.errors",
     "timedb.identity",
+    "timedb.request_id",
     "timedb.settings",
     "timedb.times",
     "timedb.wire",
     "timedb.wire_fields",
 }
 # The composition roots alone start servers; `timedb/__init__` is lazy and names the public surface.
-ROOTS = {"timedb", "timedb.__main__", "timedb.api", "timedb.cli", "timedb.launch", "timedb.sdk"}
+ROOTS = {"timedb", "timedb.__main__", "timedb.api", "timedb.cli", "timedb.direct", "timedb.launch", "timedb.sdk"}
 
 MAY_IMPORT = {
     "vocabulary": {"vocabulary"},
@@ -117,7 +118,7 @@ def test_importing_storage_does_not_pull_in_a_client_or_a_server() -> None:
 
 def test_every_library_that_is_imported_is_a_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    optional = project["optional-dependencies"]["pandas"]
+    optional = [line for name in ("pandas", "dask") for line in project["optional-dependencies"][name]]
     declared = {canonical(re.split(r"[^\w.-]", line)[0]) for line in [*project["dependencies"], *optional]}
     distributions = packages_distributions()
     missing = {

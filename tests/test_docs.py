@@ -10,6 +10,8 @@ import pytest
 from pyarrow import flight
 
 from docs import generate
+from flight_server.actions import ACTIONS
+from flight_server.authentication import METHODS
 from flight_server.errors import FLIGHT_CLASSES
 from rest_gateway.errors import STATUS
 from tests.conftest import Served
@@ -54,6 +56,15 @@ def test_every_action_is_in_the_table(served: Served) -> None:
     with flight.connect(served.flight_url) as client:
         actions = {action.type for action in client.list_actions()}
     assert {row[0].strip("`") for row in table_after("### do_action")} == actions
+
+
+def test_what_each_scope_opens_is_in_the_table() -> None:
+    needed = {**METHODS, **{name: action.access for name, action in ACTIONS.items()}}
+    assert None not in needed.values()
+    for scope, methods, actions in table_after("## Open or closed"):
+        wanted = None if scope == "any" else scope.strip("`")
+        listed = set(re.findall(r"\w+", f"{methods} {actions}"))
+        assert listed == {name for name, access in needed.items() if access and access.scope == wanted}, scope
 
 
 def test_every_error_is_in_the_table() -> None:

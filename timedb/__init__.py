@@ -14,6 +14,7 @@ from timedb._version import __version__
 
 if TYPE_CHECKING:
     from timedb.client import Client, connect
+    from timedb.direct import duckdb_macros, scan_lake, spark_functions, split_read
     from timedb.errors import (
         Busy,
         Conflict,
@@ -30,7 +31,20 @@ if TYPE_CHECKING:
         Unimplemented,
     )
     from timedb.receipt import Receipt
-    from timedb.sdk import check_api, create, delete, start_api, start_api_background, stop_api
+    from timedb.sdk import (
+        activate_user,
+        check_api,
+        create,
+        create_user,
+        create_with_users,
+        deactivate_user,
+        delete,
+        list_users,
+        regenerate_api_key,
+        start_api,
+        start_api_background,
+        stop_api,
+    )
 
 __all__ = [
     "Busy",
@@ -49,10 +63,20 @@ __all__ = [
     "Unauthenticated",
     "Unimplemented",
     "__version__",
+    "activate_user",
     "check_api",
     "connect",
     "create",
+    "create_user",
+    "create_with_users",
+    "deactivate_user",
     "delete",
+    "duckdb_macros",
+    "list_users",
+    "regenerate_api_key",
+    "scan_lake",
+    "spark_functions",
+    "split_read",
     "start_api",
     "start_api_background",
     "stop_api",
@@ -60,8 +84,22 @@ __all__ = [
 
 _HOMES = {
     "timedb.client": ("Client", "connect"),
+    "timedb.direct": ("duckdb_macros", "scan_lake", "spark_functions", "split_read"),
     "timedb.receipt": ("Receipt",),
-    "timedb.sdk": ("check_api", "create", "delete", "start_api", "start_api_background", "stop_api"),
+    "timedb.sdk": (
+        "activate_user",
+        "check_api",
+        "create",
+        "create_user",
+        "create_with_users",
+        "deactivate_user",
+        "delete",
+        "list_users",
+        "regenerate_api_key",
+        "start_api",
+        "start_api_background",
+        "stop_api",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -52,7 +52,7 @@ def _with_embedded_server(settings: ServerSettings) -> FastAPI:
 
         service = await run_sync(start_flight, settings)
         try:
-            gateway = create_app(service.flight_url, settings)
+            gateway = create_app(service.inner_url, settings)
             async with gateway.router.lifespan_context(gateway):
                 outer.state.gateway = gateway
                 yield

@@ -11,9 +11,12 @@ import pyarrow as pa
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from timedb.arguments import plain, texts
-from timedb.connection import Batches, Connection
-from timedb.errors import Busy, OutcomeUnknown, Timeout
+from timedb.connection import Batches, Certificates, Connection
+from timedb.errors import Busy, InvalidRequest, OutcomeUnknown, Timeout
 from timedb.frames import UploadData, open_data
+from timedb.lookups import look_up
+from timedb.parallel import fetch, fetch_parts
+from timedb.progress import CountedBatches, Progress, RowCount, counting
 from timedb.read_stream import ReadStream
 from timedb.receipt import Receipt
 from timedb.selection import Length, Rows, Selection, Time, fields_of, message_of, read_command
@@ -25,6 +28,7 @@ from timedb.wire import (
     GetRun,
     ListRuns,
     ListSeries,
+    LookupCommand,
     Nothing,
     ReadCommand,
     SeriesLabels,
@@ -56,6 +60,9 @@ def connect(
     api_key: str | None = None,
     timeout: float | None = None,
     stream_timeout: float | None = None,
+    tls_root_certificates: str | None = None,
+    tls_client_certificate: str | None = None,
+    tls_client_key: str | None = None,
 ) -> Client:
     """A client of a Flight server. The connection is made at the first call.
 
@@ -65,6 +72,11 @@ def connect(
         timeout: Seconds after which a call fails; else ``TIMEDB_TIMEOUT_SECONDS``, else 60.
         stream_timeout: Seconds after which a read's stream, an upload, ``compact`` or ``maintain`` fails, however
             well it goes; else ``TIMEDB_STREAM_TIMEOUT_SECONDS``, else an hour.
+        tls_root_certificates: PEM file with the authorities that the server's certificate must be of; else
+            ``TIMEDB_TLS_ROOT_CERTIFICATES``, else the system's.
+        tls_client_certificate: PEM file with the certificate to show to a server that asks for one; else
+            ``TIMEDB_TLS_CLIENT_CERTIFICATE``, else none.
+        tls_client_key: PEM file with its private key; else ``TIMEDB_TLS_CLIENT_KEY``.
 
     Raises:
         InvalidRequest: one of them is not valid.
@@ -75,8 +87,13 @@ def connect(
         api_key=api_key,
         timeout_seconds=timeout,
         stream_timeout_seconds=stream_timeout,
+        tls_root_certificates=tls_root_certificates,
+        tls_client_certificate=tls_client_certificate,
+        tls_client_key=tls_client_key,
     )
-    connection = Connection.open(settings.flight_url, settings.timeout_seconds, settings.stream_timeout_seconds)
+    connection = Connection.open(
+        settings.flight_url, settings.timeout_seconds, settings.stream_timeout_seconds, Certificates.load(settings)
+    )
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
     return Client(connection.as_caller(key, None))
 
@@ -197,6 +214,7 @@ class Client:
         create_series: bool = True,
         skip_unchanged: bool = False,
         unit: str | None = None,
+        progress: Progress = False,
     ) -> Receipt:
         """Write one run of values: all of them or none.
 
@@ -218,6 +236,7 @@ class Client:
             skip_unchanged: Leave out rows that say the same as the one known before.
             unit: Of all values; they are converted to the unit of their series, and new series get it. None: the
                 values have the units of their series.
+            progress: As of :meth:`read`; the rows that have been sent.
 
         Raises:
             InvalidRequest: names the column, the row and the value that does not fit.
@@ -235,14 +254,18 @@ class Client:
             "skip_unchanged": skip_unchanged,
             "unit": unit,
         }
-        return Receipt.from_message(self._send_safely(message_of(UploadCommand, fields), open_data(data)))
+        command, content = message_of(UploadCommand, fields), open_data(data)
+        with counting(progress, "Uploading", len(data) if hasattr(data, "__len__") else None) as count:
+            return Receipt.from_message(self._send_safely(command, content, count))
 
-    def _send_safely(self, command: UploadCommand, data: UploadData) -> dict[str, Any]:
+    def _send_safely(self, command: UploadCommand, data: UploadData, count: RowCount | None) -> dict[str, Any]:
         unknown = threading.Event()
 
         def attempt() -> dict[str, Any]:
+            if count is not None:
+                count.restart()
             try:
-                return self.send(command, data.open())
+                return self.send(command, data.open() if count is None else CountedBatches(data.open(), count))
             except OutcomeUnknown:
                 unknown.set()
                 raise
@@ -257,10 +280,14 @@ class Client:
                 request_id=error.request_id,
             ) from None
 
-    def read(self, **selection: Unpack[Selection]) -> pl.DataFrame:
+    def read(self, *, parallel: int = 1, progress: Progress = False, **selection: Unpack[Selection]) -> pl.DataFrame:
         """Read values as a Polars frame.
 
         Args:
+            parallel: Streams to fetch the answer over, all of one snapshot. One is fastest for short answers, and for
+                servers of two cores; long ones may come sooner over several from a larger server.
+            progress: True shows a bar on standard error, if that is a terminal or a notebook; a function is called with
+                the rows so far.
             **selection: See :class:`Selection`. Without any it is the flat view of everything.
 
         Returns:
@@ -270,20 +297,57 @@ class Client:
         """
         import polars as pl
 
-        return pl.DataFrame(self.read_arrow(**selection))
+        return pl.DataFrame(self.read_arrow(parallel=parallel, progress=progress, **selection))
 
-    def read_arrow(self, **selection: Unpack[Selection]) -> pa.Table:
-        """Read values as an Arrow table.
+    def read_arrow(self, *, parallel: int = 1, progress: Progress = False, **selection: Unpack[Selection]) -> pa.Table:
+        """Read values as an Arrow table; arguments as of :meth:`read`.
 
         Its ``schema.metadata`` has ``table_version``, ``as_of``, the ``token`` that reads the same again (or, as
         ``since``, what follows) and, under a limit, ``cursor``: what goes into ``after`` to go on.
         """
-        with self.stream(read_command(selection)) as stream:
-            return stream.read_all()
+        command = read_command(selection)
+        if parallel < 1:
+            raise InvalidRequest(f"parallel: {parallel} is less than one stream")
+        with counting(progress, "Reading") as count:
+            if parallel == 1:
+                return fetch(self.stream(command), count)
+            return fetch_parts(self._connection, command, parallel, count)
 
-    def read_pandas(self, **selection: Unpack[Selection]) -> pd.DataFrame:
-        """Read values as a pandas frame: times are ``datetime64[us, UTC]``, identifiers ``category``."""
-        return self.read_arrow(**selection).to_pandas()
+    def read_pandas(
+        self, *, parallel: int = 1, progress: Progress = False, **selection: Unpack[Selection]
+    ) -> pd.DataFrame:
+        """Read values as a pandas frame: times are ``datetime64[us, UTC]``, identifiers ``category``.
+
+        Arguments are those of :meth:`read`.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed; it is an extra of this package.
+        """
+        try:
+            import pandas  # noqa: F401  # pyarrow's own complaint does not say how to get it
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError("read_pandas needs pandas: pip install 'timedb-flight[pandas]'") from None
+        return self.read_arrow(parallel=parallel, progress=progress, **selection).to_pandas()
+
+    def lookup(self, frame: Any, *, as_of: Time | None = None) -> pl.DataFrame:
+        """The value of each row as it was known then: the join of a backtest.
+
+        Args:
+            frame: A Polars, pandas or pyarrow table. A row names its series (``series_id``, or ``series_key`` with
+                ``labels``, JSON text, beside it), a ``valid_time`` and, for intervals, a ``valid_time_end``; left out
+                it means null. ``known_by`` is the cut-off, inclusive; null, or left out, is no cut-off. Other columns
+                are not sent.
+            as_of: As the lake held it at that change_time; None: now. All rows see one state of the lake.
+
+        Returns:
+            The frame, its rows in their order, with ``value`` (``Float64``), ``known_time`` (``Datetime("us",
+            "UTC")``) of the revision that won, and ``found``: False, and the two null, where nothing was known.
+
+        Raises:
+            InvalidRequest: names the column, the row and the value that does not fit.
+            NotFound: a series does not exist.
+        """
+        return look_up(self._connection, message_of(LookupCommand, {"as_of": as_of}), frame)
 
     def accuracy(
         self,

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from pyarrow import flight
 from timedb.errors import Internal, InvalidRequest
 from timedb.flight_errors import flight_errors
 from timedb.read_stream import ReadStream
+from timedb.settings import ClientSettings, read_setting_file
 from timedb.wire import (
     AccuracyCommand,
     AccuracyTicket,
@@ -26,11 +27,13 @@ from timedb.wire import (
     shown,
 )
 
-__all__ = ["Batches", "Connection"]
+__all__ = ["Batches", "Certificates", "Connection"]
 
 _LONG_ACTIONS = frozenset({"apply_retention", "compact", "maintain"})
 _WRITE_ACTIONS = frozenset({"create_series", "update_series", "update_values", "withdraw_run"})
-_LOOPBACK = ("grpc://127.", "grpc://localhost", "grpc://[::1]", "grpc+tcp://127.", "grpc+tcp://localhost")
+_LOOPBACK = tuple(
+    f"{scheme}://{host}" for scheme in ("grpc", "grpc+tcp", "grpc+tls") for host in ("127.", "localhost", "[::1]")
+)
 # A server that comes back is found again at once, not after gRPC's two minutes.
 _OPTIONS = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000))
 _GIVE_UP_SECONDS = 5.0
@@ -50,6 +53,61 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Certificates:
+    """What TLS needs of a client, PEM each.
+
+    Attributes:
+        roots: Authorities that the server's certificate must be of; None: the system's.
+        chain: The certificate to show to a server that asks for one.
+        key: Its private key.
+    """
+
+    roots: bytes | None = None
+    chain: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def load(cls, settings: ClientSettings) -> Certificates:
+        """Read the files that the settings name.
+
+        Raises:
+            InvalidRequest: one of them is not what it should be.
+        """
+        roots, chain, key = settings.tls_root_certificates, settings.tls_client_certificate, settings.tls_client_key
+        if (chain is None) != (key is None):
+            raise InvalidRequest(
+                "TIMEDB_TLS_CLIENT_CERTIFICATE, TIMEDB_TLS_CLIENT_KEY: a client's certificate goes with its key"
+            )
+        certificates = cls(
+            None if roots is None else read_setting_file("tls_root_certificates", roots),
+            None if chain is None else read_setting_file("tls_client_certificate", chain),
+            None if key is None else read_setting_file("tls_client_key", key),
+        )
+        _try_out(roots, chain, key)
+        return certificates
+
+
+def _try_out(roots: str | None, chain: str | None, key: str | None) -> None:
+    """What is wrong with the files gRPC would only tell its own log."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if roots is not None:
+            context.load_verify_locations(roots)
+    except ssl.SSLError:
+        raise InvalidRequest(f"TIMEDB_TLS_ROOT_CERTIFICATES: {shown(roots)} holds no PEM certificate") from None
+    try:
+        if chain is not None:
+            context.load_cert_chain(chain, key, password="")
+    except (ssl.SSLError, ValueError):
+        raise InvalidRequest(
+            f"TIMEDB_TLS_CLIENT_CERTIFICATE, TIMEDB_TLS_CLIENT_KEY: {shown(chain)} and {shown(key)} are no certificate "
+            "and its unencrypted private key, both PEM"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """A Flight connection and the caller that uses it; several callers may share one. Thread-safe.
 
@@ -65,20 +123,29 @@ class Connection:
     flight_client: flight.FlightClient
     timeout_seconds: float
     stream_timeout_seconds: float
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
 
     @classmethod
-    def open(cls, url: str, timeout_seconds: float, stream_timeout_seconds: float) -> Connection:
+    def open(
+        cls, url: str, timeout_seconds: float, stream_timeout_seconds: float, certificates: Certificates | None = None
+    ) -> Connection:
         """Prepare a connection; it is made at the first call.
 
         Raises:
             InvalidRequest: the URL is not one of a Flight server.
         """
+        certificates = certificates or Certificates()
         options = list(_OPTIONS)
         if url.startswith(_LOOPBACK):
             options.append(("grpc.enable_http_proxy", 0))
         try:
-            client = flight.FlightClient(url, generic_options=options)
+            client = flight.FlightClient(
+                url,
+                tls_root_certs=certificates.roots,
+                cert_chain=certificates.chain,
+                private_key=certificates.key,
+                generic_options=options,
+            )
         except (pa.ArrowException, OSError):
             raise InvalidRequest(f"url: {shown(url)} is not one of a Flight server, such as grpc://HOST:8815") from None
         return cls(url, client, timeout_seconds, stream_timeout_seconds)
@@ -97,7 +164,7 @@ class Connection:
         Raises:
             TimeDBError: what the server says, or what became of the connection.
         """
-        options = self._options(long=action in _LONG_ACTIONS)
+        options = self.options(long=action in _LONG_ACTIONS)
         with flight_errors(self.url, acted=action in _WRITE_ACTIONS):
             results = list(self.flight_client.do_action(flight.Action(action, message.to_bytes()), options))
         if len(results) != 1:
@@ -110,11 +177,23 @@ class Connection:
         Raises:
             TimeDBError: as :meth:`call`; the stream raises them too.
         """
-        model = ReadTicket if isinstance(read, ReadCommand) else AccuracyTicket
-        ticket = model.model_validate({name: getattr(read, name) for name in read.model_fields_set})
+        return self.stream_of(_ticket(read))
+
+    def stream_of(self, ticket: bytes) -> ReadStream:
+        """Start a read whose ticket is there already, as :meth:`plan` gives them."""
         with flight_errors(self.url):
-            reader = self.flight_client.do_get(flight.Ticket(ticket.to_bytes()), self._options(long=True))
+            reader = self.flight_client.do_get(flight.Ticket(ticket), self.options(long=True))
         return ReadStream(reader, self.url)
+
+    def plan(self, read: ReadCommand | AccuracyCommand) -> flight.FlightInfo:
+        """Have the server plan a read: an endpoint a part, all of one snapshot.
+
+        Raises:
+            TimeDBError: as :meth:`call`.
+        """
+        descriptor = flight.FlightDescriptor.for_command(_ticket(read))
+        with flight_errors(self.url):
+            return self.flight_client.get_flight_info(descriptor, self.options(long=False))
 
     def send(self, command: UploadCommand, batches: Batches) -> dict[str, Any]:
         """Send an upload and wait for its receipt.
@@ -129,7 +208,7 @@ class Connection:
         """
         descriptor = flight.FlightDescriptor.for_command(command.to_bytes())
         with flight_errors(self.url):
-            writer, metadata = self.flight_client.do_put(descriptor, batches.schema, self._options(long=True))
+            writer, metadata = self.flight_client.do_put(descriptor, batches.schema, self.options(long=True))
         answers = _Answers(metadata)
         try:
             # Where the command states the rows, the server may take the last of them for the end.
@@ -162,7 +241,8 @@ class Connection:
             if answers.wait(_GIVE_UP_SECONDS):
                 writer.close()
 
-    def _options(self, *, long: bool) -> flight.FlightCallOptions:
+    def options(self, *, long: bool) -> flight.FlightCallOptions:
+        """What goes with every call; ``long``: one whose time is that of a stream."""
         timeout = self.stream_timeout_seconds if long else self.timeout_seconds
         return flight.FlightCallOptions(timeout=timeout, headers=list(self.headers))
 
@@ -203,6 +283,11 @@ class _Answers:
         if self._receipt is None:
             raise Internal(f"the Flight server at {url} ended the upload without a receipt")
         return self._receipt
+
+
+def _ticket(read: ReadCommand | AccuracyCommand) -> bytes:
+    model = ReadTicket if isinstance(read, ReadCommand) else AccuracyTicket
+    return model.model_validate({name: getattr(read, name) for name in read.model_fields_set}).to_bytes()
 
 
 def _json_object(body: pa.Buffer, what: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from timedb.errors import (
     Busy,
     Forbidden,
     Internal,
+    InvalidRequest,
     OutcomeUnknown,
     TimeDBError,
     Timeout,
@@ -33,6 +34,7 @@ _PREFIX = r"(?:Unknown error: |Flight returned [\w ]+ error, with message: )?"
 _CODED_MESSAGE = re.compile(rf"{_PREFIX}({_CODES}): (.*)", re.DOTALL)
 _TRANSPORT_TAIL = re.compile(r"\.? (?:Detail|gRPC client debug context|Client context): .*", re.DOTALL)
 _NEVER_CONNECTED = re.compile(r"failed to connect|connection refused|resolv|lookup|handshake", re.IGNORECASE)
+_UNTRUSTED = re.compile(r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|not in peer certificate")
 
 
 @contextmanager
@@ -74,6 +76,11 @@ def _of_transport(error: Exception, url: str, *, acted: bool) -> TimeDBError:
             return Unauthenticated()
         case flight.FlightUnauthorizedError():
             return Forbidden()
+        case flight.FlightUnavailableError() if _UNTRUSTED.search(str(error)):
+            return InvalidRequest(
+                f"url: the server at {url} shows a certificate of another name or authority; the authorities to trust "
+                "are those of TIMEDB_TLS_ROOT_CERTIFICATES"
+            )
         case flight.FlightUnavailableError() if _NEVER_CONNECTED.search(str(error)):
             return Busy(f"the Flight server cannot be reached at {url}")
     if acted:

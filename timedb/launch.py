@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import ssl
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from flight_server import FlightService, start_flight_server
+from flight_server.service import is_loopback_host
+from flight_server.tls import ServerTls
 from rest_gateway import create_app
 from storage import Lake
-from timedb.errors import Internal, InvalidRequest
+from timedb.client import connect
+from timedb.errors import Internal, InvalidRequest, TimeDBError
 from timedb.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _STARTUP_SECONDS = 60.0
 _FORCED_SECONDS = 2.0
 _SIGNAL_SECONDS = 0.5
+_PROBE_SECONDS = 5.0
 # A proxy on this machine may say for whom it speaks; nobody else, whatever uvicorn's own environment variable says.
 _TRUSTED_PROXIES = "127.0.0.1,::1"
 
@@ -36,12 +41,16 @@ class Service:
 
     Attributes:
         flight_url: Where clients on this machine find the Flight server.
+        inner_url: Where this process finds it; the same, unless it speaks TLS.
         rest_url: Where they find the REST gateway; empty where there is none.
         lake: Address of the lake; None for a gateway alone.
     """
 
-    def __init__(self, flight_url: str, rest_url: str, lake: str | None, parts: ExitStack) -> None:
+    def __init__(
+        self, flight_url: str, rest_url: str, lake: str | None, parts: ExitStack, *, inner_url: str | None = None
+    ) -> None:
         self.flight_url = flight_url
+        self.inner_url = inner_url or flight_url
         self.rest_url = rest_url
         self.lake = lake
         self._parts = parts
@@ -86,8 +95,8 @@ def start_service(settings: ServerSettings, *, rest: bool = True) -> Service:
     with ExitStack() as parts:
         listener = _listen(settings.host, settings.rest_port, parts) if rest else None
         flight = _start_flight(settings, parts)
-        rest_url = _start_rest(flight.url, settings, listener, parts) if listener else ""
-        return Service(flight.url, rest_url, settings.lake, parts.pop_all())
+        rest_url = _start_rest(flight.inner_url, settings, listener, parts) if listener else ""
+        return Service(flight.url, rest_url, settings.lake, parts.pop_all(), inner_url=flight.inner_url)
 
 
 def start_gateway(settings: ServerSettings) -> Service:
@@ -100,6 +109,7 @@ def start_gateway(settings: ServerSettings) -> Service:
     """
     if settings.flight_url is None:
         return start_service(_with_free_flight_port(settings))
+    _refuse_open_lake(settings.flight_url, settings)
     with ExitStack() as parts:
         listener = _listen(settings.host, settings.rest_port, parts)
         rest_url = _start_rest(settings.flight_url, settings, listener, parts)
@@ -134,7 +144,30 @@ def _start_rest(flight_url: str, settings: ServerSettings, listener: socket.sock
     rest.wait_until_started()
     host = settings.host.strip("[]")
     host, port = _WILDCARDS.get(host, host), listener.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _refuse_open_lake(flight_url: str, settings: ServerSettings) -> None:
+    """As the Flight server does: not even to listen where other machines could call, if anybody may do anything.
+
+    A Flight server that does not answer yet is no reason to stay away: as long as the lake is not known to ask for
+    keys, the gateway refuses other machines call by call.
+
+    Raises:
+        InvalidRequest: says what to do about it.
+    """
+    if settings.insecure or is_loopback_host(settings.host.strip("[]")):
+        return
+    with connect(flight_url, api_key="", timeout=_PROBE_SECONDS) as client:
+        try:
+            client.list_runs(limit=1)
+        except TimeDBError:
+            return
+    raise InvalidRequest(
+        f"TIMEDB_HOST: other machines could call {settings.host}, and the lake behind {flight_url} has no users; make "
+        "users with timedb users create, or set TIMEDB_INSECURE=1 where something else keeps strangers out"
+    )
 
 
 def _listen(host: str, port: int, parts: ExitStack) -> socket.socket:
@@ -160,6 +193,7 @@ class _RestServer:
 
     def __init__(self, app: Any, listener: socket.socket, settings: ServerSettings) -> None:
         self._shutdown_seconds = settings.shutdown_seconds
+        ServerTls.load(settings)  # says what is wrong with it, where uvicorn would not
         config = uvicorn.Config(
             app,
             lifespan="on",
@@ -167,6 +201,10 @@ class _RestServer:
             log_config=None,
             log_level=settings.log_level,
             access_log=False,  # the gateway writes its own
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+            ssl_ca_certs=settings.tls_client_ca,
+            ssl_cert_reqs=ssl.CERT_NONE if settings.tls_client_ca is None else ssl.CERT_REQUIRED,
             forwarded_allow_ips=_TRUSTED_PROXIES,
             timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
         )

@@ -41,6 +41,8 @@ class Rows(TypedDict, total=False):
     """What the lake held at that change_time."""
     token: str | None
     """The ``token`` of an earlier answer: exactly the rows that it could see."""
+    compression: Literal["lz4", "zstd"] | None
+    """Of the bytes on the wire; pays where the network is slower than about a gigabit a second."""
 
 
 class Selection(Rows, total=False):

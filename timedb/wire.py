@@ -66,6 +66,7 @@ CONTRACT_VERSION = 1
 MAX_LIMIT = 1_000_000_000
 View = Literal["flat", "overlapping", "latest", "changes"]
 OrderBy = Literal["series", "valid_time", "known_time", "change_time"]
+Compression = Literal["lz4", "zstd"]
 Aggregate = Literal["mean", "sum", "min", "max", "first", "last", "count"]
 
 
@@ -168,7 +169,10 @@ class Resample(WireModel):
 
 
 class Selecting(WireModel):
-    """Which rows a read is about: series, bounds of the three times, and the token of an earlier answer."""
+    """Which rows a read is about: series, bounds of the three times, and the token of an earlier answer.
+
+    ``compression`` is that of the buffers on the wire.
+    """
 
     series_ids: list[str] | None = None
     series_keys: list[str] | None = None
@@ -179,6 +183,7 @@ class Selecting(WireModel):
     end_known: Time | None = None
     as_of: Time | None = None
     token: str | None = None
+    compression: Compression | None = None
 
     @model_validator(mode="after")
     def _ranges_run_forward(self) -> Self:
@@ -296,11 +301,17 @@ class UpdateSeries(WireModel):
 
 
 class ListSeries(WireModel):
-    """Action ``list_series`` and the criteria of ``list_flights``."""
+    """Action ``list_series`` and the criteria of ``list_flights``.
+
+    ``search`` keeps the series whose name, unit, description, id and labels (as ``label=value``) contain every word
+    of it, in any case; ``limit`` keeps the first ones by name.
+    """
 
     name: str | None = None
     labels: dict[str, str | list[str] | None] | None = None
     series_ids: list[str] | None = None
+    search: Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
 
 
 class SeriesLabels(WireModel):

@@ -1,13 +1,13 @@
 """Polars and DuckDB read the Delta tables past the service and must find what the server's clients find.
 
-The queries are the ones of docs/direct-reads.md, taken from the page.
+The queries by hand and all blocks of code are those of docs/direct-reads.md, taken from the page.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +15,87 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
+import sqlglot
 from hypothesis import given
+from hypothesis import strategies as st
+from sqlglot import expressions
 
-from tests.behaviour.doors import Door
-from tests.behaviour.histories import Write, histories
-from tests.behaviour.oracle import Row
-from tests.behaviour.playing import plain, play
+import timedb as td
+from storage import Lake, Tenant
+from tests.behaviour.doors import Door, StorageDoor
+from tests.behaviour.histories import Read, Write, histories, reads
+from tests.behaviour.oracle import Oracle, Row
+from tests.behaviour.playing import Played, plain, play
+from tests.behaviour.readers import DuckReader, PartsReader, ScanReader, duckdb_with_delta
 from timedb.identity import OPEN_TENANT_ID
+from timedb.settings import ServerSettings, load_settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "direct-reads.md").read_text()
-(POLARS,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-(SQL,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = re.findall(r"```(python|sql spark|sql)\n(.*?)```", PAGE, re.DOTALL)
+ON_A_CLUSTER = "from distributed import"
+(POLARS,) = [text for kind, text in BLOCKS if kind == "python" and "scan_delta" in text]
+(SQL,) = [text for kind, text in BLOCKS if kind == "sql" and "delta_scan" in text]
 COLUMNS = ["series_id", "valid_time", "value"]
+VIEWS = [("flat", False), ("flat", True), ("overlapping", False), ("overlapping", True)]
 
 
 @pytest.fixture(scope="module")
 def duck() -> Iterator[duckdb.DuckDBPyConnection]:
-    """DuckDB with its Delta extension, from the installed package and not from the network."""
-    package = importlib.util.find_spec("duckdb_extension_delta")
-    assert package is not None
-    (folder,) = package.submodule_search_locations or []
-    (extension,) = Path(folder).rglob(f"v{duckdb.__version__}/delta.duckdb_extension")
-    with duckdb.connect() as connection:
-        connection.execute(f"LOAD '{extension}'")
+    """DuckDB with its Delta extension."""
+    with duckdb_with_delta() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
+
+
+@pytest.fixture(scope="module")
+def tenant(lake: Lake) -> Tenant:
+    """The tenant whose tables are read."""
+    return lake.tenant(OPEN_TENANT_ID)
 
 
 @pytest.fixture(scope="module")
 def folder(lake_uri: str) -> str:
     """The tenant's folder in the storage door's lake."""
     return f"{lake_uri}/tenants/{OPEN_TENANT_ID}"
+
+
+@pytest.fixture(scope="module")
+def scanning(tenant: Tenant, lake_uri: str) -> ScanReader:
+    return ScanReader(tenant, lake_uri)
+
+
+@pytest.fixture(scope="module")
+def macros(tenant: Tenant, folder: str) -> Iterator[DuckReader]:
+    """The macros, made from no more than the tenant's folder."""
+    with duckdb_with_delta() as connection:
+        yield DuckReader(tenant, connection, td.duckdb_macros(folder))
+
+
+@pytest.fixture(scope="module")
+def functions(tenant: Tenant, lake_uri: str) -> Iterator[DuckReader]:
+    """The functions for Spark, as far as another engine can stand in for it."""
+    with duckdb_with_delta() as connection:
+        yield DuckReader(tenant, connection, spark_in_duckdb(lake_uri))
+
+
+def spark_in_duckdb(lake: str) -> str:
+    """The views of the SQL for Spark as DuckDB's macros; sources and clocks are DuckDB's own."""
+    own = [each for each in td.duckdb_macros(lake).split(";\n") if "ATTACH" in each or "MACRO timedb_" in each]
+    statements = [each for each in own if not re.search(r"MACRO timedb_\w+\([^)]*\) AS TABLE\nSELECT", each)]
+    for statement in filter(None, sqlglot.parse(td.spark_functions(lake), read="spark")):
+        assert isinstance(statement, expressions.Create), "Spark's parser is stricter than one that takes all text"
+        query = statement.expression
+        if statement.kind != "FUNCTION" or not isinstance(query, expressions.Select):
+            continue
+        head = statement.this
+        parameters = [
+            f"{each.name} := {default.sql('duckdb') if (default := each.args.get('default')) else 'NULL'}"
+            for each in head.expressions
+        ]
+        statements.append(
+            f"CREATE OR REPLACE MACRO {head.this.name}({', '.join(parameters)}) AS TABLE {query.sql('duckdb')}"
+        )
+    return ";\n".join(statements)
 
 
 def rows(answer: pa.Table, series: list[str]) -> list[tuple[Any, ...]]:
@@ -56,7 +106,7 @@ def rows(answer: pa.Table, series: list[str]) -> list[tuple[Any, ...]]:
 
 
 def in_polars(lake: str, name: str) -> pa.Table:
-    """``flat`` or ``standing`` of the page's Polars block."""
+    """``flat`` or ``standing`` of the page's block that needs Polars alone."""
     namespace: dict[str, Any] = {"lake": lake, "tenant": OPEN_TENANT_ID}
     exec(POLARS, namespace)
     answer: pl.DataFrame = namespace[name].select(COLUMNS).collect()
@@ -69,8 +119,37 @@ def in_duckdb(duck: duckdb.DuckDBPyConnection, folder: str, sql: str = SQL) -> p
     return duck.execute(sql).to_arrow_table()
 
 
+def check(played: Played, reader: Any, extra: list[Read]) -> None:
+    """Every view, then the reads that were drawn, through a reader, against the oracle."""
+    played.door = reader
+    for view, all_versions in VIEWS:
+        played.check(view, all_versions=all_versions)
+    for read in extra:
+        played.check_read(reader.can(read))
+
+
+@given(history=histories(), extra=st.lists(reads(), min_size=4, max_size=6))
+def test_scan_lake_and_the_macros(
+    storage_door: Door, scanning: ScanReader, macros: DuckReader, history: list[Write], extra: list[Read]
+) -> None:
+    played = play(storage_door, history)
+    for settle in (False, True):
+        if settle:
+            storage_door.compact()
+        check(played, scanning, extra)
+        check(played, macros, extra)
+    played.check("latest")
+
+
+@given(history=histories(), extra=st.lists(reads(), min_size=4, max_size=6))
+def test_the_functions_for_spark(
+    storage_door: Door, functions: DuckReader, history: list[Write], extra: list[Read]
+) -> None:
+    check(play(storage_door, history), functions, extra)
+
+
 @given(history=histories())
-def test_flat_and_overlapping(
+def test_by_hand(
     storage_door: Door, lake_uri: str, folder: str, duck: duckdb.DuckDBPyConnection, history: list[Write]
 ) -> None:
     played = play(storage_door, history)
@@ -79,40 +158,10 @@ def test_flat_and_overlapping(
     assert rows(in_duckdb(duck, folder), played.series) == flat
     overlapping = rows(storage_door.read("overlapping", series_ids=played.series), played.series)
     assert rows(in_polars(lake_uri, "standing"), played.series) == overlapping
-
-
-@given(history=histories())
-def test_the_tiers_that_the_page_names_are_enough(
-    storage_door: Door, folder: str, duck: duckdb.DuckDBPyConnection, history: list[Write]
-) -> None:
-    played = play(storage_door, history)
     storage_door.compact()
-    everything = rows(in_duckdb(duck, folder), played.series)
-    assert everything == rows(storage_door.read(series_ids=played.series), played.series)
+    # The tiers that the page names are enough.
     scan = "delta_scan(getvariable('values'))"
     for tiers in ("'fresh', 'current'", "'fresh', 'current', 'revised'"):
         narrowed = SQL.replace(scan, f"{scan} WHERE tier IN ({tiers})")
         assert narrowed != SQL
-        assert rows(in_duckdb(duck, folder, narrowed), played.series) == everything
-
-
-def upload_one(door: Door, name: str) -> str:
-    """Upload one row of a series of its own."""
-    series = door.create_series(name)
-    row = Row(series, 0, None, 0, name, 0, 1.0, None, None, retracted=False)
-    door.upload([row], run_id=name, known_time=0)
-    return series
-
-
-def test_series_lie_in_the_bucket_that_the_page_says(
-    storage_door: Door, folder: str, duck: duckdb.DuckDBPyConnection
-) -> None:
-    upload_one(storage_door, "in-a-bucket")
-    duck.execute("SET VARIABLE values = $folder", {"folder": f"{folder}/values"})
-    buckets = "SELECT bool_and(series_bucket = left(series_id, 1)) FROM delta_scan(getvariable('values'))"
-    assert duck.execute(buckets).fetchall() == [(True,)]
-
-
-def test_a_reader_sees_what_was_acknowledged(storage_door: Door, folder: str) -> None:
-    series = upload_one(storage_door, "seen-at-once")
-    assert pl.scan_delta(f"{folder}/values").filter(series_id=series).collect()["value"].to_list() == [1.0]
+        assert rows(in_duckdb(duck, folder, narrowed), played.series) == flat

@@ -30,6 +30,7 @@ def test_list_actions_names_each_with_its_body(client: flight.FlightClient) -> N
         "maintain",
         "apply_retention",
         "status",
+        "metrics",
     }
     assert all(description.startswith("{") for description in listed.values())
 

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pyarrow import flight
 from flight_server.boundary import MIDDLEWARE_KEY, guarded_stream, rpc
 from flight_server.context import CallContext, RequestIds
 from flight_server.errors import FLIGHT_CLASSES, to_schema_error
+from flight_server.limits import Slots
 from tests.flight_server.flights import INSIDE, eventually, fails
 from timedb.errors import Conflict, TimeDBError
 
@@ -69,6 +71,7 @@ class FailingServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow s
 
     def __init__(self) -> None:
         self.ended = threading.Semaphore(0)
+        self.slots = Slots("reads", 1000, 600.0)
         super().__init__("grpc://127.0.0.1:0", middleware={MIDDLEWARE_KEY: RequestIds()})
 
     def admit(self, call: CallContext) -> None:
@@ -86,15 +89,53 @@ class FailingServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow s
         {**FOREIGN, **OURS}[descriptor.command.decode()]()
 
     @rpc("do_put")
-    def do_put(self, call: CallContext, context: flight.ServerCallContext, *rest: object) -> None:
-        raise Conflict("run_id: is there")
+    def do_put(
+        self,
+        call: CallContext,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+    ) -> None:
+        if descriptor.command == b"{}":
+            raise Conflict("run_id: is there")
+        reader.read_chunk()
+        writer.write(b"{}")
+        {**FOREIGN, **OURS}[descriptor.command.decode()]()
+
+    @rpc("do_exchange")
+    def do_exchange(
+        self,
+        call: CallContext,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.MetadataRecordBatchWriter,
+    ) -> None:
+        chunk = reader.read_chunk()
+        writer.begin(chunk.data.schema)
+        writer.write_batch(chunk.data)
+        {**FOREIGN, **OURS}[descriptor.command.decode()]()
+
+    @rpc("get_flight_info")
+    def get_flight_info(
+        self, call: CallContext, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
+    ) -> flight.FlightInfo:
+        {**FOREIGN, **OURS}[descriptor.command.decode()]()
+
+    @rpc("list_flights")
+    def list_flights(
+        self, call: CallContext, context: flight.ServerCallContext, criteria: bytes
+    ) -> list[flight.FlightInfo]:
+        {**FOREIGN, **OURS}[criteria.decode()]()
+        return []
 
     @rpc("do_get")
     def do_get(
         self, call: CallContext, context: flight.ServerCallContext, ticket: flight.Ticket
     ) -> flight.GeneratorStream:
         what = ticket.ticket.decode()
-        return guarded_stream(call, pa.RecordBatchReader.from_batches(SCHEMA, self.batches(what)), lambda: None)
+        return guarded_stream(call, pa.RecordBatchReader.from_batches(SCHEMA, self.batches(what)), self.slots.lease())
 
     def batches(self, what: str) -> Iterator[pa.RecordBatch]:
         """What the ticket asks for."""
@@ -150,6 +191,30 @@ def test_a_foreign_exception_is_an_internal_error(
 def test_our_errors_keep_their_code(failing: flight.FlightClient, code: str) -> None:
     with fails(code):
         list(failing.do_action(flight.Action(code, b"")))
+
+
+@pytest.mark.parametrize("what", [*FOREIGN, *OURS])
+def test_every_class_goes_through_every_method(failing: flight.FlightClient, what: str) -> None:
+    code = what if what in OURS else "internal"
+    rows = pa.record_batch({"value": [1.0]})
+    descriptor = flight.FlightDescriptor.for_command(what.encode())
+    with fails(code):
+        failing.get_flight_info(descriptor)
+    with fails(code):
+        list(failing.list_flights(what.encode()))
+    with fails(code):
+        writer, _ = failing.do_put(descriptor, rows.schema)
+        writer.write_batch(rows)
+        writer.done_writing()
+        writer.close()
+    writer, reader = failing.do_exchange(descriptor)
+    writer.begin(rows.schema)
+    writer.write_batch(rows)
+    assert reader.read_chunk().data.equals(rows)
+    with fails(code):
+        reader.read_chunk()
+    with suppress(flight.FlightError, OSError):
+        writer.close()
 
 
 @pytest.mark.parametrize("what", [*FOREIGN, *OURS])

@@ -43,7 +43,7 @@ def test_port_zero_takes_a_free_one(start: Start, connect: Connect) -> None:
 def test_the_url_of_any_host_can_be_called(start: Start, connect: Connect, host: str) -> None:
     if ":" in host and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
-    assert act(connect(start(host=host)), "health") == {"ok": True}
+    assert act(connect(start(host=host, insecure=True)), "health") == {"ok": True}
 
 
 def _has_ipv6() -> bool:
@@ -57,6 +57,12 @@ def _has_ipv6() -> bool:
 @pytest.mark.parametrize("host", ["no such host", "host.invalid", "192.0.2.1"])
 def test_where_nothing_can_listen_there_is_a_clear_error(start: Start, host: str) -> None:
     with pytest.raises(InvalidRequest, match="TIMEDB_HOST, TIMEDB_FLIGHT_PORT"):
+        start(host=host, insecure=True)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.0.2.1"])
+def test_an_open_lake_is_not_served_beyond_its_machine(start: Start, host: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"TIMEDB_HOST.*no users.*timedb users create.*--insecure"):
         start(host=host)
 
 

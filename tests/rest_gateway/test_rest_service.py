@@ -38,7 +38,7 @@ def test_the_root_lists_every_call(rest: httpx.Client, document: dict[str, Any])
     assert info["version"] == document["info"]["version"]
     calls = {" ".join(text.split(" ")[:2]) for text in info["endpoints"].values()}
     documented = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
-    assert calls - {"GET /docs"} == documented - {"GET /"}
+    assert calls - {"GET /docs", "GET /ui"} == documented - {"GET /"}
     assert all(re.fullmatch(r"[A-Z]+ /\S* - \S.*", text) for text in info["endpoints"].values())
     assert info["endpoints"] == ENDPOINTS
 
@@ -46,6 +46,28 @@ def test_the_root_lists_every_call(rest: httpx.Client, document: dict[str, Any])
 def test_health_docs_and_document_answer(rest: httpx.Client) -> None:
     assert rest.get("/health").json() == {"status": "ok"}
     assert "text/html" in rest.get("/docs").headers["content-type"]
+
+
+def test_a_gateway_without_its_flight_server_lives_but_is_not_well() -> None:
+    with serving(create_app("grpc://127.0.0.1:1", ServerSettings(insecure=True))) as rest:
+        assert rest.get("/health/live").json() == {"status": "ok"}
+        assert_error(rest.get("/health"), 503, "busy")
+
+
+def test_other_origins_are_served_only_where_a_setting_names_them(rest: httpx.Client) -> None:
+    asked = {"Origin": "https://pages.example", "Access-Control-Request-Method": "PUT"}
+    settings = ServerSettings(cors_origins="https://pages.example, https://two.example", insecure=True)
+    with serving(create_app("grpc://127.0.0.1:1", settings)) as open_rest:
+        leave = open_rest.options("/values", headers=asked).headers
+        assert leave["access-control-allow-origin"] == "https://pages.example"
+        assert "PUT" in leave["access-control-allow-methods"]
+        assert "access-control-allow-credentials" not in leave
+        error = open_rest.get("/values", headers={"Origin": "https://two.example"})
+        assert error.headers["access-control-allow-origin"] == "https://two.example"
+        assert "X-Token" in error.headers["access-control-expose-headers"]
+        stranger = open_rest.options("/values", headers={**asked, "Origin": "https://other.example"})
+        assert "access-control-allow-origin" not in stranger.headers
+    assert "access-control-allow-origin" not in rest.options("/values", headers=asked).headers
 
 
 def test_every_reference_in_the_document_resolves(document: dict[str, Any]) -> None:
@@ -138,7 +160,8 @@ def test_the_caller_s_key_and_no_other_is_passed_on(monkeypatch: pytest.MonkeyPa
             ({"Authorization": b"Bearer abc.def"}, ["abc.def"]),
             ({"authorization": b"bearer abc"}, ["abc"]),
             ({"Authorization": b"Basic abc"}, None),
-            ({"X-API-Key": b"one", "Authorization": b"Bearer two"}, ["one"]),
+            ({"X-API-Key": b"one", "Authorization": b"Bearer two"}, None),
+            ({"X-API-Key": b"one", "Authorization": b"Bearer one"}, ["one"]),
             ({"X-API-Key": "schlüssel".encode()}, None),
             ({"X-API-Key": b"a b"}, None),
             ({"X-API-Key": b"a" * 5000}, None),

@@ -12,7 +12,9 @@ import httpx
 import pandas as pd
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
+from rest_gateway.formats import ParquetBody, write_body
 from tests.rest_gateway.calls import START, assert_error, hours, read, upload
 from timedb.columns import AUDIT_COLUMNS
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 ARROW = "application/vnd.apache.arrow.stream"
 NDJSON = "application/x-ndjson"
+PARQUET = "application/vnd.apache.parquet"
 FLAT = ["valid_time", "series_id", "value", "series_key", "series_unit"]
 
 
@@ -167,6 +170,10 @@ def test_every_format_tells_the_same(rest: httpx.Client, revised: str) -> None:
     assert table.schema.metadata[b"as_of"].decode() == answer.headers["x-as-of"]
     assert table.schema.metadata[b"table_version"].decode() == answer.headers["x-table-version"]
 
+    answer = rest.get("/values", params=parameters, headers={"Accept": PARQUET})
+    assert answer.headers["content-type"] == PARQUET
+    assert parquet.read_table(BytesIO(answer.content)).equals(table)
+
     answer = rest.get("/values", params=parameters, headers={"Accept": "text/csv"})
     assert answer.headers["content-type"].startswith("text/csv")
     frame = pd.read_csv(StringIO(answer.text), converters={"tags": lambda text: json.loads(text) if text else None})
@@ -196,9 +203,35 @@ def test_an_empty_answer_in_every_format(rest: httpx.Client, revised: str) -> No
     assert rest.get("/values", params=parameters, headers={"Accept": "text/csv"}).text == ",".join(FLAT) + "\n"
     arrow = rest.get("/values", params=parameters, headers={"Accept": ARROW})
     assert pa.ipc.open_stream(arrow.content).read_all().num_rows == 0
+    file = rest.get("/values", params=parameters, headers={"Accept": PARQUET})
+    assert parquet.read_table(BytesIO(file.content)).column_names == FLAT
 
 
-@pytest.mark.parametrize("accept", ["application/json", NDJSON, ARROW, "text/csv"])
+@pytest.mark.parametrize("path", ["/values", "/accuracy"])
+def test_format_wins_over_accept(rest: httpx.Client, revised: str, path: str) -> None:
+    parameters = {"name": revised} | ({"actual_key": revised} if path == "/accuracy" else {})
+    types = {"json": "application/json", "arrow": ARROW, "parquet": PARQUET, "ndjson": NDJSON, "csv": "text/csv"}
+    for name, media_type in types.items():
+        answer = rest.get(path, params={**parameters, "format": name}, headers={"Accept": "text/csv"})
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].partition(";")[0] == media_type
+        assert answer.headers["x-token"]
+    wrong = rest.get(path, params={**parameters, "format": "xml"})
+    assert_error(wrong, 422, "invalid_request", "format", "xml")
+
+
+def test_row_groups_of_parquet_are_written_as_they_fill_up() -> None:
+    batch = pa.record_batch({"value": pa.array(range(100_000), pa.float64()), "series_id": pa.array(["a"] * 100_000)})
+    pieces = list(write_body(ParquetBody(batch.schema, None, non_finite_text=False), [batch] * 7))
+    file = parquet.ParquetFile(BytesIO(b"".join(pieces)))
+    assert [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)] == [300_000] * 2 + [
+        100_000
+    ]
+    assert len([piece for piece in pieces if len(piece) > 4]) == 3
+    assert file.read()["value"].to_pylist()[-1] == 99_999.0
+
+
+@pytest.mark.parametrize("accept", ["application/json", NDJSON, ARROW, PARQUET, "text/csv"])
 @pytest.mark.parametrize("mode", ["flat", "overlapping"])
 def test_pages_hold_every_row_once(rest: httpx.Client, revised: str, mode: str, accept: str) -> None:
     parameters: dict[str, Any] = {"name": revised, "mode": mode}
@@ -221,6 +254,10 @@ def page_of(accept: str, page: httpx.Response) -> tuple[list[float], str | None]
     assert page.status_code == 200, page.text
     if accept == ARROW:
         table = pa.ipc.open_stream(page.content).read_all()
+        cursor = table.schema.metadata.get(b"cursor")
+        return table["value"].to_pylist(), cursor.decode() if cursor else None
+    if accept == PARQUET:
+        table = parquet.read_table(BytesIO(page.content))
         cursor = table.schema.metadata.get(b"cursor")
         return table["value"].to_pylist(), cursor.decode() if cursor else None
     if accept == "text/csv":

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from tests.storage.disk import WRITES, Disk, Fault, Kind, Point
 from tests.storage.inspection import disagreements, left_behind, listing
 from tests.storage.lakes import difference, open_tenant, read, unstamped
 from tests.storage.operations import Operation, copy_lake
+from tests.storage.results import Tally
 from timedb.errors import OutcomeUnknown, TimeDBError
 
 ROOT = Path(__file__).parents[2]
@@ -27,39 +27,13 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Verdict:
-    """What one try has shown; ``outcome`` is acked, failed, unknown or died."""
+    """What one try has shown; ``outcome`` is acked, failed, unknown or died, ``compared``: all readers were heard."""
 
     outcome: str
     lost: int = 0
     doubled: int = 0
     problems: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Tally:
-    """One line of the campaign's table."""
-
-    operation: str
-    fault: str
-    tried: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    lost: int = 0
-    doubled: int = 0
-    problems: list[str] = field(default_factory=list)
-
-    def count(self, at: object, verdict: Verdict, *, alike: int = 1) -> None:
-        """Add one try, or several that leave the very same files."""
-        self.tried += alike
-        self.outcomes[verdict.outcome] += alike
-        self.lost += verdict.lost
-        self.doubled += verdict.doubled
-        self.problems += [f"{self.operation}, {self.fault} at {at}: {problem}" for problem in verdict.problems]
-
-    def line(self) -> str:
-        """The line as text."""
-        outcomes = ", ".join(f"{count} {name}" for name, count in sorted(self.outcomes.items()))
-        counts = f"{self.tried:4d} tried {self.lost:3d} lost {self.doubled:3d} doubled {len(self.problems):3d} problems"
-        return f"{self.operation:24} {self.fault:10} {counts}  ({outcomes})"
+    compared: bool = False
 
 
 class Image(NamedTuple):
@@ -88,8 +62,9 @@ class Trial:
 
     def points(self) -> list[Point]:
         """The file operations of a run in which nothing fails."""
-        disk, verdict = self._run(None)
+        disk, verdict = self._run(None, examine=False)
         assert not verdict.problems, verdict.problems
+        assert verdict.outcome == "acked"
         return disk.points
 
     def fail(self, fault: Fault) -> Verdict | None:
@@ -172,14 +147,16 @@ class Trial:
             verdict.problems.append(f"the lake does not work: {error!r} {error.__cause__!r}")
         return verdict
 
-    def _run(self, fault: Fault | None) -> tuple[Disk, Verdict]:
+    def _run(self, fault: Fault | None, *, examine: bool = True) -> tuple[Disk, Verdict]:
         lake = self._copy()
         disk = Disk(lake, fault=fault)
-        verdict = self._try(lake, disk)
+        verdict = self._try(lake, disk, examine=examine)
         shutil.rmtree(lake)
         return disk, verdict
 
-    def _try(self, folder: Path, disk: Disk, after: Callable[[], None] | None = None) -> Verdict:
+    def _try(
+        self, folder: Path, disk: Disk, after: Callable[[], None] | None = None, *, examine: bool = True
+    ) -> Verdict:
         lake: Lake | None = None
         settings = self.operation.lake_settings()
         problems: list[str] = []
@@ -206,7 +183,7 @@ class Trial:
                     problems.append(f"raised {type(error).__name__}, no error of ours: {error}")
             if outcome in ("acked", "failed") and not disk.hinders_clean_up:
                 problems += [f"left behind after it {outcome}: {path}" for path in left_behind(folder)]
-            verdict = self.examine(folder, outcome, answer, lake)
+            verdict = self.examine(folder, outcome, answer, lake) if examine else Verdict(outcome)
         finally:
             if lake is not None:
                 lake.close()
@@ -218,7 +195,9 @@ class Trial:
     ) -> dict[str, Any]:
         """Judge what stands, repeat the operation, judge again; the answer."""
         stood = self._judge(tenant, verdict, who, must_stand=settled)
-        verdict.problems += [f"{who}: {problem}" for problem in disagreements(tenant, folder)]
+        if not verdict.compared:  # what the fault itself has left; a retry changes it
+            verdict.problems += [f"{who}: {problem}" for problem in disagreements(tenant, folder)]
+            verdict.compared = True
         if stood and verdict.outcome == "failed" and not settled and self.operation.added:
             verdict.problems.append(f"{who}: a write is there although it failed")
         if settled and not self.operation.holds(tenant):
@@ -260,7 +239,7 @@ def spread(count: int, most: int | None, *, shift: int = 0) -> list[int]:
 
 
 def failing(trial: Trial, kind: Kind, points: Sequence[Point], most: int | None = None, *, shift: int = 0) -> Tally:
-    """One line of the table: a kind of fault at every file operation of an operation, or at some of them.
+    """A kind of fault at every file operation that it can hit, or at some of them.
 
     Args:
         trial: The operation.
@@ -276,33 +255,52 @@ def failing(trial: Trial, kind: Kind, points: Sequence[Point], most: int | None 
         if Fault(kind, point.number).hits(point.number, point.name)
         and (kind != "doubt" or point.name == "link")  # where a commit's outcome is in doubt
     ]
-    numbers: Iterable[int] = (open_to[index - 1] for index in spread(len(open_to), most, shift=shift))
-    for number in numbers if most is not None else itertools.count(1):
-        verdict = trial.fail(Fault(kind, number))
-        if verdict is not None:
-            tally.count(number, verdict)
-        elif number > len(points) + 10:
-            break  # past the end, also of runs that take a few operations more
+    for number in [open_to[index - 1] for index in spread(len(open_to), most, shift=shift)]:
+        if (verdict := trial.fail(Fault(kind, number))) is not None:
+            _count(tally, number, verdict)
+    # A run that is slowed or disturbed may take a few operations more.
+    beyond = itertools.count(len(points) + 1) if most is None and kind not in ("doubt", "short") else ()
+    for number in beyond:
+        if (verdict := trial.fail(Fault(kind, number))) is None:
+            break
+        _count(tally, number, verdict)
     return tally
 
 
 def dying(trial: Trial, points: Sequence[Point], most: int | None = None, *, power_cut: bool, shift: int = 0) -> Tally:
-    """One line: the process dies, or the power goes, before and amid every file operation, or some of them."""
+    """The process dies, or the power goes, before and amid every file operation, or some of them."""
     tally = Tally(trial.operation.name, "power cut" if power_cut else "death")
     moments = sum(2 if point.name in WRITES else 1 for point in points)
     chosen = None if most is None else spread(moments, most, shift=shift)
     for point, alike, folder in trial.crash_images(power_cut=power_cut, chosen=chosen):
-        tally.count(point, trial.examine(folder, "acked" if point is None else "died"), alike=alike)
+        _count(tally, point, trial.examine(folder, "acked" if point is None else "died"), alike=alike)
         shutil.rmtree(folder, ignore_errors=True)
     return tally
 
 
-def killing(trial: Trial, numbers: Iterable[int]) -> Tally:
-    """One line: a process of its own is killed at its N-th file operation, until N is past the end."""
+def killing(trial: Trial, numbers: Iterable[int], points: Sequence[Point] = ()) -> Tally:
+    """A process of its own is killed at some of its file operations, then at the next ones until N is past the end.
+
+    Args:
+        trial: The operation.
+        numbers: Which file operations, counted from 1.
+        points: The file operations of a run without faults; where they are given, it goes on behind them.
+    """
     tally = Tally(trial.operation.name, "kill -9")
     for number in numbers:
-        verdict = trial.kill(number)
-        if verdict is None:
+        if (verdict := trial.kill(number)) is not None:
+            _count(tally, number, verdict)
+    for number in itertools.count(len(points) + 1) if points else ():
+        if (verdict := trial.kill(number)) is None:
             break
-        tally.count(number, verdict)
+        _count(tally, number, verdict)
     return tally
+
+
+def _count(tally: Tally, at: object, verdict: Verdict, *, alike: int = 1) -> None:
+    """Add one try, or several that leave the very same files."""
+    tally.tried += alike
+    tally.outcomes[verdict.outcome] += alike
+    tally.lost += verdict.lost
+    tally.doubled += verdict.doubled
+    tally.problems += [f"{tally.operation}, {tally.fault} at {at}: {problem}" for problem in verdict.problems]

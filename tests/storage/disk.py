@@ -25,9 +25,9 @@ import pytest
 Kind = Literal["eio", "late", "doubt", "enospc", "short", "broken", "kill"]
 """How an operation fails.
 
-eio: it fails and does nothing; late: it is done, and an error is reported; doubt: the same, and from here on nobody can
-read or fsync; short: half is written, then it fails; enospc: from here on nothing new can be written; broken: from here
-on nothing works; kill: the process dies, half-way through where something is written.
+eio: it fails and does nothing; late: it is done, and an error is reported (of a read that would be eio); doubt: the
+same, and from here on nobody can read or fsync; short: half is written, then it fails; enospc: from here on nothing new
+can be written; broken: from here on nothing works; kill: the process dies, half-way through where something is written.
 """
 
 WRITES = {"write", "parquet"}
@@ -61,6 +61,8 @@ class Fault:
                 return number >= self.at
             case "short":
                 return number == self.at and name in WRITES
+            case "late":
+                return number == self.at and name != "read"
             case _:
                 return number == self.at
 

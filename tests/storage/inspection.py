@@ -34,7 +34,7 @@ def disagreements(tenant: Tenant, folder: Path) -> Iterator[str]:
 
 def _disagreeing_runs(tenant: Tenant, folder: Path, audit: list[Stored]) -> Iterator[str]:
     uploaded = Counter(revision[-1] for revision in {row.revision for row in audit})
-    recorded = {run["run_id"]: run["rows"] for run in tenant.list_runs(ListRuns())}
+    recorded = {run["run_id"]: run["rows"] for run in tenant.list_runs(ListRuns(limit=10_000))}
     for run_id in uploaded.keys() | recorded.keys():
         if uploaded.get(run_id) != recorded.get(run_id):
             yield f"run {run_id} has {uploaded.get(run_id)} rows and a record of {recorded.get(run_id)}"

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import polars as pl
-import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable
 
 from storage import Lake, Tenant
 from storage.backup import MANIFEST, back_up
 from storage.object_store import ObjectStore
-from storage.store import LocalStore, StoredFile
+from storage.users import NewUser
+from tests.storage.backups import MARKER, ROOT, VALUES, restored
 from tests.storage.inspection import disagreements, left_behind
 from tests.storage.lakes import (
     hour,
@@ -35,55 +30,28 @@ from tests.storage.lakes import (
     tiny_settings,
     upload,
 )
-from tests.storage.operations import correct, write_history
-from timedb.errors import Busy, Conflict, Internal, InvalidRequest, NotFound
+from tests.storage.operations import copy_lake, correct
+from timedb.errors import Conflict, Internal, InvalidRequest, NotFound
 from timedb.identity import OPEN_TENANT_ID
 from timedb.times import from_micros
 from timedb.wire import GetRun, ListRuns, ListSeries, ReadTicket, RetentionRule
 
-MARKER = "timedb-lake.json"
-VALUES = f"tenants/{OPEN_TENANT_ID}/values"
-
 
 @pytest.fixture
-def lake(lake_dir: Path) -> Iterator[Lake]:
+def lake(request: pytest.FixtureRequest, lake_dir: Path) -> Iterator[Lake]:
+    """A lake; with a history where the test wants its tenant, else without a row."""
+    if "tenant" in request.fixturenames:
+        copy_lake(request.getfixturevalue("history"), lake_dir)
     lake = Lake.open(str(lake_dir), tiny_settings())
     yield lake
     lake.close()
 
 
-@pytest.fixture
-def tenant(lake: Lake) -> Tenant:
-    """A tenant with rows in every tier, corrections, a withdrawal and an update_id."""
-    tenant = open_tenant(lake)
-    write_history(tenant)
-    return tenant
-
-
-@pytest.fixture
-def backup(tmp_path: Path) -> Path:
-    """Where a backup is made."""
-    return tmp_path / "backup"
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[[Path], Tenant]]:
-    """Opens lakes for as long as the test takes."""
-    lakes: list[Lake] = []
-
-    def open_lake(folder: Path) -> Tenant:
-        lakes.append(Lake.open(str(folder), tiny_settings(), create=False))
-        return open_tenant(lakes[-1])
-
-    yield open_lake
-    for lake in lakes:
-        lake.close()
-
-
-def restored(backup: Path, name: str = "restored") -> Path:
-    """The folder of a lake made from a backup."""
-    folder = backup.parent / name
-    Lake.restore(str(backup), str(folder))
+@pytest.fixture(scope="module")
+def finished(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup of that history; to be copied."""
+    folder = tmp_path_factory.mktemp("finished") / "backup"
+    Lake.backup(str(history), str(folder))
     return folder
 
 
@@ -178,10 +146,9 @@ def test_other_engines_open_a_backup_as_it_lies(
     assert logs == [f"{version:020d}.json"]
 
 
-def test_a_backup_is_no_lake(lake_dir: Path, tenant: Tenant, backup: Path) -> None:
-    Lake.backup(str(lake_dir), str(backup))
+def test_a_backup_is_no_lake(finished: Path) -> None:
     with pytest.raises(InvalidRequest, match="is no lake"):
-        Lake.open(str(backup), tiny_settings())
+        Lake.open(str(finished), tiny_settings())
 
 
 def test_a_backup_of_a_lake_without_values(lake_dir: Path, lake: Lake, backup: Path) -> None:
@@ -204,16 +171,18 @@ def test_users_and_other_tenants_are_in(
 ) -> None:
     other_id = "11111111-1111-1111-1111-111111111111"
     upload(lake.tenant(other_id), some_rows(5), "theirs")
-    write_deltalake(str(lake_dir / "users" / "keys"), pa.table({"hash": ["x", "y"]}))
+    key = lake.create_user(NewUser(email="ann@example.com", tenant_id=other_id))["api_key"]
 
     Lake.backup(str(lake_dir), str(backup))
     folder = restored(backup)
 
-    assert pl.read_delta(str(folder / "users" / "keys"))["hash"].to_list() == ["x", "y"]
     both = Lake.open(str(folder), tiny_settings())
     assert len(read(both.tenant(other_id))) == 5
     assert Counter(read(open_tenant(both))) == Counter(read(tenant))
     assert both.has_users
+    found = both.users.find(key)
+    assert found is not None
+    assert found.tenant_id == other_id
     both.close()
 
 
@@ -252,175 +221,6 @@ def test_hard_links_leave_the_lake_as_it_is(lake_dir: Path, tenant: Tenant, back
     assert Counter(scan_delta(restored(backup))) == rows
 
 
-# While others write
-
-
-class Watched(LocalStore):
-    """A lake's folder in which others do something just before a file is read or a folder is listed."""
-
-    def __init__(self, root: Path, before: Callable[[Path], None]) -> None:
-        super().__init__(root)
-        self.before = before
-
-    def below(self, path: str) -> Watched:
-        return Watched(self.root / path, self.before)
-
-    def open(self, path: str) -> str:
-        self.before(self.root / path)
-        return super().open(path)
-
-    def list(self, folder: str = "") -> Iterator[StoredFile]:
-        self.before(self.root / folder)
-        return super().list(folder)
-
-
-def once(condition: Callable[[Path], bool], work: Callable[[Path], None]) -> Callable[[Path], None]:
-    """Do something the first time that a condition is true of what is read or listed."""
-    done = threading.Event()
-
-    def before(path: Path) -> None:
-        if not done.is_set() and condition(path):
-            done.set()
-            work(path)
-
-    return before
-
-
-def test_what_comes_after_the_values_were_pinned_is_not_half_in(
-    lake_dir: Path, tenant: Tenant, backup: Path, opened: Callable[[Path], Tenant]
-) -> None:
-    before = Counter(read(tenant))
-
-    def write(_: Path) -> None:
-        upload(tenant, some_rows(18, known=70), "later")
-        correct(tenant, "later", 2.5, "a later update")
-        upload(tenant, some_rows(4, known=71, series=["new series"]), "latest")
-
-    back_up(Watched(lake_dir, once(lambda path: path.match("values/_delta_log/*.json"), write)), MARKER, backup)
-
-    folder = restored(backup)
-    other = opened(folder)
-    assert Counter(read(other)) == before
-    assert list(disagreements(other, folder)) == []
-    with pytest.raises(NotFound):
-        other.get_run(GetRun(run_id="later"))
-    upload(other, some_rows(18, known=70), "later")
-    assert correct(other, "later", 2.5, "a later update")["updated"]
-    assert list(disagreements(other, folder)) == []
-
-
-def test_files_that_are_vacuumed_meanwhile(
-    lake_dir: Path, tenant: Tenant, backup: Path, opened: Callable[[Path], Tenant]
-) -> None:
-    def half_done(path: Path) -> bool:
-        return path.suffix == ".parquet" and any((backup / VALUES).glob("*/*/*.parquet"))
-
-    def vacuum(path: Path) -> None:
-        upload(tenant, some_rows(4, known=71), "meanwhile")
-        tenant.compact()
-        for file in tenant.values.log.removed_since(0.0):
-            tenant.values.store.delete(file)
-        assert not path.exists()
-
-    back_up(Watched(lake_dir, once(half_done, vacuum)), MARKER, backup)
-
-    folder = restored(backup)
-    assert Counter(read(opened(folder))) == Counter(read(tenant))
-    assert left_behind(folder) == []
-    manifest = json.loads((backup / MANIFEST).read_text())["backup"]
-    assert {file["path"] for file in manifest["files"]} == {
-        str(path.relative_to(backup)) for path in backup.rglob("*") if path.is_file() and path.name != MANIFEST
-    }
-
-
-@pytest.mark.parametrize("moment", ["when it is listed", "when it is read"])
-def test_a_log_that_is_cleaned_meanwhile(
-    lake_dir: Path, tenant: Tenant, backup: Path, opened: Callable[[Path], Tenant], moment: str
-) -> None:
-    listings = count()
-
-    def is_due(path: Path) -> bool:
-        if moment == "when it is read":
-            return path.name == f"{0:020d}.json"
-        # The first listing finds the tenants, the second opens the table, the third is about what to copy.
-        return path == lake_dir / VALUES / "_delta_log" and next(listings) == 2
-
-    def clean(path: Path) -> None:
-        for number in range(2):
-            upload(tenant, some_rows(4, known=71 + number), f"meanwhile {number}")
-            tenant.values.checkpoint()
-        for commit in range(tenant.values.snapshot().version - 1):
-            tenant.values.store.delete(f"_delta_log/{commit:020d}.json")
-
-    back_up(Watched(lake_dir, once(is_due, clean)), MARKER, backup)
-    assert Counter(read(opened(restored(backup)))) == Counter(read(tenant))
-    assert "meanwhile 1" in {run["run_id"] for run in tenant.list_runs(ListRuns())}
-
-
-def test_files_that_never_last_are_given_up(lake_dir: Path, tenant: Tenant, backup: Path) -> None:
-    numbers = count()
-
-    def vacuum(path: Path) -> None:
-        if path.match("tier=fresh/*.parquet"):
-            upload(tenant, some_rows(40, known=71), f"meanwhile {next(numbers)}")
-            path.unlink()
-
-    with pytest.raises(Busy, match="TIMEDB_RETENTION_HOURS"):
-        back_up(Watched(lake_dir, vacuum), MARKER, backup)
-    assert not backup.exists()
-
-
-def test_backups_while_clients_write(
-    lake_dir: Path, tenant: Tenant, backup: Path, opened: Callable[[Path], Tenant]
-) -> None:
-    other_lake = Lake.open(str(lake_dir), tiny_settings())
-    servers = [tenant, open_tenant(other_lake)]
-    stop = threading.Event()
-    receipts: dict[str, dict[str, Any]] = {}
-
-    def rows_of(number: int) -> list[Any]:
-        return some_rows(5 + number % 20, known=number, value=float(number), first=number % 7)
-
-    def write(server: int) -> None:
-        number = 0
-        while not stop.is_set():
-            run_id = f"server {server} run {number}"
-            receipts[run_id] = upload(servers[server], rows_of(number), run_id)
-            if number % 3 == 0:
-                correct(servers[server], "second", float(number), f"server {server} update {number}")
-            if number % 5 == 0:
-                servers[server].maintain()
-            number += 1
-
-    try:
-        with ThreadPoolExecutor() as pool:
-            writers = [pool.submit(write, server) for server in range(2)]
-            try:
-                for number in range(3):
-                    Lake.backup(str(lake_dir), str(backup / str(number)))
-            finally:
-                stop.set()
-            for writer in writers:
-                writer.result()
-    finally:
-        other_lake.close()
-    audit = read(tenant)
-    for number in range(3):
-        folder = restored(backup / str(number), f"restored-{number}")
-        other = opened(folder)
-        rows = read(other)
-        newest = max(row.change_time for row in rows)
-        assert Counter(rows) == Counter(row for row in audit if row.change_time <= newest)
-        assert Lake.doctor(str(folder)) == []
-        assert list(disagreements(other, folder)) == []
-        in_before = {row.run_id for row in rows}
-        for run_id, receipt in receipts.items():
-            again = upload(other, rows_of(int(run_id.rpartition(" ")[2])), run_id)
-            assert (again == receipt) or run_id not in in_before
-        assert list(disagreements(other, folder)) == []
-        assert {run["run_id"] for run in other.list_runs(ListRuns())} >= receipts.keys()
-
-
 # What is not whole is refused
 
 
@@ -444,8 +244,8 @@ FILES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("kind", FILES)
-def test_a_damaged_backup_is_refused(lake_dir: Path, tenant: Tenant, backup: Path, kind: str, damage: str) -> None:
-    Lake.backup(str(lake_dir), str(backup))
+def test_a_damaged_backup_is_refused(finished: Path, backup: Path, kind: str, damage: str) -> None:
+    copy_lake(finished, backup)
     victim = min(backup.glob(FILES[kind]))
     DAMAGES[damage](victim)
     target = backup.parent / "restored"
@@ -458,35 +258,25 @@ def test_a_damaged_backup_is_refused(lake_dir: Path, tenant: Tenant, backup: Pat
     assert not target.exists()
 
 
-def test_a_backup_without_a_manifest_is_refused(lake_dir: Path, tenant: Tenant, backup: Path) -> None:
-    Lake.backup(str(lake_dir), str(backup))
+def test_a_backup_without_a_manifest_is_refused(finished: Path, backup: Path) -> None:
+    copy_lake(finished, backup)
     (backup / MANIFEST).unlink()
     with pytest.raises(InvalidRequest, match=r"source: .* was not finished"):
         Lake.restore(str(backup), str(backup.parent / "restored"))
 
 
 @pytest.mark.parametrize("damage", [damaged, DAMAGES["cut short"], lambda path: path.write_text("{}")])
-def test_a_damaged_manifest_is_refused(
-    lake_dir: Path, tenant: Tenant, backup: Path, damage: Callable[[Path], None]
-) -> None:
-    Lake.backup(str(lake_dir), str(backup))
+def test_a_damaged_manifest_is_refused(finished: Path, backup: Path, damage: Callable[[Path], None]) -> None:
+    copy_lake(finished, backup)
     damage(backup / MANIFEST)
     with pytest.raises(InvalidRequest, match=f"source: {MANIFEST} .* is damaged"):
         Lake.restore(str(backup), str(backup.parent / "restored"))
 
 
-def die(path: Path) -> None:
-    """The end of the process, once it reads a data file."""
-    if path.match("tier=fresh/*.parquet"):
-        os.kill(os.getpid(), 9)
-
-
 def test_a_backup_that_is_killed_is_refused(lake_dir: Path, tenant: Tenant, backup: Path) -> None:
     upload(tenant, some_rows(500, known=3, series=[f"series {number}" for number in range(40)]), "many")
-    code = (
-        "from tests.storage.test_backup import *; back_up(Watched(Path(sys.argv[1]), die), MARKER, Path(sys.argv[2]))"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, str(lake_dir), str(backup)], check=False)
+    command = [sys.executable, "-m", "tests.storage.backups", str(lake_dir), str(backup)]
+    killed = subprocess.run(command, check=False, cwd=ROOT)
 
     assert killed.returncode == -9
     assert any(backup.rglob("*.json"))

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,12 +15,13 @@ import pytest
 
 from storage import Lake, Tenant
 from tests.storage.inspection import disagreements, left_behind
-from tests.storage.lakes import Sent, hour, open_tenant, read, scan_delta, tiny_settings, unstamped, upload
+from tests.storage.lakes import Sent, difference, hour, open_tenant, read, scan_delta, tiny_settings, unstamped, upload
 from tests.storage.model import Model
+from tests.storage.results import Tally, record
 from timedb.errors import Internal, TimeDBError
 
-DISK_BYTES = 1_500_000
-BALLAST_BYTES = 500_000
+DISK_BYTES = 1_200_000
+BALLAST_BYTES = 400_000
 
 
 @pytest.fixture
@@ -71,9 +73,10 @@ def test_uploads_fail_cleanly_and_go_on_when_there_is_room(small_disk: Path) -> 
         assert isinstance(error, Internal)
         assert failed > 10
         rows = random_rows(600, failed)
-        for refused in (lambda: upload(tenant, rows, f"run-{failed}"), tenant.compact, tenant.maintain):
+        refused = (lambda: upload(tenant, rows, f"run-{failed}"), tenant.compact, tenant.maintain)
+        for operation in refused:
             with pytest.raises(Internal):
-                refused()
+                operation()
         assert unstamped(read(tenant)) == unstamped(model.rows), "a full disk can be read"
         assert left_behind(folder) == []
 
@@ -87,6 +90,10 @@ def test_uploads_fail_cleanly_and_go_on_when_there_is_room(small_disk: Path) -> 
         assert list(disagreements(tenant, folder)) == []
         assert unstamped(read(tenant)) == unstamped(model.rows)
 
-        _, error = fill(tenant, model, failed + 1)
+        last, error = fill(tenant, model, failed + 1)
         assert isinstance(error, Internal)
-        assert unstamped(read(tenant)) == unstamped(model.rows) == unstamped(scan_delta(folder))
+        audit = read(tenant)
+        lost, doubled = difference(model.rows, audit)
+        outcomes = Counter(acked=last, failed=2 + len(refused))
+        record(Tally("uploads, compaction, maintenance", "full tmpfs", 2, outcomes, lost.total(), doubled.total()))
+        assert unstamped(audit) == unstamped(model.rows) == unstamped(scan_delta(folder))

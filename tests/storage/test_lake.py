@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from storage import Lake
+from storage.lake import FORMAT_VERSION
+from storage.store import Store
+from storage.upgrade import Step
 from tests.storage.lakes import SERIES, open_tenant, read, scan_delta, some_rows, tiny_settings, unstamped, upload
 from tests.storage.model import Model
 from tests.storage.operations import write_history
-from timedb.errors import InvalidRequest, NotFound, TimeDBError
+from timedb.errors import Internal, InvalidRequest, NotFound, TimeDBError
 from timedb.identity import OPEN_TENANT_ID, series_bucket, series_id_for
 from timedb.wire import ListSeries
 
@@ -58,6 +61,48 @@ def test_a_newer_format(lake_dir: Path) -> None:
     lake_dir.mkdir()
     (lake_dir / MARKER).write_text('{"format_version": 99, "bucket_digits": 1}')
     with pytest.raises(InvalidRequest, match="format version 99"):
+        Lake.open(str(lake_dir), tiny_settings())
+
+
+def test_an_older_format_is_lifted_step_by_step(lake_dir: Path) -> None:
+    old, current = FORMAT_VERSION, FORMAT_VERSION + 2
+    steps: dict[int, Step] = {old + 1: lambda store: store.replace("made-up", store.read("made-up") + b", then this")}
+    with pytest.raises(NotFound, match="there is no lake"):
+        Lake.upgrade(str(lake_dir))
+    Lake.open(str(lake_dir), tiny_settings()).close()
+    before = json.loads((lake_dir / MARKER).read_text())
+    assert Lake.upgrade(str(lake_dir)) == {"from": old, "to": old}
+
+    with pytest.raises(InvalidRequest, match=f"format version {old} cannot be lifted"):
+        Lake.upgrade(str(lake_dir), newest=current, steps=steps)
+    assert json.loads((lake_dir / MARKER).read_text()) == before
+
+    steps[old] = lambda store: store.replace("made-up", b"first this")
+    assert Lake.upgrade(str(lake_dir), newest=current, steps=steps) == {"from": old, "to": current}
+    assert (lake_dir / "made-up").read_text() == "first this, then this"
+    assert json.loads((lake_dir / MARKER).read_text()) == {**before, "format_version": current}
+    with pytest.raises(InvalidRequest, match=f"format version {current}"):
+        Lake.upgrade(str(lake_dir))
+
+
+def test_an_upgrade_goes_on_where_it_was_stopped(lake_dir: Path) -> None:
+    taken: list[int] = []
+
+    def stopped(store: Store) -> None:
+        taken.append(2)
+        raise OSError("stopped")
+
+    Lake.open(str(lake_dir), tiny_settings()).close()
+    with pytest.raises(Internal):
+        Lake.upgrade(str(lake_dir), newest=3, steps={1: lambda store: taken.append(1), 2: stopped})
+    Lake.upgrade(str(lake_dir), newest=3, steps={2: lambda store: taken.append(2)})
+    assert taken == [1, 2, 2]
+
+
+def test_a_lake_that_must_be_lifted_is_not_opened(lake_dir: Path) -> None:
+    lake_dir.mkdir()
+    (lake_dir / MARKER).write_text('{"format_version": 0, "bucket_digits": 1}')
+    with pytest.raises(InvalidRequest, match="timedb upgrade"):
         Lake.open(str(lake_dir), tiny_settings())
 
 
@@ -123,7 +168,7 @@ def test_what_is_no_tenant(lake: Lake, lake_dir: Path, name: str) -> None:
     assert [path.name for path in lake_dir.iterdir()] == [MARKER]
 
 
-@pytest.mark.parametrize("digits", ["1", "2", "full"])
+@pytest.mark.parametrize("digits", ["2", "full"])
 def test_buckets_of_any_size_answer_the_same(lake_dir: Path, digits: str) -> None:
     settings = tiny_settings(bucket_digits=digits)
     with closing(Lake.open(str(lake_dir), settings)) as lake:

@@ -398,7 +398,7 @@ def _micros(text: str) -> int:
 def test_every_answer_is_that_of_the_model(tmp_path: Path) -> None:
     machines = itertools.count()
     profile = settings(
-        max_examples=EXAMPLES or 8,
+        max_examples=EXAMPLES or 5,
         stateful_step_count=50 if EXAMPLES else 20,
         derandomize=not EXAMPLES,
         phases=[*set(Phase) - {Phase.explain}] if EXAMPLES else [Phase.explicit, Phase.generate],

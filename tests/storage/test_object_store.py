@@ -23,6 +23,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from storage import Lake, Tenant
+from storage.users import NewUser, UserAddress
+from tests.flight_server.flights import eventually
 from tests.storage.lakes import Sent, hour, open_tenant, read, some_rows, tiny_settings, unstamped, upload
 from tests.storage.model import Model
 from tests.storage.operations import correct
@@ -140,7 +142,7 @@ def check(tenant: Tenant, uri: str, expected: Model) -> None:
     assert scan(uri) == Counter((row.run_id, row.change_time) for row in audit)
 
 
-def test_a_lake_on_an_object_store(bucket: str) -> None:
+def test_a_lake_on_an_object_store(bucket: str, tmp_path: Path) -> None:
     uri, model = f"{bucket}/some/folder", Model()
     with pytest.raises(NotFound):
         Lake.open(uri, tiny_settings(), create=False)
@@ -149,23 +151,23 @@ def test_a_lake_on_an_object_store(bucket: str) -> None:
         first = upload(tenant, some_rows(30), "first", batch_rows=10)  # files of its own, in chunks
         upload(tenant, some_rows(6, known=1), "second")
         model.rows += model.upload("first", some_rows(30), 0) + model.upload("second", some_rows(6, known=1), 0)
-        check(tenant, uri, model)
+        assert unstamped(read(tenant)) == unstamped(model.rows)
         tenant.compact()
         correct(tenant, "first", 5.0, "fix")
         tenant.withdraw_run(WithdrawRun(run_id="second"), changed_by=None)
         model.rows = read(tenant)
         assert len(model.rows) == 44
-        check(tenant, uri, model)
         tenant.maintain()
         check(tenant, uri, model)
     with closing(Lake.open(uri, tiny_settings(retention_hours=0, log_retention_hours=0), create=False)) as lake:
         tenant = open_tenant(lake)
-        check(tenant, uri, model)
+        assert unstamped(read(tenant)) == unstamped(model.rows)
         assert upload(tenant, some_rows(30), "first") == first, "a retry"
         upload(tenant, some_rows(6, known=2), "third")
         model.rows += model.upload("third", some_rows(6, known=2), 0)
         assert tenant.maintain()["vacuumed_files"] > 0
         check(tenant, uri, model)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [], "nothing is left on the local disk"
     assert Lake.delete(uri)
     assert not Lake.delete(uri)
 
@@ -194,6 +196,18 @@ def test_two_servers_on_one_object_store(bucket: str) -> None:
         assert {row.change_time for row in audit} == {to_micros(parse_time(text)) for own in stamps for text in own}
 
 
+def test_users_of_a_lake_on_an_object_store(bucket: str) -> None:
+    with closing(Lake.open(bucket, tiny_settings())) as one, closing(Lake.open(bucket, tiny_settings())) as other:
+        key = one.create_user(NewUser(email="ann@example.com"))["api_key"]
+        assert other.has_users
+        assert other.users.find(key) is not None, "a key that is not known yet is looked for at once"
+        one.users.set_active(UserAddress(email="ann@example.com"), False)
+        eventually(lambda: other.users.find(key) is None)
+        assert other.users.set_active(UserAddress(email="ann@example.com"), True)["is_active"]
+        assert one.users.find(key) is not None
+    assert Lake.doctor(bucket) == []
+
+
 def test_nothing_of_a_refused_upload_is_left(bucket: str) -> None:
     uri = f"{bucket}/lake"
     with closing(Lake.open(uri, tiny_settings())) as lake:
@@ -203,13 +217,6 @@ def test_nothing_of_a_refused_upload_is_left(bucket: str) -> None:
         with pytest.raises(InvalidRequest, match="is there twice"):
             upload(tenant, [*some_rows(40, known=1), *some_rows(1, known=1)], "twice", batch_rows=10)
         assert objects(bucket) == before
-
-
-def test_a_closed_lake_leaves_no_files_on_the_local_disk(bucket: str, tmp_path: Path) -> None:
-    with closing(Lake.open(f"{bucket}/lake", tiny_settings())) as lake:
-        upload(open_tenant(lake), some_rows(40), "run", batch_rows=10)
-        open_tenant(lake).maintain()
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -13,8 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
-import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import Lake, Tenant
@@ -26,17 +25,8 @@ from tests.storage.retaining import MOMENT, ZONE, apply, assert_readers_agree, c
 from timedb.times import format_time, from_micros, parse_time, to_micros
 from timedb.wire import CreateSeries, RetentionRule, UpdateSeries, WithdrawRun, parse_object
 
-
-@pytest.fixture
-def lake(lake_dir: Path) -> Iterator[Lake]:
-    lake = Lake.open(str(lake_dir), tiny_settings())
-    yield lake
-    lake.close()
-
-
-@pytest.fixture
-def tenant(lake: Lake) -> Tenant:
-    return open_tenant(lake)
+# Lakes are made for each example: few in the quick profile, all that another one asks for.
+FEWER = settings(max_examples=5 if settings().max_examples < 100 else settings().max_examples)
 
 
 # The model: what a rule keeps, from its words alone.
@@ -226,6 +216,7 @@ def test_the_rows_that_a_rule_marks(rows: list[Stored], wanted: list[RetentionRu
     assert marks.to_list() == expected
 
 
+@FEWER
 @given(writes=histories(), wanted=rules(), file_rows=st.sampled_from([1, 7, 1000]))
 def test_what_stays_is_what_the_rules_keep(writes: list[Any], wanted: list[RetentionRule], file_rows: int) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -263,6 +254,7 @@ def test_what_stays_is_what_the_rules_keep(writes: list[Any], wanted: list[Reten
             lake.close()
 
 
+@FEWER
 @given(writes=histories(), clock=st.sampled_from(["02:30", "10:00"]))
 def test_thinning_to_a_gate_leaves_the_reads_of_that_gate_as_they_were(writes: list[Any], clock: str) -> None:
     kept = rule(thin_after_days=0, keep_known_at={"time_of_day": clock, "time_zone": ZONE})

@@ -1,29 +1,17 @@
-"""Uploads: whole or not at all, once or not at all, in the order of their commits."""
+"""Uploads: whole or not at all, once or not at all."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from storage import Lake, Tenant
-from storage.digest import RowsDigest
-from storage.lane import Answer, Turn
-from storage.parquet import UPLOAD_PREFIX, restamp, stage_file
-from storage.runs import run_table
-from storage.store import LocalStore
 from tests.storage.inspection import left_behind
 from tests.storage.lakes import (
     MICROS,
@@ -42,7 +30,7 @@ from tests.storage.lakes import (
     upload_table,
 )
 from tests.storage.model import Model
-from timedb.errors import Busy, Conflict, IncompleteUpload, Internal, InvalidRequest, NotFound, TooLarge
+from timedb.errors import Conflict, IncompleteUpload, InvalidRequest, NotFound, TooLarge
 from timedb.identity import OPEN_TENANT_ID, series_id_for
 from timedb.times import from_micros, parse_time, to_micros
 from timedb.wire import GetRun, ListRuns, UploadCommand, parse_object
@@ -143,26 +131,26 @@ def test_a_retry_answers_as_the_first_time(lake_dir: Path, count: int) -> None:
     assert left_behind(lake_dir) == []
 
 
+CHANGES: list[Callable[[Sent], Sent]] = [
+    lambda row: row._replace(value=99.0),
+    lambda row: row._replace(value=None),
+    lambda row: row._replace(value=-0.0),
+    lambda row: row._replace(series="other"),
+    lambda row: row._replace(valid_time=row.valid_time + 1),
+    lambda row: row._replace(valid_time_end=hour(100)),
+    lambda row: row._replace(known_time=(row.known_time or 0) + 1),
+    lambda row: row._replace(known_time=None),
+    lambda row: row._replace(annotation="x"),
+    lambda row: row._replace(tags=("x",)),
+]
+
+
 @sizes
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda row: row._replace(value=99.0),
-        lambda row: row._replace(value=None),
-        lambda row: row._replace(value=-0.0),
-        lambda row: row._replace(series="other"),
-        lambda row: row._replace(valid_time=row.valid_time + 1),
-        lambda row: row._replace(valid_time_end=hour(100)),
-        lambda row: row._replace(known_time=row.known_time + 1),
-        lambda row: row._replace(known_time=None),
-        lambda row: row._replace(annotation="x"),
-        lambda row: row._replace(tags=("x",)),
-    ],
-)
-def test_other_rows_are_a_conflict(tenant: Tenant, lake_dir: Path, count: int, change: Callable[[Sent], Sent]) -> None:
+def test_other_rows_are_a_conflict(tenant: Tenant, lake_dir: Path, count: int) -> None:
     rows = some_rows(count)
     upload(tenant, rows, "run")
-    for changed in ([change(rows[0]), *rows[1:]], rows[1:], [*rows, Sent("south", hour(99), None, hour(0), 0.0)]):
+    others = [[change(rows[0]), *rows[1:]] for change in CHANGES]
+    for changed in (*others, rows[1:], [*rows, Sent("south", hour(99), None, hour(0), 0.0)]):
         with pytest.raises(Conflict, match=r"^run_id: 'run' has been uploaded already"):
             upload(tenant, changed, "run", batch_rows=10)
     assert unstamped(read(tenant)) == unstamped(Model().upload("run", rows, 0))
@@ -198,50 +186,6 @@ def test_a_retry_beside_the_original(tenant: Tenant, count: int) -> None:
         receipts = list(pool.map(lambda seed: upload(tenant, shuffled(some_rows(count), seed), "run"), range(4)))
     assert all(receipt == receipts[0] for receipt in receipts)
     assert len(read(tenant)) == count
-
-
-@given(data=st.data())
-def test_the_digest_is_of_the_set_of_rows(data: st.DataObject) -> None:
-    texts = st.one_of(st.none(), st.text(max_size=2))
-    row = st.fixed_dictionaries(
-        {
-            "series": st.integers(0, 2),
-            "valid_time": st.integers(-2, 2),
-            "valid_time_end": st.one_of(st.none(), st.integers(0, 2)),
-            "known_time": st.one_of(st.none(), st.integers(0, 2)),
-            "value": st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.0, float("nan"), float("inf")])),
-            "annotation": texts,
-            "tags": st.one_of(st.none(), st.lists(st.text(max_size=2), min_size=1, max_size=2)),
-        }
-    )
-    rows = data.draw(st.lists(row, min_size=1, max_size=8))
-    expected = digest([rows])
-    assert digest(cut(data.draw(st.permutations(rows)), data.draw(st.integers(1, 8)))) == expected
-    place, name = data.draw(st.integers(0, len(rows) - 1)), data.draw(st.sampled_from(sorted(rows[0])))
-    other = data.draw(row)[name]
-    changed = [{**one, name: other} if index == place else one for index, one in enumerate(rows)]
-    same = repr(sorted(map(repr, changed))) == repr(sorted(map(repr, rows)))
-    assert (digest([changed]) == expected) == same
-
-
-def cut(rows: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
-    """The rows in pieces."""
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def digest(pieces: list[list[dict[str, Any]]]) -> str:
-    """The digest of rows that come in pieces."""
-    schema = {
-        "series": pl.Int32,
-        **dict.fromkeys(("valid_time", "valid_time_end", "known_time"), pl.Datetime("us", "UTC")),
-        "value": pl.Float64,
-        "annotation": pl.String,
-        "tags": pl.List(pl.String),
-    }
-    found = RowsDigest()
-    for piece in pieces:
-        found.add(pl.DataFrame(piece, schema=schema), ["a", "b", "c"])
-    return found.text()
 
 
 # Refused
@@ -344,137 +288,6 @@ def test_times_at_the_ends_of_the_calendar(tenant: Tenant, lake_dir: Path) -> No
         tenant.compact()
 
 
-# Order
-
-
-def test_change_times_follow_the_commits(tenant: Tenant) -> None:
-    receipts = [upload(tenant, some_rows(SIZES["bulk"] if number % 3 else 2, known=number)) for number in range(9)]
-    stamps = [stamp(receipt) for receipt in receipts]
-    assert stamps == sorted(set(stamps))
-    assert [receipt["table_version"] for receipt in receipts] == list(range(1, 10))
-
-
-def test_a_bulk_upload_that_was_encoded_long_ago_is_stamped_in_its_turn(tenant: Tenant, lake_dir: Path) -> None:
-    going = begin(tenant, run_id="bulk")
-    for batch in upload_table(some_rows(40, known=1)).to_batches(max_chunksize=10):
-        going.add(batch)
-    before = [stamp(upload(tenant, some_rows(3, known=known), f"small-{known}")) for known in (2, 3)]
-    receipt = going.commit(40)
-    assert stamp(receipt) > max(before)
-    assert {row.change_time for row in read(tenant) if row.run_id == "bulk"} == {stamp(receipt)}
-    assert len(read(tenant, as_of=stamp(receipt) - 1)) == 6
-    assert len(read(tenant, as_of=stamp(receipt))) == 46
-    assert unstamped(scan_delta(lake_dir)) == unstamped(read(tenant))
-
-
-class Gate:
-    """A write that keeps the lane busy until it is told to go on."""
-
-    rows = 0
-    key = None
-    shareable = False
-
-    def __init__(self) -> None:
-        self.entered, self.opened = threading.Event(), threading.Event()
-
-    def prepare(self, turn: Turn) -> Answer:
-        """Wait."""
-        self.entered.set()
-        assert self.opened.wait(60)
-        return Answer({})
-
-
-def while_the_lane_is_busy(tenant: Tenant, count: int, queued: int | None = None) -> list[dict[str, Any]]:
-    """Uploads that all wait in the queue before the first of them gets its turn."""
-    gate = Gate()
-    with ThreadPoolExecutor(count + 1) as pool:
-        busy = pool.submit(tenant.lane.submit, gate)
-        assert gate.entered.wait(60)
-        uploads = [
-            pool.submit(upload, tenant, some_rows(3, known=number + 1), f"run-{number}") for number in range(count)
-        ]
-        while tenant.lane.queued < (queued or count):
-            time.sleep(0.01)
-        gate.opened.set()
-        assert busy.result() == {}
-        return [one.result() for one in uploads]
-
-
-def test_uploads_that_wait_share_a_commit(tenant: Tenant, lake_dir: Path) -> None:
-    receipts = while_the_lane_is_busy(tenant, 8)
-    assert len({receipt["table_version"] for receipt in receipts}) == 1
-    assert len({receipt["change_time"] for receipt in receipts}) == 8
-    assert {(row.run_id, row.change_time) for row in read(tenant)} == {
-        (receipt["run_id"], stamp(receipt)) for receipt in receipts
-    }
-    files = list((lake_dir / "tenants").rglob("tier=fresh/*.parquet"))
-    assert len(files) == 2, "one of each bucket"
-
-
-def test_a_full_queue_is_busy(lake_dir: Path) -> None:
-    with closing(Lake.open(str(lake_dir), tiny_settings(max_queued_writes=3))) as lake:
-        tenant = open_tenant(lake)
-        with pytest.raises(Busy, match=r"3 writes are waiting"):
-            while_the_lane_is_busy(tenant, 8, queued=3)
-        assert len({row.run_id for row in read(tenant)}) >= 3, "those that were in the queue"
-
-
-def test_a_refused_upload_does_not_hurt_those_it_would_share_a_commit_with(tenant: Tenant, lake_dir: Path) -> None:
-    upload(tenant, some_rows(4), "run-3")
-    with pytest.raises(Conflict):
-        while_the_lane_is_busy(tenant, 6)
-    assert {row.run_id for row in read(tenant)} == {f"run-{number}" for number in range(6)}
-    assert left_behind(lake_dir) == []
-
-
-def test_an_upload_whose_files_are_gone_does_not_hurt_the_others(tenant: Tenant, lake_dir: Path) -> None:
-    going = begin(tenant, run_id="gone")
-    for batch in upload_table(some_rows(40)).to_batches(max_chunksize=10):
-        going.add(batch)
-    next(lake_dir.rglob("tier=fresh/*.parquet")).unlink()
-    gate = Gate()
-    with ThreadPoolExecutor(3) as pool:
-        busy = pool.submit(tenant.lane.submit, gate)
-        assert gate.entered.wait(60)
-        gone, other = pool.submit(going.commit, 40), pool.submit(upload, tenant, some_rows(3, known=1), "other")
-        while tenant.lane.queued < 2:
-            time.sleep(0.01)
-        gate.opened.set()
-        assert busy.result() == {}
-        assert other.result()["rows"] == 3
-        with pytest.raises(Internal):
-            gone.result()
-    going.abort()
-    assert {row.run_id for row in read(tenant)} == {"other"}
-    assert left_behind(lake_dir) == []
-
-
-def test_retries_that_wait_beside_their_original(tenant: Tenant) -> None:
-    gate = Gate()
-    with ThreadPoolExecutor(7) as pool:
-        busy = pool.submit(tenant.lane.submit, gate)
-        assert gate.entered.wait(60)
-        uploads = [pool.submit(upload, tenant, shuffled(some_rows(5), seed), "run") for seed in range(6)]
-        while tenant.lane.queued < 6:
-            time.sleep(0.01)
-        gate.opened.set()
-        assert busy.result() == {}
-        receipts = [one.result() for one in uploads]
-    assert all(receipt == receipts[0] for receipt in receipts)
-    assert len(read(tenant)) == 5
-
-
-def test_a_closed_lake_takes_no_more(lake_dir: Path) -> None:
-    lake = Lake.open(str(lake_dir), tiny_settings())
-    tenant = open_tenant(lake)
-    upload(tenant, some_rows(3), "run")
-    lake.close()
-    with pytest.raises(Busy, match=r"stopping"):
-        upload(tenant, some_rows(3), "late")
-    assert len(read(tenant)) == 3
-    lake.close()
-
-
 # skip_unchanged
 
 
@@ -530,47 +343,3 @@ def test_runs(tenant: Tenant) -> None:
     assert [one["run_id"] for one in tenant.list_runs(ListRuns(end=from_micros(hour(5))))] == ["run"]
     with pytest.raises(NotFound, match=r"^run_id: there is no run 'nobody'"):
         tenant.get_run(GetRun(run_id="nobody"))
-
-
-# The stamp of a file
-
-
-@pytest.mark.parametrize("count", [1, 1000, 300_000], ids=lambda count: f"{count} rows")
-def test_a_restamped_file_is_read_by_everybody(tmp_path: Path, count: int) -> None:
-    frame = pl.DataFrame(
-        {
-            "series": pl.int_range(count, dtype=pl.Int32, eager=True) // 1000,
-            "valid_time": pl.int_range(count, eager=True).cast(pl.Datetime("us", "UTC")),
-            "valid_time_end": pl.Series([None] * count, dtype=pl.Datetime("us", "UTC")),
-            "known_time": pl.Series([7] * count).cast(pl.Datetime("us", "UTC")),
-            "value": pl.int_range(count, eager=True).cast(pl.Float64),
-            "annotation": pl.Series([None] * count, dtype=pl.String),
-            "tags": pl.Series([None] * count, dtype=pl.List(pl.String)),
-        }
-    )
-    ids = [f"{number:036d}" for number in range(count // 1000 + 1)]
-    store, old, new = LocalStore(tmp_path), hour(0), hour(5) + 123_456
-    table = run_table(frame, ids, old, "run", None)
-    file = stage_file(store, table, {"series_bucket": "0", "tier": "fresh"}, UPLOAD_PREFIX)
-    before = pq.read_table(tmp_path / file.path, partitioning=None)
-    restamped = restamp(store, file, old, new)
-
-    assert (restamped.path, restamped.rows, restamped.size) == (file.path, count, (tmp_path / file.path).stat().st_size)
-    assert restamped.minimum["change_time"] <= new <= restamped.maximum["change_time"]
-    path = str(tmp_path / file.path)
-    by_pyarrow = pq.read_table(path, partitioning=None)
-    assert by_pyarrow.drop(["change_time"]).equals(before.drop(["change_time"]))
-    for stamps in (
-        by_pyarrow.column("change_time").cast(pa.int64()).unique().to_pylist(),
-        pl.scan_parquet(path, hive_partitioning=False)
-        .select(pl.col("change_time").to_physical())
-        .unique()
-        .collect(engine="in-memory")["change_time"]
-        .to_list(),
-        [row[0] for row in duckdb.sql(f"SELECT DISTINCT epoch_us(change_time) FROM '{path}'").fetchall()],
-    ):
-        assert stamps == [new]
-    found = pl.scan_parquet(path, hive_partitioning=False).filter(change_time=from_micros(new))
-    assert found.select(pl.len()).collect(engine="in-memory").item() == count
-    query = f"SELECT count(*) FROM '{path}' WHERE change_time >= TIMESTAMPTZ '{from_micros(new).isoformat()}'"
-    assert duckdb.sql(query).fetchall() == [(count,)]

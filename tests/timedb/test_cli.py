@@ -84,7 +84,7 @@ def serving(*command: str, **settings: str) -> Iterator[tuple[subprocess.Popen[s
     )
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
+        lines = [process.stdout.readline() for _ in range(4)]
         addresses = {name: url for line in lines for name, url in [line.rsplit(maxsplit=1)]}
         yield process, addresses
     finally:
@@ -99,7 +99,7 @@ def serving(*command: str, **settings: str) -> Iterator[tuple[subprocess.Popen[s
 def test_serve_prints_where_it_is_and_ends_well_at_a_signal(lake_dir: Path, stop: signal.Signals) -> None:
     command = ("serve", "--lake", str(lake_dir), "--flight-port", "0", "--rest-port", "0")
     with serving(*command, TIMEDB_FLIGHT_URL="grpc://127.0.0.1:1") as (process, urls):
-        assert list(urls) == ["Arrow Flight", "REST", "Docs"]
+        assert list(urls) == ["Arrow Flight", "REST", "Page", "Docs"]
         assert timedb("status", "--flight-url", urls["Arrow Flight"]).returncode == 0
         with td.connect(urls["Arrow Flight"]) as client:
             client.upload(frame("load", [1.0]))
@@ -255,7 +255,7 @@ def test_one_series_and_one_known_time_for_a_whole_file(ask: Any, client: Client
         ("valid_time,value\n2025-01-01T00:00Z,high\n", ["--series", "x"], "high"),
         ("valid_time,value\nnoon,1\n", ["--series", "x"], "valid_time: .*noon"),
         ("valid_time,value\n", ["--series", "x"], "holds no rows"),
-        ("", ["--series", "x"], "mapped.csv: Empty CSV file"),
+        ("", ["--series", "x"], "mapped.csv: is empty"),
         ("valid_time,value\n2025-01-01 00:00,1\n", ["--series", "x", "--time-zone", "Mars/Base"], "Mars/Base"),
         ("valid_time,value\n2025-01-01T00:00Z,1\n", ["--series", "x", "--known-time", "soon"], "no column 'soon'"),
     ],
@@ -361,6 +361,7 @@ def test_usage() -> None:
         "read",
         "maintain",
         "doctor",
+        "upgrade",
         "backup",
     ):
         assert re.search(rf"\b{command}\b", commands)

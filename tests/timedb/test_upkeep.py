@@ -57,6 +57,12 @@ def test_the_doctor_finds_a_torn_commit_and_mends_it_when_asked(lake: Path) -> N
     assert _values(lake) == [1.0, 2.0, 3.0]
 
 
+def test_a_lake_of_the_newest_format_needs_no_upgrade(lake: Path) -> None:
+    done = timedb("upgrade", "--lake", str(lake), "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"from": 1, "to": 1})
+    assert "newest format already" in done.stderr
+
+
 def test_the_doctor_gives_rows_up_only_when_told_to(lake: Path) -> None:
     (lost,) = _log(lake).parent.rglob("*.parquet")
     lost.unlink()

@@ -1,4 +1,4 @@
-"""The answer of a read as CSV, JSON or Parquet, written while it arrives."""
+"""The answer of a read as CSV, JSON, NDJSON, Arrow or Parquet, written while it arrives."""
 
 from __future__ import annotations
 
@@ -66,13 +66,41 @@ class JsonWriter:
     def write(self, batch: pa.RecordBatch) -> None:
         """Write one more batch."""
         for row in batch.to_pylist():
-            line = json.dumps({name: _json_value(value) for name, value in row.items()}, ensure_ascii=False)
-            self._sink.write(self._before + line.encode())
+            self._sink.write(self._before + _json_line(row).encode())
             self._before = b",\n"
 
     def close(self) -> None:
         """Close the array."""
         self._sink.write(b"[]\n" if self._before.startswith(b"[") else b"\n]\n")
+
+
+class NdjsonWriter:
+    """An object a line; numbers as in JSON."""
+
+    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
+        self._sink = sink
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write one more batch."""
+        self._sink.write("".join(f"{_json_line(row)}\n" for row in batch.to_pylist()).encode())
+
+    def close(self) -> None:
+        """Nothing ends lines."""
+
+
+class ArrowWriter:
+    """An Arrow IPC stream, as the server sent it."""
+
+    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
+        self._writer = pa.ipc.new_stream(sink, schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write one more batch."""
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        """Write the end of the stream."""
+        self._writer.close()
 
 
 class ParquetWriter:
@@ -93,6 +121,8 @@ class ParquetWriter:
 FORMATS: dict[str, Callable[[BinaryIO, pa.Schema], ResultWriter]] = {
     "csv": CsvWriter,
     "json": JsonWriter,
+    "ndjson": NdjsonWriter,
+    "arrow": ArrowWriter,
     "parquet": ParquetWriter,
 }
 
@@ -123,6 +153,10 @@ def sink_of(output: Path | None, *, binary: bool) -> Iterator[BinaryIO]:
         raise InvalidRequest(f"--output: {error.strerror}: {error.filename}") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _json_line(row: dict[str, object]) -> str:
+    return json.dumps({name: _json_value(value) for name, value in row.items()}, ensure_ascii=False)
 
 
 def _json_value(value: object) -> object:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import Annotated
 
 import typer
+
+from timedb.cli.options import AsJson
+from timedb.cli.output import show
 
 __all__ = ["register"]
 
@@ -18,22 +22,51 @@ def register(app: typer.Typer) -> None:
     app.command()(delete)
 
 
-def create(lake: Lake = None) -> None:
+def create(
+    lake: Lake = None,
+    with_users: Annotated[
+        bool, typer.Option("--with-users", help="Ask every call for an API key, from now on and for good.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
     """Make the lake; one that is there already stays as it is."""
     from timedb import sdk
 
-    sdk.create(lake)
+    with _sdk_prints_beside(json):
+        if with_users:
+            sdk.create_with_users(lake)
+        else:
+            sdk.create(lake)
+    if json:
+        show({"lake": _address(lake), "users": with_users}, as_json=True)
 
 
-def delete(lake: Lake = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+def delete(
+    lake: Lake = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: AsJson = False,
+) -> None:
     """Delete the lake with everything in it. Asks first."""
     from timedb import sdk
     from timedb.errors import InvalidRequest
-    from timedb.settings import ServerSettings, load_settings
 
-    address = load_settings(ServerSettings, lake=lake).lake
+    address = _address(lake)
     if not yes:
         if not sys.stdin.isatty():
             raise InvalidRequest("--yes: is needed where nobody can be asked")
         typer.confirm(f"Delete the lake at {address} with everything in it?", abort=True)
-    sdk.delete(address)
+    with _sdk_prints_beside(json):
+        sdk.delete(address)
+    if json:
+        show({"lake": address, "deleted": True}, as_json=True)
+
+
+def _address(lake: str | None) -> str:
+    from timedb.settings import ServerSettings, load_settings
+
+    return load_settings(ServerSettings, lake=lake).lake
+
+
+def _sdk_prints_beside(json: bool) -> AbstractContextManager[object]:
+    """What the SDK tells people goes to standard error where the answer is for a program."""
+    return redirect_stdout(sys.stderr) if json else nullcontext()

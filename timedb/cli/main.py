@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from timedb._version import __version__
-from timedb.cli import lakes, service, serving, upkeep, values
+from timedb.cli import lakes, reading, service, serving, sql, upkeep, users, values
 from timedb.cli.exit_codes import exit_code
 from timedb.cli.output import show_error
 from timedb.errors import TimeDBError
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (serving, lakes, service, values, upkeep):
+for module in (serving, lakes, users, service, values, reading, sql, upkeep):
     module.register(app)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json as json_lib
 import logging
+import logging.handlers
 import os
 import signal
 import sys
@@ -10,6 +12,8 @@ import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from timedb.cli.options import AsJson
 
 if TYPE_CHECKING:
     from timedb.launch import Service
@@ -39,6 +43,7 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve other machines although the lake has no users. [TIMEDB_INSECURE]")
     ] = False,
+    json: AsJson = False,
 ) -> None:
     """Run everything in one process: the lake, its Flight server and its REST gateway."""
     from timedb.launch import start_service
@@ -54,7 +59,7 @@ def serve(
     )
     _log_to_stderr(settings)
     stop = _stop_signals()
-    _run(start_service(settings), stop)
+    _run(start_service(settings), stop, as_json=json)
 
 
 def api(
@@ -65,6 +70,7 @@ def api(
     flight_url: Annotated[
         str | None, typer.Option(help="Flight server to speak to; none: an embedded one. [TIMEDB_FLIGHT_URL]")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Run a REST gateway; without a Flight server to speak to it starts one on the lake of TIMEDB_LAKE."""
     from timedb.launch import start_gateway
@@ -73,13 +79,30 @@ def api(
     settings = load_settings(ServerSettings, host=host, rest_port=port, flight_url=flight_url)
     _log_to_stderr(settings)
     stop = _stop_signals()
-    _run(start_gateway(settings), stop)
+    _run(start_gateway(settings), stop, as_json=json)
 
 
 def _log_to_stderr(settings: ServerSettings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    from timedb.logs import log_to_stderr
+
+    log_to_stderr(settings.log_level, settings.log_format)
+    if settings.audit_log is not None:
+        _audit_to(settings.audit_log)
+
+
+def _audit_to(path: str) -> None:
+    from flight_server.audit import AUDIT_LOGGER
+    from timedb.errors import InvalidRequest
+
+    try:
+        handler = logging.handlers.WatchedFileHandler(path)  # goes on where another program has moved the file away
+    except OSError as error:
+        raise InvalidRequest(f"TIMEDB_AUDIT_LOG: {path!a} cannot be written: {error.strerror}") from None
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    audit = logging.getLogger(AUDIT_LOGGER)
+    audit.addHandler(handler)
+    audit.setLevel(logging.INFO)  # whatever the other log leaves out
+    audit.propagate = False
 
 
 def _stop_signals() -> threading.Event:
@@ -96,13 +119,21 @@ def _stop_signals() -> threading.Event:
     return stop
 
 
-def _run(service: Service, stop: threading.Event) -> None:
-    print(f"Arrow Flight  {service.flight_url}")
-    print(f"REST          {service.rest_url}")
-    print(f"Docs          {service.rest_url}/docs", flush=True)
+def _run(service: Service, stop: threading.Event, *, as_json: bool) -> None:
+    if as_json:
+        print(json_lib.dumps({"flight_url": service.flight_url, "rest_url": service.rest_url}), flush=True)
+    else:
+        _print_addresses(service)
     stop.wait()
     service.stop()
     logging.shutdown()
     sys.stdout.flush()
     # The lake is closed. A reader that stalls would keep the Flight server's threads, and so a normal exit, for ever.
     os._exit(0)
+
+
+def _print_addresses(service: Service) -> None:
+    print(f"Arrow Flight  {service.flight_url}")
+    print(f"REST          {service.rest_url}")
+    print(f"Page          {service.rest_url}/ui")
+    print(f"Docs          {service.rest_url}/docs", flush=True)

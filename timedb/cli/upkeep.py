@@ -1,4 +1,4 @@
-"""``timedb doctor``, ``backup``, ``restore`` and ``retention``: what an operator does to a lake."""
+"""``timedb doctor``, ``upgrade``, ``backup``, ``restore`` and ``retention``: what an operator does to a lake."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Annotated
 import typer
 
 from timedb.cli.options import AsJson, FlightUrl, client_of
-from timedb.cli.output import say, show
+from timedb.cli.output import confirm, say, show
 
 __all__ = ["register"]
 
 Lake = Annotated[str | None, typer.Option(help="Where the lake is. [TIMEDB_LAKE, ./timedb-data]")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 FAULTS_FOUND = 1
 """Exit code of ``timedb doctor`` where something is wrong and has not been mended."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (doctor, backup, restore, retention):
+    for command in (doctor, upgrade, backup, restore, retention):
         app.command()(command)
 
 
@@ -30,17 +31,30 @@ def doctor(
     accept_loss: Annotated[
         bool, typer.Option(help="With --repair: take data files that are gone or damaged out of their tables.")
     ] = False,
+    yes: Yes = False,
     json: AsJson = False,
 ) -> None:
     """Examine the lake's files; ends with 1 where a fault is left."""
     from storage import Lake as StoredLake
 
+    if repair and accept_loss:
+        confirm("Take data files that are gone or damaged out of their tables? Their rows are lost then.", yes=yes)
     found = StoredLake.doctor(_address(lake), repair=repair, accept_loss=accept_loss)
     show(found, as_json=json)
     if not found:
         say("the lake is sound")
     if not all(finding["repaired"] for finding in found):
         raise typer.Exit(FAULTS_FOUND)
+
+
+def upgrade(lake: Lake = None, json: AsJson = False) -> None:
+    """Lift the lake to the newest format; its servers must be stopped."""
+    from storage import Lake as StoredLake
+
+    lifted = StoredLake.upgrade(_address(lake))
+    if lifted["from"] == lifted["to"]:
+        say(f"the lake is at the newest format already: {lifted['to']}")
+    show(lifted, as_json=json)
 
 
 def backup(
@@ -73,16 +87,19 @@ def retention(
     apply: Annotated[
         bool, typer.Option("--apply", help="Remove what the rules do not keep; without it, only tell.")
     ] = False,
+    yes: Yes = False,
     flight_url: FlightUrl = None,
     json: AsJson = False,
 ) -> None:
-    """Tell what retention rules would remove, or remove it."""
+    """Tell what retention rules would remove, or remove it; asks before it does."""
     from timedb.errors import InvalidRequest
 
     try:
         listed = json_lib.loads(rules.read_text())
     except ValueError:
         raise InvalidRequest(f"rules: {str(rules)!r} is not JSON") from None
+    if apply:
+        confirm(f"Remove what {rules} does not keep? Nothing brings it back.", yes=yes)
     with client_of(flight_url) as client:
         show(client.apply_retention(listed, dry_run=not apply), as_json=json)
 

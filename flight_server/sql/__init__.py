@@ -1,0 +1,1 @@
+"""Flight SQL: the tables of a tenant, queried with SQL by whatever speaks ADBC, JDBC or plain Flight SQL."""

@@ -1,0 +1,31 @@
+"""What a query needs of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Need"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Columns, and bounds outside of which no row counts.
+
+    Attributes:
+        columns: In the order of the table.
+        low: Time column -> the least microsecond since 1970 that counts.
+        high: Time column -> the greatest.
+        texts: Text column -> the only texts that count.
+    """
+
+    columns: Sequence[str] = ()
+    low: Mapping[str, int] = field(default_factory=dict)
+    high: Mapping[str, int] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a message."""
+        bounds = {"low": dict(self.low), "high": dict(self.high), "texts": dict(self.texts)}
+        return {"columns": list(self.columns), **bounds}

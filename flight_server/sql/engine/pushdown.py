@@ -1,0 +1,282 @@
+"""What a query needs of each table: the columns that it can name, and bounds that its filters imply.
+
+Both are only hints: DuckDB applies every filter itself. They may ask for more than is needed, never for less.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import duckdb
+
+from .need import Need
+from .syntax import Node, Query, nodes_of
+
+__all__ = ["needs_of"]
+
+_TIMES = ("valid_time", "known_time")
+_TEXTS = ("series_id", "series_key")
+_FLIPPED = {
+    "COMPARE_EQUAL": "COMPARE_EQUAL",
+    "COMPARE_LESSTHAN": "COMPARE_GREATERTHAN",
+    "COMPARE_GREATERTHAN": "COMPARE_LESSTHAN",
+    "COMPARE_LESSTHANOREQUALTO": "COMPARE_GREATERTHANOREQUALTO",
+    "COMPARE_GREATERTHANOREQUALTO": "COMPARE_LESSTHANOREQUALTO",
+}
+_LOWER = ("COMPARE_EQUAL", "COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO")
+_UPPER = ("COMPARE_EQUAL", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
+_STEADY_FUNCTIONS = {"+", "-", "now", "current_timestamp", "get_current_timestamp", "today", "current_date", "trunc"}
+_STEADY_FUNCTIONS |= {"date_trunc", "datetrunc", "to_timestamp", "make_timestamptz", "make_timestamp", "make_date"}
+_STEADY_FUNCTIONS |= {f"to_{unit}" for unit in ("seconds", "minutes", "hours", "days", "weeks", "months", "years")}
+_STEADY_FUNCTIONS |= {"to_milliseconds", "to_microseconds", "transaction_timestamp"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
+_MAX_TEXTS = 10_000
+_CHEAPEST = "valid_time"  # for COUNT(*), which names no column
+
+
+def needs_of(
+    query: Query,
+    tables: Mapping[str, Sequence[str]],
+    connection: duckdb.DuckDBPyConnection,
+    values: Mapping[str, object],
+) -> dict[str, Need]:
+    """What a query needs of the tables that it names.
+
+    Args:
+        query: The query.
+        tables: The columns of each table.
+        connection: The one that will run the query, inside its transaction: ``now()`` is the same for both.
+        values: The bound parameters.
+
+    Raises:
+        duckdb.Error: a constant cannot be evaluated; the query may never look at it, but the transaction is over.
+    """
+    reader = _Reader(connection, values)
+    bounds: dict[int, Need] = {}
+    for node in nodes_of(query.tree):
+        if node.get("type") == "SELECT_NODE":
+            bounds |= _bounds_of_select(node, query, tables, reader)
+    needs = {}
+    for name in query.names:
+        uses = [bounds.get(id(node), Need()) for node in query.tables if node["table_name"].lower() == name]
+        need = Need() if name in query.shadowed else _hull(uses)
+        needs[name] = replace(need, columns=_columns(query, tables[name]))
+    return needs
+
+
+def _columns(query: Query, columns: Sequence[str]) -> list[str]:
+    """The columns that a query may name; all where it can name them without saying so."""
+    named: set[str] = set()
+    aliases = {str(node.get(key, "")).lower() for node in query.tables for key in ("alias", "table_name")}
+    for node in nodes_of(query.tree):
+        kind, parts = node.get("type"), [str(part).lower() for part in node.get("column_names") or ()]
+        whole_row = len(parts) == 1 and parts[0] in aliases - set(columns)
+        if kind in ("STAR", "SHOW_REF", "PIVOT") or node.get("ref_type") in ("NATURAL", "POSITIONAL") or whole_row:
+            return list(columns)
+        named.update(parts)
+        named.update(str(name).lower() for name in node.get("using_columns") or ())
+        if node.get("column_name_alias") and kind == "BASE_TABLE":
+            return list(columns)  # FROM flat AS f(a, b): by position
+    return [name for name in columns if name in named] or [_CHEAPEST if _CHEAPEST in columns else columns[0]]
+
+
+def _hull(uses: Sequence[Need]) -> Need:
+    """What covers all of several needs."""
+    first, *others = uses
+    low, high, texts = dict(first.low), dict(first.high), {name: set(found) for name, found in first.texts.items()}
+    for other in others:
+        low = {name: min(bound, other.low[name]) for name, bound in low.items() if name in other.low}
+        high = {name: max(bound, other.high[name]) for name, bound in high.items() if name in other.high}
+        texts = {name: found | set(other.texts[name]) for name, found in texts.items() if name in other.texts}
+    return Need(low=low, high=high, texts={name: sorted(found) for name, found in texts.items()})
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One item of a FROM clause; ``columns`` is None where nobody knows them."""
+
+    node: Node
+    columns: Sequence[str] | None
+
+    @property
+    def alias(self) -> str:
+        return str(self.node.get("alias") or self.node.get("table_name") or "").lower()
+
+
+def _bounds_of_select(
+    select: Node, query: Query, tables: Mapping[str, Sequence[str]], reader: _Reader
+) -> dict[int, Need]:
+    sources = _sources(select.get("from_table"), query, tables)
+    if sources is None or not select.get("where_clause") or select.get("sample"):
+        return {}
+    found: dict[int, Need] = {}
+    for test in _conjuncts(select["where_clause"]):
+        for column, kind, constant in _comparisons(test):
+            source = _resolve(column, sources)
+            if source is not None:
+                need = found.get(id(source.node), Need())
+                found[id(source.node)] = _narrowed(need, str(column[-1]).lower(), kind, constant, reader)
+    return found
+
+
+def _sources(table: Node | None, query: Query, tables: Mapping[str, Sequence[str]]) -> list[_Source] | None:
+    """The items of a FROM clause; None where a filter after it is no filter before it."""
+    found: list[_Source] = []
+    waiting = [table]
+    ours = {id(node) for node in query.tables}
+    while waiting:
+        node = waiting.pop()
+        if node is None or node.get("sample"):
+            return None
+        if node.get("type") == "JOIN":
+            if node.get("ref_type") not in ("REGULAR", "CROSS", "NATURAL") or node.get("join_type") in ("SEMI", "ANTI"):
+                return None
+            waiting += [node.get("left"), node.get("right")]
+        elif id(node) in ours and not node.get("column_name_alias"):
+            name = node["table_name"].lower()
+            found.append(_Source(node, None if name in query.shadowed else tables[name]))
+        else:
+            found.append(_Source(node, None))
+    return found
+
+
+def _resolve(column: Sequence[object], sources: Sequence[_Source]) -> _Source | None:
+    """The table of ours that a column is of, if that is certain."""
+    parts = [str(part).lower() for part in column]
+    if len(parts) == 2:
+        named = [source for source in sources if source.alias == parts[0]]
+        return named[0] if len(named) == 1 and parts[1] in (named[0].columns or ()) else None
+    if len(parts) != 1 or any(source.columns is None for source in sources):
+        return None
+    having = [source for source in sources if parts[0] in (source.columns or ())]
+    return having[0] if len(having) == 1 else None
+
+
+def _conjuncts(test: Node) -> list[Node]:
+    if test.get("type") != "CONJUNCTION_AND":
+        return [test]
+    return [part for child in test["children"] for part in _conjuncts(child)]
+
+
+def _comparisons(test: Node) -> list[tuple[Sequence[object], str, list[Node]]]:
+    """(column, comparison, constants) that a test implies."""
+    kind = str(test.get("type"))
+    if kind == "COMPARE_BETWEEN":
+        column = _column(test["input"])
+        bounds = (("COMPARE_GREATERTHANOREQUALTO", "lower"), ("COMPARE_LESSTHANOREQUALTO", "upper"))
+        return [(column, way, [test[side]]) for way, side in bounds] if column else []
+    if kind == "COMPARE_IN":
+        column = _column(test["children"][0])
+        return [(column, kind, test["children"][1:])] if column else []
+    if kind not in _FLIPPED:
+        return []
+    left, right = _column(test["left"]), _column(test["right"])
+    if left and not right:
+        return [(left, kind, [test["right"]])]
+    return [(right, _FLIPPED[kind], [test["left"]])] if right and not left else []
+
+
+def _column(node: Node) -> Sequence[object]:
+    return node["column_names"] if node.get("class") == "COLUMN_REF" else ()
+
+
+def _narrowed(need: Need, column: str, kind: str, constants: list[Node], reader: _Reader) -> Need:
+    if column in _TEXTS and kind in ("COMPARE_EQUAL", "COMPARE_IN"):
+        texts = reader.texts(constants)
+        if texts is None or len(texts) > _MAX_TEXTS:
+            return need
+        kept = set(texts) & set(need.texts.get(column, texts))
+        return replace(need, texts={**need.texts, column: sorted(kept)})
+    if column not in _TIMES or (times := reader.times(constants)) is None:
+        return need
+    low, high = dict(need.low), dict(need.high)
+    # A microsecond to either side makes up for whatever a conversion has rounded.
+    if kind in (*_LOWER, "COMPARE_IN"):
+        low[column] = max(low.get(column, _FIRST), min(times) - 1)
+    if kind in (*_UPPER, "COMPARE_IN"):
+        high[column] = min(high.get(column, _LAST), max(times) + 1)
+    return replace(need, low=low, high=high)
+
+
+class _Reader:
+    """Finds out what constants are."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, values: Mapping[str, object]) -> None:
+        self._connection = connection
+        self._values = values
+        self._template: Node | None = None
+
+    def texts(self, nodes: Sequence[Node]) -> list[str] | None:
+        """The texts that nodes stand for; None where one is no text."""
+        found = []
+        for node in nodes:
+            value: object = None
+            if node.get("class") == "CONSTANT" and node["value"]["type"].get("id") == "VARCHAR":
+                value = node["value"].get("value")
+            elif node.get("class") == "PARAMETER":
+                value = self._values.get(str(node["identifier"]))
+            if not isinstance(value, str):
+                return None
+            found.append(value)
+        return found
+
+    def times(self, nodes: Sequence[Node]) -> list[int] | None:
+        """The instants that nodes stand for, microseconds since 1970; None where one is none."""
+        found = [self._time(node) for node in nodes]
+        return None if None in found or not found else [time for time in found if time is not None]
+
+    def _time(self, node: Node) -> int | None:
+        if node.get("class") == "PARAMETER":
+            value = self._values.get(str(node["identifier"]))
+            if isinstance(value, datetime | date):
+                return _micros(value)
+            if not isinstance(value, str):
+                return None
+            node = {"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "query_location": 0}
+            node["value"] = {"type": {"id": "VARCHAR", "type_info": None}, "is_null": False, "value": value}
+        elif not _is_steady(node):
+            return None
+        try:
+            return self._evaluate(node)
+        except (KeyError, IndexError, TypeError):
+            return None  # not the tree that this module knows
+
+    def _evaluate(self, node: Node) -> int | None:
+        if self._template is None:
+            text = "SELECT epoch_us(CAST(NULL AS TIMESTAMP WITH TIME ZONE))"
+            self._template = json.loads(self._value("SELECT json_serialize_sql($1)", text))
+        tree = copy.deepcopy(self._template)
+        tree["statements"][0]["node"]["select_list"][0]["children"][0]["child"] = node
+        micros = self._value(str(self._value("SELECT json_deserialize_sql($1)", json.dumps(tree))))
+        return micros if isinstance(micros, int) and _FIRST <= micros <= _LAST else None
+
+    def _value(self, sql: str, *values: object) -> Any:
+        row = self._connection.execute(sql, list(values)).fetchone()
+        return None if row is None else row[0]
+
+
+def _is_steady(tree: Node) -> bool:
+    """Whether an expression is the same for every row, and cheap."""
+    for node in nodes_of(tree):
+        kind = node.get("class")
+        if kind is None:
+            continue
+        if kind == "FUNCTION" and str(node.get("function_name", "")).lower() not in _STEADY_FUNCTIONS:
+            return False
+        if kind not in ("FUNCTION", "CONSTANT", "CAST"):
+            return False
+    return True
+
+
+def _micros(value: date) -> int:
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    elif value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    return (value - _EPOCH) // timedelta(microseconds=1)

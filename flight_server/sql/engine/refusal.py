@@ -1,0 +1,73 @@
+"""Why a query is not run, or not to its end."""
+
+from __future__ import annotations
+
+import json
+
+__all__ = ["Refusal", "refusal_of"]
+
+_FAULTS_OF_THE_QUERY = {
+    "Parser",
+    "Binder",
+    "Catalog",
+    "Conversion",
+    "Invalid Input",
+    "Invalid type",
+    "Mismatch Type",
+    "Out of Range",
+    "Divide by Zero",
+    "Decimal",
+    "Expression",
+    "Parameter Not Resolved",
+    "Parameter Not Allowed",
+    "Syntax",
+    "Constraint",
+    "Sequence",
+    "Settings",
+}
+_MAX_CHARS = 400
+_TOO_MUCH_MEMORY = "query: it needs more memory than one query may take"
+
+
+class Refusal(Exception):
+    """A query that is not answered.
+
+    Attributes:
+        code: Of the error that the client gets.
+        detail: What is wrong, for the client.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
+def refusal_of(error: BaseException) -> Refusal | None:
+    """What an error of DuckDB, raised by it or by a stream over it, says to the client; None: it is no fault of his."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, MemoryError):
+        return Refusal("too_large", _TOO_MUCH_MEMORY)
+    if isinstance(error, RecursionError):
+        return Refusal("invalid_request", "query: it is nested too deeply")
+    text = str(error)
+    try:
+        said = json.loads(text[text.index("{") :])
+        kind, message = str(said["exception_type"]), str(said["exception_message"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    if kind == "Out of Memory" or "bad allocation" in message or "bad_alloc" in message:
+        return Refusal("too_large", _TOO_MUCH_MEMORY)
+    if kind == "Not implemented":
+        return Refusal("unimplemented", f"query: {_line(message)}")
+    if kind not in _FAULTS_OF_THE_QUERY:
+        return None
+    position = said.get("position")
+    where = f" (at character {int(position) + 1})" if isinstance(position, str) and position.isdigit() else ""
+    return Refusal("invalid_request", f"query: {_line(message)}{where}")
+
+
+def _line(message: str) -> str:
+    text = " ".join(message.split())
+    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}…"

@@ -1,0 +1,328 @@
+"""Runs queries in processes of their own, and feeds them the tables that they read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from flight_server.sql.engine.frames import (
+    BATCH,
+    END,
+    ERROR,
+    FAILED,
+    JOB,
+    NEXT,
+    PARAMETERS,
+    RESULT,
+    SCAN,
+    Channel,
+    Hangup,
+)
+from flight_server.sql.engine.need import Need
+from flight_server.sql.engine.streams import open_pieces, pieces_of, schema_from_text, schema_to_text
+from timedb.errors import (
+    Busy,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    TimeDBError,
+    TooLarge,
+    Unimplemented,
+)
+from timedb.settings import ServerSettings
+
+__all__ = ["Description", "Processes", "Query", "Statement", "Tables"]
+
+logger = logging.getLogger("timedb.flight")
+
+_BOOT = (
+    "import sys; descriptor, folder, *path = sys.argv[1:]; sys.path[:] = [folder, *path]; "
+    "from engine.zygote import main; main(int(descriptor))"
+)
+# Of the server's environment nothing: it may hold credentials. One thread at most beside the first, as forks need it.
+_ENVIRONMENT = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "LC_ALL": "C.UTF-8",
+    "MALLOC_ARENA_MAX": "2",
+    "TZ": "UTC",
+}
+_KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_START_SECONDS = 60.0
+_STOP_SECONDS = 5.0
+_ERRORS: dict[str, type[TimeDBError]] = {cls.code: cls for cls in (InvalidRequest, NotFound, TooLarge, Unimplemented)}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """SQL and the values of its parameters: one row, or none."""
+
+    sql: str
+    values: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a statement before it is run.
+
+    Attributes:
+        schema: Of its answer; None where that depends on what will be bound.
+        parameters: One column each.
+    """
+
+    schema: pa.Schema | None
+    parameters: pa.Schema
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What can be queried.
+
+    Attributes:
+        schemas: Of each table.
+        read: Reads a table, as far as is needed of it.
+    """
+
+    schemas: Mapping[str, pa.Schema]
+    read: Callable[[str, Need], pa.RecordBatchReader]
+
+
+class Processes:
+    """Starts a process for each query. Thread-safe.
+
+    Args:
+        settings: What a query may take.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def describe(
+        self, statement: Statement, tables: Tables, watch: Callable[[], None], *, partly: bool = False
+    ) -> Description:
+        """Find out what a statement will answer, without running it.
+
+        Args:
+            statement: What is asked.
+            tables: What there is.
+            watch: Called now and then; what it raises ends the query.
+            partly: The parameters are not bound yet.
+
+        Raises:
+            TimeDBError: the statement is refused.
+        """
+        query = self._begin(statement, tables, watch, describe=True, partly=partly)
+        try:
+            return query.description()
+        finally:
+            query.close()
+
+    def run(self, statement: Statement, tables: Tables, watch: Callable[[], None]) -> Query:
+        """Run a statement; returns as soon as the columns of its answer are known.
+
+        Raises:
+            TimeDBError: the statement is refused, or fails before its first row.
+        """
+        query = self._begin(statement, tables, watch, describe=False)
+        try:
+            query.open()
+        except BaseException:
+            query.close()
+            raise
+        return query
+
+    def close(self) -> None:
+        """Start no more; those that run are ended by whoever runs them."""
+        with self._lock:
+            self._closed = True
+            self._drop()
+
+    def _begin(
+        self, statement: Statement, tables: Tables, watch: Callable[[], None], *, describe: bool, partly: bool = False
+    ) -> Query:
+        job = {
+            "sql": statement.sql,
+            "tables": {name: schema_to_text(schema) for name, schema in tables.schemas.items()},
+            "describe": describe,
+            "partly": partly,
+            "seconds": self._settings.sql_seconds,
+            "memory_bytes": self._settings.sql_memory_bytes,
+            "rows": self._settings.sql_rows,
+            "threads": self._settings.sql_threads,
+        }
+        values = statement.values
+        channel = Channel(self._fork(), watch)
+        try:
+            channel.send(JOB, json.dumps(job).encode())
+            channel.send(PARAMETERS, b"" if values is None else b"".join(pieces_of(values.schema, values.to_batches())))
+        except Hangup as error:
+            channel.close()
+            raise Busy("no process can be started for the query; retry") from error
+        except BaseException:
+            channel.close()
+            raise
+        return Query(channel, tables)
+
+    def _fork(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            if self._closed:
+                ours.close()
+                raise Busy("the server is stopping; retry")
+            try:
+                socket.send_fds(self._running(), [b"q"], [theirs.fileno()])
+            except OSError:
+                # Somebody ended the zygote.
+                self._drop()
+                socket.send_fds(self._running(), [b"q"], [theirs.fileno()])
+        return ours
+
+    def _running(self) -> socket.socket:
+        if self._control is not None:
+            return self._control
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                number = theirs.fileno()
+                folder = str(Path(__file__).parent)
+                self._zygote = subprocess.Popen(
+                    [sys.executable, "-I", "-W", "ignore", "-c", _BOOT, str(number), folder, *filter(None, sys.path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(number,),
+                    cwd="/",
+                    env={**_ENVIRONMENT, **{name: os.environ[name] for name in _KEPT if name in os.environ}},
+                )
+            ours.settimeout(_START_SECONDS)
+            if not ours.recv(1):
+                raise OSError("the process ended")
+            ours.settimeout(None)
+        except OSError as error:
+            ours.close()
+            self._drop()
+            raise Internal("the process that runs queries could not be started") from error
+        self._control = ours
+        return ours
+
+    def _drop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._zygote is not None:
+            try:
+                self._zygote.wait(_STOP_SECONDS)  # it ends as its connection does
+            except subprocess.TimeoutExpired:
+                self._zygote.kill()
+                self._zygote.wait()
+        self._control = self._zygote = None
+
+
+class Query:
+    """A query that runs in its process. One thread uses it; closing it ends the process.
+
+    Attributes:
+        schema: Of the answer, once it is open.
+    """
+
+    def __init__(self, channel: Channel, tables: Tables) -> None:
+        self.schema: pa.Schema | None = None
+        self._channel = channel
+        self._tables = tables
+        self._scans: dict[int, Iterator[bytes]] = {}
+        self._failure: BaseException | None = None
+        self._answer: pa.RecordBatchReader | None = None
+
+    def open(self) -> None:
+        """Wait for the columns of the answer."""
+        self._answer = open_pieces(self._next_piece)
+        self.schema = self._answer.schema
+
+    def description(self) -> Description:
+        """Wait for what a statement is described as."""
+        said = json.loads(self._next_piece())
+        schema, parameters = (
+            None if said[key] is None else schema_from_text(said[key]) for key in ("schema", "parameters")
+        )
+        return Description(schema, parameters or pa.schema([]))
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The answer.
+
+        Raises:
+            TimeDBError: it fails in the middle.
+        """
+        try:
+            for batch in self._answer or ():
+                # It comes from a process in which somebody else's SQL has been at work.
+                batch.validate(full=True)
+                yield batch
+        except pa.ArrowException as error:
+            raise Internal("the answer of a query is not valid Arrow data") from error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the process; again is no error."""
+        self._channel.close()
+        self._scans.clear()
+
+    def _next_piece(self) -> bytearray:
+        """The next bytes of the answer, none at its end; tables are read meanwhile."""
+        try:
+            while True:
+                kind, body = self._channel.receive()
+                if kind in (RESULT, END):
+                    return body
+                if kind == ERROR:
+                    raise self._error(body)
+                self._serve(kind, body)
+        except Hangup as error:
+            raise self._failure or Internal(f"the process of a query ended: {error}") from error
+
+    def _serve(self, kind: bytes, body: bytearray) -> None:
+        try:
+            if kind == SCAN:
+                said = json.loads(body)
+                need = Need(said["columns"], said["low"], said["high"], said["texts"])
+                self._scans[int(said["scan"])] = self._scan(str(said["table"]), need)
+                return
+            if kind != NEXT:
+                raise Hangup(f"{kind!r} from a query")
+            data = next(self._scans[int(body)], b"")
+        except (Hangup, ValueError, KeyError, TypeError) as error:
+            raise Internal(f"the process of a query does not speak as it should: {error!r}") from error
+        except BaseException as error:
+            self._failure = error
+            self._channel.send(FAILED)
+            return
+        self._channel.send(BATCH, data)
+
+    def _scan(self, name: str, need: Need) -> Iterator[bytes]:
+        reader = self._tables.read(name, need)
+        yield from pieces_of(reader.schema, reader)
+
+    def _error(self, body: bytearray) -> BaseException:
+        if self._failure is not None:
+            return self._failure
+        try:
+            said: dict[str, Any] = json.loads(body)
+        except ValueError:
+            said = {}
+        kind = _ERRORS.get(str(said.get("code")))
+        if kind is None:
+            return Internal(f"a query failed: {said.get('trace') or said}")
+        return kind(str(said.get("detail")))

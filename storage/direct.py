@@ -1,0 +1,279 @@
+"""Reads without a server, of a lake or of one tenant's folder that may be read and nothing else.
+
+The read is resolved as a server resolves it, on one snapshot; the rows come as a Polars query that is not run yet.
+Nothing here writes, not even a file beside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import polars as pl
+from obstore.exceptions import BaseError
+
+from storage import views
+from storage.answers import is_plain
+from storage.boundary import errors_are_ours
+from storage.catalog import KnownSeries, StoredCatalog
+from storage.delta_log import DataFile, DeltaLog, Snapshot
+from storage.lake import FORMAT_VERSION
+from storage.latest import LastRows
+from storage.layout import MARKER, tenant_folder
+from storage.object_store import ObjectStore
+from storage.reading import ReadPlan, plan_read
+from storage.scan import VALUES_POLARS, Selection, scan
+from storage.schemas import PARTITIONS, SERIES, TIERS, VALUES, VALUES_DATA
+from storage.store import LocalStore, Store
+from storage.table import Table
+from timedb.errors import InvalidRequest, NotFound
+from timedb.identity import OPEN_TENANT_ID
+from timedb.settings import local_path
+from timedb.wire import ReadTicket, shown
+
+__all__ = ["DirectTenant", "Moment", "find_tenant", "open_folder", "scan_lake"]
+
+_POINT = list(views.POINT)
+_REVISION = list(views.REVISION)
+_MAX_WINDOWS = 10_000_000
+_NAMES = {"series_key": "name", "series_unit": "unit"}
+
+
+class ReadOnlyFolder(LocalStore):
+    """A local folder of somebody else: what is read there need not be made durable first."""
+
+    def below(self, path: str) -> ReadOnlyFolder:
+        """The store of a folder inside this one."""
+        return ReadOnlyFolder(self.root / path)
+
+    def sync(self, path: str) -> None:
+        """Nothing."""
+
+
+class FixedTable(Table):
+    """The values table at one version, whatever is committed meanwhile."""
+
+    def __init__(self, store: Store, snapshot: Snapshot) -> None:
+        super().__init__(store, VALUES, PARTITIONS)
+        self._fixed = snapshot
+
+    def snapshot(self) -> Snapshot:
+        """That version."""
+        return self._fixed
+
+
+class FixedCatalog(StoredCatalog):
+    """The series at one version."""
+
+    def __init__(self, table: Table, tenant_id: str, known: KnownSeries) -> None:
+        super().__init__(table, tenant_id)
+        self._fixed = known
+
+    def known(self) -> KnownSeries:
+        """Those."""
+        return self._fixed
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a read sees of a tenant's tables, whatever is written meanwhile."""
+
+    values: Snapshot
+    series: KnownSeries
+
+
+@dataclass(frozen=True)
+class DirectTenant:
+    """A tenant's tables, to be read."""
+
+    store: Store
+    """Its folder."""
+    tenant_id: str
+
+    def now(self) -> Moment:
+        """The newest versions."""
+        values = DeltaLog(self.store.below("values")).load()
+        catalog = StoredCatalog(Table(self.store.below("series"), SERIES), self.tenant_id)
+        return Moment(values, catalog.known())  # in this order: a series is made before its first value
+
+    def plan(self, ticket: ReadTicket, moment: Moment) -> ReadPlan:
+        """Resolve a read on what there is at a moment.
+
+        Raises:
+            InvalidRequest, NotFound: see ``storage.reading.plan_read``.
+        """
+        values = self.store.below("values")
+        return plan_read(
+            ticket,
+            table=FixedTable(values, moment.values),
+            catalog=FixedCatalog(Table(self.store.below("series"), SERIES), self.tenant_id, moment.series),
+            bucket_digits=_bucket_digits(moment.values),
+            last_rows=LastRows(values, 0),
+            max_sorted_rows=0,
+            max_windows=_MAX_WINDOWS,
+        )
+
+
+def find_tenant(path: str, tenant: str | None = None) -> DirectTenant:
+    """A tenant's folder, found from the lake's or given itself.
+
+    Args:
+        path: A lake, or the folder of one tenant in it: a local folder, or an address of an object store.
+        tenant: The tenant of a lake (UUID text); None: the one of a lake without users.
+
+    Raises:
+        NotFound: there is no lake, or no such tenant in it.
+        InvalidRequest: the address cannot be read, is that of another tenant or of a lake of a newer format.
+    """
+    store = open_folder(path)
+    try:
+        marker = store.read(MARKER) if store.exists(MARKER) else None
+        if marker is not None:
+            _check_format(marker, path)
+            tenant_id = _uuid(OPEN_TENANT_ID if tenant is None else tenant)
+            store = store.below(tenant_folder(tenant_id))
+        else:
+            tenant_id = _folder_name(store)
+            if tenant is not None and _uuid(tenant) != tenant_id:
+                raise NotFound(f"tenant: there is no lake at {shown(path)}, and it is no folder of {shown(tenant)}")
+        if not DeltaLog(store.below("values")).exists():
+            if marker is None:
+                raise NotFound(f"path: there is no lake at {shown(path)}, and no tenant's folder")
+            raise NotFound(f"tenant: there is no tenant {shown(tenant_id)} in {shown(path)}")
+    except OSError as error:
+        raise InvalidRequest(f"path: {shown(path)} cannot be read: {error.strerror or error}") from None
+    return DirectTenant(store, tenant_id)
+
+
+def open_folder(path: str) -> Store:
+    """A folder or an address of an object store, to be read.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    folder = local_path(path)
+    if folder is not None:
+        return ReadOnlyFolder(folder)
+    try:
+        return ObjectStore(path, Path(os.devnull))  # nothing is ever staged
+    except (BaseError, ValueError):
+        raise InvalidRequest(f"path: {shown(path)} is no folder and no address of an object store") from None
+
+
+def _check_format(marker: bytes, path: str) -> None:
+    try:
+        version = int(json.loads(marker)["format_version"])
+    except (ValueError, KeyError, TypeError):
+        raise InvalidRequest(f"path: {shown(path)} has a {MARKER} that is none of a lake") from None
+    if version > FORMAT_VERSION:
+        raise InvalidRequest(f"path: {shown(path)} has format version {version}, this reader knows {FORMAT_VERSION}")
+
+
+def _uuid(tenant: str) -> str:
+    try:
+        return str(UUID(tenant))
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidRequest(f"tenant: {shown(tenant)} is not a UUID") from None
+
+
+def _folder_name(store: Store) -> str:
+    return store.url().rpartition("/")[2]
+
+
+def _bucket_digits(snapshot: Snapshot) -> int | None:
+    """How long the names of the buckets are, which is how many digits of a series_id they hold."""
+    return next((len(file.partition["series_bucket"]) for file in snapshot.files.values()), None)
+
+
+@errors_are_ours()
+def scan_lake(path: str, tenant: str | None, ticket: ReadTicket) -> pl.LazyFrame:
+    """The rows of a flat or overlapping read as a query that is not run yet.
+
+    One snapshot is taken now. Each bucket is a query of its own over just the files that can matter.
+
+    Args:
+        path: See :func:`find_tenant`.
+        tenant: See :func:`find_tenant`.
+        ticket: View, series, ranges, ``as_of`` and columns; no columns are all that are stored.
+
+    Raises:
+        NotFound: there is no such lake, tenant or series.
+        InvalidRequest: names the field that does not fit.
+    """
+    found = find_tenant(path, tenant)
+    columns = ticket.columns or VALUES_DATA.names
+    plan = found.plan(ticket.model_copy(update={"columns": columns}), found.now())
+    values = found.store.below("values")
+    pieces = [
+        view_of_bucket(ticket, plan._selection.of_bucket(bucket), values, files)
+        for bucket, files in plan._files.items()
+    ]
+    rows = pl.concat([piece.select(VALUES_DATA.names) for piece in pieces]) if pieces else scan(values, [])
+    if "value_id" in columns:
+        rows = rows.with_columns(value_id=views.value_id())
+    if any(name in columns for name in _NAMES):
+        rows = rows.join(_names(plan), on="series_id", how="left")
+    return rows.select(columns)
+
+
+def _names(plan: ReadPlan) -> pl.LazyFrame:
+    series = plan._series.values()
+    columns = {name: [getattr(one, attribute) for one in series] for name, attribute in _NAMES.items()}
+    schema = dict.fromkeys(("series_id", *_NAMES), pl.String)
+    return pl.LazyFrame({"series_id": [one.series_id for one in series], **columns}, schema=schema)
+
+
+def view_of_bucket(ticket: ReadTicket, selection: Selection, store: Store, files: Sequence[DataFile]) -> pl.LazyFrame:
+    """The rows of a flat or overlapping read from the files of one bucket, as ``storage.answers`` finds them.
+
+    Args:
+        ticket: The read.
+        selection: Its filters, with ``as_of`` only where it leaves something out.
+        store: The folder of the values table.
+        files: The files of the tiers that ``storage.answers.tiers_for`` names.
+    """
+    predicates = selection.predicates()
+
+    def rows(tiers: Collection[str] = TIERS) -> pl.LazyFrame:
+        return scan(store, [file for file in files if file.partition["tier"] in tiers], predicates)
+
+    if is_plain(ticket, selection, files):
+        return rows()
+    view = flat if ticket.view == "flat" else overlapping
+    if ticket.all_versions:
+        return rows().join(flat(rows()), on=_REVISION, how="semi", nulls_equal=True)
+    held = {file.partition["tier"] for file in files}
+    bounded = selection.as_of is not None or (ticket.view == "flat" and selection.end_known is not None)
+    settled = {"current"} if ticket.view == "flat" else {"current", "revised"}
+    if bounded or "fresh" not in held or not held & settled:
+        return view(rows())
+    # Only the points that fresh rows touch are decided anew.
+    touched = rows({"fresh"}).select(_POINT).unique()
+    rivals = rows(held - {"fresh"}).join(touched, on=_POINT, how="semi", nulls_equal=True)
+    untouched = rows(settled).join(touched, on=_POINT, how="anti", nulls_equal=True)
+    return pl.concat(
+        [part.select(VALUES_DATA.names) for part in (view(pl.concat([rows({"fresh"}), rivals])), untouched)]
+    )
+
+
+# The views of ``storage.views`` without any order of rows, which the streaming engine runs piece by piece and through
+# which filters on series and valid times reach the files.
+
+
+def overlapping(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Per revision key the row with the greatest change_time, withdrawn revisions left out."""
+    return _greatest(rows, _REVISION, pl.col("change_time")).filter(pl.col("retracted").ne_missing(True))
+
+
+def flat(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Per (series_id, valid_time, valid_time_end) the winner: the greatest (known_time, change_time, run_id)."""
+    return _greatest(overlapping(rows), _POINT, pl.struct("known_time", "change_time", "run_id"))
+
+
+def _greatest(rows: pl.LazyFrame, key: list[str], order: pl.Expr) -> pl.LazyFrame:
+    others = [name for name in VALUES_POLARS if name not in key]
+    return rows.group_by(key).agg(pl.col(others).max_by(order))

@@ -1,0 +1,110 @@
+"""Point-in-time lookups over random histories, each answer compared with the oracle's flat view at that cut-off."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from hypothesis import given, settings
+
+from storage import Tenant
+from storage.lookup import Lookup
+from tests.behaviour.doors import Door, StorageDoor, instant
+from tests.behaviour.histories import VALID_TIMES, Write, histories
+from tests.behaviour.oracle import float_bits
+from tests.behaviour.playing import Played, play
+from timedb.client import Client
+from timedb.wire import LookupCommand, parse_object
+
+TIME = pa.timestamp("us", "UTC")
+SCHEMA = pa.schema([("series_id", pa.string()), ("valid_time", TIME), ("valid_time_end", TIME), ("known_by", TIME)])
+Question = tuple[str, int, int | None, int | None]
+Answer = tuple[bool, Any, int | None]
+
+
+def questions(played: Played) -> list[Question]:
+    """Every point of a history and points beside it, at each known_time, a microsecond off, never and without end."""
+    rows = played.oracle.rows
+    points = {row.key[:3] for row in rows} | {(played.series[0], VALID_TIMES[0], None)}
+    points |= {(series, valid_time, None) for series, valid_time, _ in points}
+    instants = {row.known_time for row in rows}
+    cut_offs: list[int | None] = [None, *sorted({each + shift for each in instants for shift in (-1, 0, 1)})]
+    found = [(*point, cut_off) for point in sorted(points, key=repr) for cut_off in cut_offs]
+    return random.Random(len(found)).sample(found, len(found))
+
+
+def expected(played: Played, asked: list[Question], as_of: int | None) -> list[Answer]:
+    """What the oracle says: the flat view of what was known by then, end inclusive."""
+    rank = None if as_of is None else played.ranks.get(as_of, 0)
+    views: dict[int | None, dict[Any, Answer]] = {}
+    for known_by in {question[3] for question in asked}:
+        end = None if known_by is None else known_by + 1
+        rows = played.oracle.answer("flat", series=played.series, end_known=end, as_of=rank)
+        views[known_by] = {row.key[:3]: (True, float_bits(row.value), row.known_time) for row in rows}
+    return [views[known_by].get((*point,), (False, None, None)) for *point, known_by in asked]
+
+
+def answers(table: pa.Table) -> list[Answer]:
+    """The answers of a lookup in the form of :func:`expected`."""
+    known_times = table.column("known_time").cast(pa.int64()).to_pylist()
+    values = [float_bits(value) for value in table.column("value").to_pylist()]
+    return list(zip(table.column("found").to_pylist(), values, known_times, strict=True))
+
+
+def as_table(asked: list[Question]) -> pa.Table:
+    return pa.table([list(column) for column in zip(*asked, strict=True)], schema=SCHEMA)
+
+
+def look_up(tenant: Tenant, table: pa.Table, as_of: int | None, stored_rows: int) -> pa.Table:
+    """A lookup of three batches, without a server."""
+    command = parse_object(LookupCommand, {} if as_of is None else {"as_of": instant(as_of)})
+    lookup = Lookup(
+        command,
+        table.schema,
+        table=tenant.values,
+        catalog=tenant.catalog,
+        bucket_digits=tenant.bucket_digits,
+        batch_rows=1000,
+        stored_rows=stored_rows,
+    )
+    batches = table.to_batches(max_chunksize=table.num_rows // 3 + 1)
+    found = pa.Table.from_batches([lookup.answer(batch) for batch in batches], schema=lookup.schema)
+    assert found.select(SCHEMA.names).equals(table.replace_schema_metadata(found.schema.metadata))
+    return found
+
+
+def cut_offs(played: Played) -> list[int | None]:
+    """No change_time, the one in the middle of a history, and one before it."""
+    times = sorted(played.ranks)
+    return [None, times[len(times) // 2], times[0] - 1]
+
+
+def test_every_lookup_is_the_oracles(storage_door: StorageDoor) -> None:
+    @settings(max_examples=4 if settings().derandomize else settings().max_examples)
+    @given(histories())
+    def holds(history: list[Write]) -> None:
+        played = play(storage_door, history)
+        asked = questions(played)
+        for as_of in cut_offs(played):
+            right = expected(played, asked, as_of)
+            for stored_rows in (1_000_000, 1):  # the latter cuts the work into the smallest pieces
+                assert answers(look_up(storage_door.tenant, as_table(asked), as_of, stored_rows)) == right
+
+    holds()
+
+
+def test_every_lookup_over_flight_is_the_oracles(flight_door: Door, client: Client) -> None:
+    @settings(max_examples=1 if settings().derandomize else settings().max_examples)
+    @given(histories())
+    def holds(history: list[Write]) -> None:
+        played = play(flight_door, history)
+        asked = questions(played)
+        frame = pl.DataFrame(as_table(asked)).with_columns(mine=pl.int_range(pl.len()))
+        for as_of in cut_offs(played):
+            found = client.lookup(frame, as_of=None if as_of is None else instant(as_of))
+            assert found.select(frame.columns).equals(frame)
+            assert answers(found.to_arrow()) == expected(played, asked, as_of)
+
+    holds()

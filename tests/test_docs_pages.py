@@ -1,0 +1,82 @@
+"""The pages for people: blocks run against a service, commands exist, and the site builds without a warning."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import typer
+
+from docs.generate import commands_of
+from tests.conftest import Served
+from tests.test_readme import BLOCK, on_this_service, run_bash, run_python
+from timedb.cli import app
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([DOCS / "first-steps.md", DOCS / "three-times.md", DOCS / "operations.md", *DOCS.glob("how-to/*.md")])
+COMMANDS = dict(commands_of(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_runs_and_prints_what_it_says(page: Path, served: Served) -> None:
+    namespace: dict[str, Any] = {}
+    printed = ""
+    for number, match in enumerate(BLOCK.finditer(page.read_text()), 1):
+        language, code = match[1], on_this_service(match[2], served)
+        match language:
+            case "python":
+                printed = run_python(code, f"{page.name}, block {number}", namespace)
+            case "bash":
+                printed = run_bash(code)
+            case "text":
+                assert printed == code
+            case "sh":
+                check_commands(code)
+            case _:
+                pytest.fail(f"a block of {page.name} is {language or 'of no language'}: nothing runs it")
+    if client := namespace.get("client"):
+        client.close()
+
+
+def check_commands(code: str) -> None:
+    """What a block for operators says is a command of ours, with options that it has."""
+    for line in code.splitlines():
+        words = shlex.split(line)
+        if words[0] != "timedb":
+            assert words[:2] == ["pip", "install"], line
+            continue
+        name = next(name for name in (" ".join(words[1:3]), words[1]) if name in COMMANDS)
+        known = {option for each in COMMANDS[name].params for option in (*each.opts, *each.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} <= known, line
+
+
+@pytest.mark.parametrize("page", [DOCS / "operations.md", DOCS / "how-to" / "operator.md"], ids=lambda page: page.stem)
+def test_settings_and_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text()
+    settings = (DOCS / "settings.md").read_text()
+    assert [name for name in re.findall(r"TIMEDB_[A-Z_]+", text) if f"`{name}`" not in settings] == []
+    assert [name for name in re.findall(r"`(packaging/[\w.]+)`", text) if not (ROOT / name).is_file()] == []
+
+
+def test_the_picture_is_well_formed_and_says_what_it_shows() -> None:
+    picture = ElementTree.parse(DOCS / "three-times.svg").getroot()
+    names = {element.tag.rpartition("}")[2]: element.text for element in picture}
+    assert names["title"]
+    assert "known time upwards" in (names["desc"] or "")
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "how-to" / "operator.html").is_file()
+    assert "http" not in "".join(
+        re.findall(r'<(?:script|link)[^>]*(?:src|href)="([^"]*)"', (tmp_path / "index.html").read_text())
+    )

@@ -1,0 +1,88 @@
+"""What a release carries: all of the packages and nothing else in the wheel; units whose settings exist."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
+
+from timedb._version import __version__
+from timedb.settings import ServerSettings
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("timedb", "storage", "flight_server", "rest_gateway")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def files_of_packages() -> set[str]:
+    """Every file of the four packages, as they lie here."""
+    files = (file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file())
+    return {str(file.relative_to(ROOT)) for file in files if "__pycache__" not in file.parts}
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(built) as wheel:
+        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        stated = wheel.read(metadata).decode()
+        scripts = wheel.read(metadata.replace("METADATA", "entry_points.txt")).decode()
+    assert held == files_of_packages()
+    assert {"rest_gateway/ui/static/index.html", "timedb/cli/main.py"} <= held
+    assert f"\nVersion: {__version__}\n" in stated
+    assert {*re.findall(r"^Provides-Extra: (.+)$", stated, re.MULTILINE)} == set(PROJECT["optional-dependencies"])
+    assert configparser_of(scripts)["console_scripts"] == dict.fromkeys(("timedb", "timedb-flight"), "timedb.cli:main")
+
+
+def configparser_of(text: str) -> dict[str, dict[str, str]]:
+    parser = configparser.ConfigParser(delimiters=("=",), strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign] # its documented use
+    parser.read_string(text)
+    return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def test_the_sdist_holds_what_the_tests_need(tmp_path: Path) -> None:
+    (built,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(built) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert files_of_packages() <= held
+    for name in ("pyproject.toml", "LICENSE", "mkdocs.yml", "packaging/timedb.service", "examples/backtest.ipynb"):
+        assert name in held
+    assert not [name for name in held if name.startswith((".venv", "timedb-data", "site/", ".git/"))]
+
+
+def test_the_unit_is_closed_in(tmp_path: Path) -> None:
+    unit = configparser_of((ROOT / "packaging" / "timedb.service").read_text())
+    service = unit["Service"]
+    assert service["ExecStart"].endswith("/timedb serve")
+    for option in ("DynamicUser", "NoNewPrivileges", "PrivateTmp", "PrivateDevices", "ProtectHome"):
+        assert service[option] == "yes", option
+    assert service["ProtectSystem"] == "strict"
+    assert service["CapabilityBoundingSet"] == ""
+    assert float(service["TimeoutStopSec"]) > 2 * ServerSettings.model_fields["shutdown_seconds"].default
+
+
+@pytest.mark.parametrize("name", ["timedb.service", "Containerfile"])
+def test_settings_that_are_named_exist(name: str) -> None:
+    named = set(re.findall(r"TIMEDB_([A-Z_]+)=", (ROOT / "packaging" / name).read_text()))
+    assert named - {"NAME"} <= {field.upper() for field in ServerSettings.model_fields}
+    assert "LAKE" in named
+
+
+def test_the_container_runs_without_privileges_and_copies_all_packages() -> None:
+    lines = (ROOT / "packaging" / "Containerfile").read_text().splitlines()
+    last_stage = lines[max(number for number, line in enumerate(lines) if line.startswith("FROM ")) :]
+    (user,) = (line.split()[1] for line in last_stage if line.startswith("USER "))
+    assert int(user) > 0
+    assert any(line.startswith("HEALTHCHECK ") for line in last_stage)
+    copied = {line.split()[1] for line in lines if re.match(r"COPY \w+ ", line)}
+    assert set(PACKAGES) <= copied
+    allowed = (ROOT / ".containerignore").read_text().split()
+    assert {f"!{package}" for package in PACKAGES} <= set(allowed)

@@ -1,0 +1,244 @@
+"""``timedb read``, ``export`` and ``accuracy``: values to files, and how good forecasts were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from timedb.cli.options import AsJson, FlightUrl, Labels, client_of, labels_of
+from timedb.cli.output import progress_bar, say, show
+from timedb.errors import InvalidRequest
+
+__all__ = ["register"]
+
+View = Literal["flat", "overlapping", "latest", "changes"]
+Format = Literal["csv", "json", "ndjson", "arrow", "parquet"]
+SeriesNames = Annotated[
+    list[str] | None, typer.Option("--series", metavar="NAME", help="Only this series; may be repeated.")
+]
+SeriesIds = Annotated[list[str] | None, typer.Option("--series-id", help="Only this series; may be repeated.")]
+StartValid = Annotated[str | None, typer.Option(metavar="TIME", help="First valid_time, inclusive.")]
+EndValid = Annotated[str | None, typer.Option(metavar="TIME", help="Last valid_time, exclusive.")]
+StartKnown = Annotated[str | None, typer.Option(metavar="TIME", help="First known_time, inclusive.")]
+EndKnown = Annotated[str | None, typer.Option(metavar="TIME", help="Last known_time, exclusive.")]
+AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="As it was written by then.")]
+Token = Annotated[str | None, typer.Option(help="The rows that an earlier read could see.")]
+AllVersions = Annotated[bool, typer.Option("--all-versions", help="Also what was corrected, with who, when and why.")]
+_SUFFIXES: Mapping[str, Format] = {
+    ".csv": "csv",
+    ".json": "json",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".parquet": "parquet",
+}
+_EXPORTED = "series_key,series_id,valid_time,valid_time_end,known_time,value,run_id,annotation,tags"
+_EXPORTED_VERSIONS = f"{_EXPORTED},change_time,changed_by,retracted,value_id"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (read, export, accuracy):
+        app.command()(command)
+
+
+def read(
+    series: SeriesNames = None,
+    series_id: SeriesIds = None,
+    labels: Labels = None,
+    view: Annotated[View, typer.Option(help="The value known last, every revision, ….")] = "flat",
+    start_valid: StartValid = None,
+    end_valid: EndValid = None,
+    start_known: StartKnown = None,
+    end_known: EndKnown = None,
+    as_of: AsOf = None,
+    all_versions: AllVersions = False,
+    lead_time: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Only what was known so long before, say 36h.")
+    ] = None,
+    days_ahead: Annotated[int | None, typer.Option(help="Only what was known so many local days before …")] = None,
+    time_of_day: Annotated[str | None, typer.Option(metavar="HH:MM", help="… by this local time. [10:00]")] = None,
+    window_length: Annotated[str | None, typer.Option(metavar="LENGTH", help="Windows so long, say P1D, …")] = None,
+    issue_offset: Annotated[
+        str | None,
+        typer.Option(metavar="LENGTH", help="… of which only what was known so long before their start, say -PT14H, …"),
+    ] = None,
+    start_window: Annotated[
+        str | None, typer.Option(metavar="TIME", help="… counted from the window that starts here.")
+    ] = None,
+    period: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="The values of such a period as one, say 1h, P1D, P1M.")
+    ] = None,
+    aggregate: Annotated[str | None, typer.Option(help="mean, sum, min, max, first, last or count. [mean]")] = None,
+    time_zone: Annotated[
+        str | None,
+        typer.Option(metavar="ZONE", help="Of --days-ahead, --window-length and --period, say Europe/Stockholm."),
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Values converted to this unit.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="With --view changes: the token of the read before.")
+    ] = None,
+    token: Token = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B,C", help="Which columns, in which order.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+    format: Annotated[
+        Format | None, typer.Option(help="How the rows are written. [by the suffix of --output, else csv]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="A file. [standard output]")
+    ] = None,
+    flight_url: FlightUrl = None,
+    json: AsJson = False,
+) -> None:
+    """Read values, sorted by series and valid_time. The token of the answer goes to standard error."""
+    daily = {"days_ahead": days_ahead, "time_of_day": time_of_day}
+    windows = {"window_length": window_length, "issue_offset": issue_offset, "start_window": start_window}
+    selection: dict[str, Any] = {
+        **_rows(series, series_id, labels),
+        **_times(start_valid, end_valid, start_known, end_known, as_of),
+        "view": view,
+        "all_versions": all_versions,
+        "lead_time": lead_time,
+        "relative": _relative(daily, windows, time_zone),
+        "resample": _resample(period, aggregate, time_zone),
+        "unit": unit,
+        "since": since,
+        "token": token,
+        "columns": _columns(columns, view, all_versions),
+        "ordered": True,
+        "limit": limit,
+    }
+    _write(selection, output, "json" if json else format, flight_url)
+
+
+def export(
+    output: Annotated[Path, typer.Argument(dir_okay=False, help="A file; its suffix says the format.")],
+    series: SeriesNames = None,
+    series_id: SeriesIds = None,
+    labels: Labels = None,
+    view: Annotated[
+        Literal["flat", "overlapping"], typer.Option(help="Every revision, or the value known last.")
+    ] = "overlapping",
+    start_valid: StartValid = None,
+    end_valid: EndValid = None,
+    start_known: StartKnown = None,
+    end_known: EndKnown = None,
+    as_of: AsOf = None,
+    all_versions: AllVersions = False,
+    token: Token = None,
+    format: Annotated[Format | None, typer.Option(help="Another format than the suffix says.")] = None,
+    flight_url: FlightUrl = None,
+) -> None:
+    """Write the history of series to a file: every revision with its run, annotation and tags. In any order."""
+    if format is None and output.suffix.lower() not in _SUFFIXES:
+        raise InvalidRequest(f"--format: is needed, as {output.name} ends with none of {', '.join(_SUFFIXES)}")
+    selection: dict[str, Any] = {
+        **_rows(series, series_id, labels),
+        **_times(start_valid, end_valid, start_known, end_known, as_of),
+        "view": view,
+        "all_versions": all_versions,
+        "token": token,
+        "columns": (_EXPORTED_VERSIONS if all_versions else _EXPORTED).split(","),
+    }
+    _write(selection, output, format, flight_url)
+
+
+def accuracy(
+    actual: Annotated[str | None, typer.Option(metavar="NAME", help="The series of actual values, or …")] = None,
+    actual_id: Annotated[str | None, typer.Option(metavar="UUID", help="… its id.")] = None,
+    horizon: Annotated[str, typer.Option(metavar="LENGTH", help="Length of a bucket of lead times.")] = "1h",
+    series: SeriesNames = None,
+    series_id: SeriesIds = None,
+    labels: Labels = None,
+    start_valid: StartValid = None,
+    end_valid: EndValid = None,
+    start_known: StartKnown = None,
+    end_known: EndKnown = None,
+    as_of: AsOf = None,
+    token: Token = None,
+    flight_url: FlightUrl = None,
+    json: AsJson = False,
+) -> None:
+    """Tell how far forecasts were from the actual values, by lead time: count, bias, mae and rmse."""
+    selection: dict[str, Any] = {
+        **_rows(series, series_id, labels),
+        **_times(start_valid, end_valid, start_known, end_known, as_of),
+        "actual_key": actual,
+        "actual_id": actual_id,
+        "horizon": horizon,
+        "token": token,
+    }
+    from timedb.selection import message_of
+    from timedb.wire import AccuracyCommand
+
+    with client_of(flight_url) as client, client.stream(message_of(AccuracyCommand, selection)) as stream:
+        show(stream.read_all().to_pylist(), as_json=json)
+
+
+def _write(selection: dict[str, Any], output: Path | None, format: Format | None, flight_url: str | None) -> None:
+    from timedb.cli.formats import FORMATS, sink_of
+    from timedb.columns import META_TOKEN
+    from timedb.selection import message_of
+    from timedb.wire import ReadCommand
+
+    command = message_of(ReadCommand, selection)
+    chosen = format or _SUFFIXES.get(output.suffix.lower() if output else "", "csv")
+    binary = chosen in ("arrow", "parquet")
+    with client_of(flight_url) as client, client.stream(command) as stream, sink_of(output, binary=binary) as sink:
+        writer = FORMATS[chosen](sink, stream.schema)
+        with progress_bar() as advance:
+            for batch in stream:
+                writer.write(batch)
+                if output is not None:
+                    advance(batch.num_rows)
+        writer.close()
+        say(f"token: {(stream.schema.metadata or {}).get(META_TOKEN, b'').decode()}")
+
+
+def _rows(series: list[str] | None, series_id: list[str] | None, labels: list[str] | None) -> dict[str, Any]:
+    return {"series_keys": series or None, "series_ids": series_id or None, "labels": labels_of(labels) or None}
+
+
+def _times(
+    start_valid: str | None, end_valid: str | None, start_known: str | None, end_known: str | None, as_of: str | None
+) -> dict[str, Any]:
+    return {
+        "start_valid": start_valid,
+        "end_valid": end_valid,
+        "start_known": start_known,
+        "end_known": end_known,
+        "as_of": as_of,
+    }
+
+
+def _relative(daily: dict[str, Any], windows: dict[str, Any], time_zone: str | None) -> dict[str, Any] | None:
+    given = {name: value for name, value in {**daily, **windows}.items() if value is not None}
+    if time_zone is None and any(value is not None for value in daily.values()):
+        raise InvalidRequest("--time-zone: is missing; --days-ahead and --time-of-day need it")
+    return given | ({"time_zone": time_zone} if time_zone is not None else {}) if given else None
+
+
+def _resample(period: str | None, aggregate: str | None, time_zone: str | None) -> dict[str, Any] | None:
+    if period is None:
+        if aggregate is not None:
+            raise InvalidRequest("--period: is missing; --aggregate needs it")
+        return None
+    return {"period": period, "aggregate": aggregate or "mean", "time_zone": time_zone or "UTC"}
+
+
+def _columns(named: str | None, view: View, all_versions: bool) -> list[str]:
+    """The columns that were named; else those of the contract, with the series' name beside its id."""
+    from timedb.columns import result_columns
+    from timedb.wire import ReadCommand
+
+    if named is not None:
+        columns = [name.strip() for name in named.split(",")]
+        if not all(columns):
+            raise InvalidRequest(f"--columns: {named!r} is not A,B,C")
+        return columns
+    usual = result_columns(ReadCommand(view=view, all_versions=all_versions))
+    return ["series_key", *usual]

@@ -1,0 +1,129 @@
+"""Reads past the service: of a lake, or of one tenant's folder, that may be read and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from typing import Unpack
+    from uuid import UUID
+
+    import polars as pl
+
+    from storage.cluster import SplitRead
+    from timedb.selection import Selection, Time
+
+__all__ = ["duckdb_macros", "scan_lake", "spark_functions", "split_read"]
+
+
+def scan_lake(
+    path: str,
+    tenant: str | UUID | None = None,
+    view: Literal["flat", "overlapping"] = "flat",
+    *,
+    all_versions: bool = False,
+    series_ids: str | UUID | Iterable[str | UUID] | None = None,
+    series_keys: str | Iterable[str] | None = None,
+    labels: Mapping[str, str | list[str] | None] | None = None,
+    start_valid: Time | None = None,
+    end_valid: Time | None = None,
+    start_known: Time | None = None,
+    end_known: Time | None = None,
+    as_of: Time | None = None,
+    columns: list[str] | None = None,
+) -> pl.LazyFrame:
+    """A view of a lake as a Polars query, without a server.
+
+    It sees the lake as it is now, whenever it is collected. What is filtered afterwards is filtered after the winners
+    were picked; bounds of known_time and ``as_of`` that shall come before are arguments.
+
+    Args:
+        path: The lake, or the folder of one tenant in it: a local folder, or ``s3://``, ``az://``, ``gs://``.
+        tenant: The tenant (UUID); left out: the one of a lake without users.
+        view: ``flat``: per valid time the value known last. ``overlapping``: every revision.
+        all_versions: Also superseded corrections, with who, when and why.
+        series_ids: Only these series.
+        series_keys: Only series of these names.
+        labels: Only series with these labels: a value, one of several, or None for "has it not".
+        start_valid, end_valid: Bounds of valid_time, the end exclusive: aware datetimes, or RFC 3339 text.
+        start_known, end_known: Bounds of known_time, the end exclusive.
+        as_of: What the lake held at that change_time, inclusive.
+        columns: Any that a read can return; left out: all that are stored. Identifiers are text.
+
+    Raises:
+        NotFound: there is no such lake, tenant or series.
+        InvalidRequest: names the argument that does not fit.
+    """
+    from storage.direct import scan_lake as scan
+    from timedb.arguments import texts
+    from timedb.errors import InvalidRequest
+    from timedb.selection import message_of
+    from timedb.wire import ReadTicket, shown
+
+    if view not in ("flat", "overlapping"):
+        raise InvalidRequest(f"view: {shown(view)} is not flat or overlapping")
+    fields = {
+        "view": view,
+        "all_versions": all_versions,
+        "series_ids": texts(series_ids),
+        "series_keys": texts(series_keys),
+        "labels": labels,
+        "start_valid": start_valid,
+        "end_valid": end_valid,
+        "start_known": start_known,
+        "end_known": end_known,
+        "as_of": as_of,
+        "columns": columns,
+    }
+    return scan(str(path), _text(tenant), message_of(ReadTicket, fields))
+
+
+def split_read(path: str, tenant: str | UUID | None = None, **selection: Unpack[Selection]) -> SplitRead:
+    """A read in parts that a cluster can compute, without a server.
+
+    Args:
+        path: As of :func:`scan_lake`; an address that every machine of the cluster can reach.
+        tenant: As of :func:`scan_lake`.
+        **selection: See ``timedb.client.Selection``; but no ``limit``, and no order but by series.
+
+    Raises:
+        NotFound: there is no such lake, tenant or series.
+        InvalidRequest: names the argument that does not fit.
+    """
+    from storage.cluster import split_read as split
+    from timedb.selection import fields_of, message_of
+    from timedb.wire import ReadTicket
+
+    return split(str(path), _text(tenant), message_of(ReadTicket, fields_of(selection)))
+
+
+def duckdb_macros(path: str, tenant: str | UUID | None = None, *, prefix: str = "timedb") -> str:
+    """SQL that makes the views as table macros in a DuckDB connection; see docs/direct-reads.md.
+
+    Args:
+        path: As of :func:`scan_lake`.
+        tenant: As of :func:`scan_lake`.
+        prefix: How the names of the macros begin.
+
+    Raises:
+        NotFound: there is no such lake or tenant.
+        InvalidRequest: names the argument that does not fit.
+    """
+    from storage.sql_views import duckdb_macros as macros
+
+    return macros(str(path), _text(tenant), prefix=prefix)
+
+
+def spark_functions(path: str, tenant: str | UUID | None = None, *, prefix: str = "timedb") -> str:
+    """SQL that makes the views as temporary functions in a Spark session; see docs/direct-reads.md.
+
+    The arguments and errors are those of :func:`duckdb_macros`.
+    """
+    from storage.sql_views import spark_functions as functions
+
+    return functions(str(path), _text(tenant), prefix=prefix)
+
+
+def _text(tenant: str | UUID | None) -> str | None:
+    return None if tenant is None else str(tenant)
