@@ -72,7 +72,12 @@ def rpc(method: str, to_wire: ToWire = to_flight_error) -> Callable[[Callable[..
 
 
 def guarded_stream(
-    call: CallContext, reader: pa.RecordBatchReader, lease: Lease, compression: str | None = None
+    call: CallContext,
+    reader: pa.RecordBatchReader,
+    lease: Lease,
+    compression: str | None = None,
+    *,
+    read_ahead: bool = True,
 ) -> flight.GeneratorStream:
     """A reader as the stream of a ``do_get``; the call ends with it, also when the client just goes away.
 
@@ -85,11 +90,10 @@ def guarded_stream(
         reader: The batches; its schema is the stream's.
         lease: What the stream may take of time.
         compression: ``lz4`` or ``zstd``, of the buffers; None: none.
+        read_ahead: Whether batches of a long answer are made on a thread of their own.
     """
-    batches = _Batches(call, reader, lease)
-    return flight.GeneratorStream(
-        reader.schema, _parts(batches), options=pa.ipc.IpcWriteOptions(compression=compression)
-    )
+    batches = _Batches(call, reader, lease, read_ahead=read_ahead)
+    return flight.GeneratorStream(reader.schema, _parts(batches, pa.ipc.IpcWriteOptions(compression=compression)))
 
 
 def _parts(batches: _Batches, options: pa.ipc.IpcWriteOptions) -> Iterator[flight.RecordBatchStream]:
@@ -102,7 +106,7 @@ def _parts(batches: _Batches, options: pa.ipc.IpcWriteOptions) -> Iterator[fligh
 class _Batches:
     """The batches of a reader, as an iterator that ends where the reader fails."""
 
-    def __init__(self, call: CallContext, reader: pa.RecordBatchReader, lease: Lease) -> None:
+    def __init__(self, call: CallContext, reader: pa.RecordBatchReader, lease: Lease, *, read_ahead: bool) -> None:
         self.failure: Exception | None = None
         self.schema = reader.schema
         self._call = call
@@ -110,6 +114,7 @@ class _Batches:
         self._read: Callable[[], pa.RecordBatch] | None = reader.read_next_batch
         self._reader: pa.RecordBatchReader | None = reader
         self._ahead: ReadAhead | None = None
+        self._may_read_ahead = read_ahead
         self._given = 0
         # A generator's `finally` would not do: it never runs if the client goes before the first batch.
         weakref.finalize(self, call.end, code=CANCELLED).atexit = False
@@ -123,7 +128,7 @@ class _Batches:
             raise StopIteration
         try:
             self._lease.check()
-            if self._given == _BATCHES_AT_ONCE:
+            if self._given == _BATCHES_AT_ONCE and self._may_read_ahead:
                 self._read_ahead()
             batch = self._read()
             if not batch.schema.equals(self.schema):

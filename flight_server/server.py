@@ -19,6 +19,8 @@ from flight_server.limits import Gate, Lease, Slots
 from flight_server.messages import command_of, parse_command, parse_read, to_json
 from flight_server.metrics import Metrics
 from flight_server.reads import flight_of_plan, flights_of_series
+from flight_server.sql.door import ACTIONS as SQL_ACTIONS
+from flight_server.sql.door import FlightSql, is_flight_sql
 from flight_server.tls import ServerTls
 from flight_server.uploads import UploadStream
 from timedb.settings import ServerSettings
@@ -51,7 +53,8 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         self.reads = _slots("reads", settings)
         self.uploads = _slots("uploads", settings)
         self.calls = _slots("calls", settings)
-        self.metrics.watch(self.gate, (self.reads, self.uploads, self.calls))
+        self.sql = FlightSql(settings, _slots("sql", settings))
+        self.metrics.watch(self.gate, (self.reads, self.uploads, self.calls, self.sql.slots))
         certificates = {} if tls is None else tls.flight_arguments()
         super().__init__(location, middleware={MIDDLEWARE_KEY: RequestIds()}, **certificates)
 
@@ -71,7 +74,11 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         reader: flight.MetadataRecordBatchReader,
         writer: flight.FlightMetadataWriter,
     ) -> None:
-        """Write a run. The last metadata message is the receipt."""
+        """Write a run: the last metadata message is the receipt. Or bind the parameters of a SQL statement."""
+        if is_flight_sql(descriptor.command):
+            tenant = self._tenant(call, METHODS["do_get"])
+            with self.calls.lease(tenant.tenant_id, self._recheck(call)) as lease:
+                return self.sql.do_put(call, context, descriptor, reader, writer, lease)
         tenant = self._tenant(call)
         command = self._parse_command(UploadCommand, command_of(descriptor), "command")
         with self.uploads.lease(tenant.tenant_id, self._recheck(call)) as lease:
@@ -95,9 +102,12 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
     ) -> flight.FlightDataStream:
         """Read."""
         tenant = self._tenant(call)
-        read = self._parse_read(ticket.ticket, "ticket")
+        sql = is_flight_sql(ticket.ticket)
+        read = None if sql else self._parse_read(ticket.ticket, "ticket")
         lease = self.reads.lease(tenant.tenant_id, self._recheck(call))
         call.hold(lease.release)
+        if read is None:
+            return self.sql.do_get(tenant, call, context, ticket.ticket, lease)
         return guarded_stream(call, tenant.plan(read).reader(), lease, read.compression)
 
     @rpc("get_flight_info")
@@ -107,6 +117,8 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         """Plan a read: its parts as endpoints."""
         tenant = self._tenant(call)
         with self._slot(tenant):
+            if is_flight_sql(descriptor.command):
+                return self.sql.get_flight_info(tenant, call, context, descriptor)
             return flight_of_plan(self._plan(tenant, descriptor), descriptor)
 
     @rpc("get_schema", to_schema_error)
@@ -116,6 +128,8 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         """The columns of a read."""
         tenant = self._tenant(call)
         with self._slot(tenant):
+            if is_flight_sql(descriptor.command):
+                return flight.SchemaResult(self.sql.get_schema(tenant, call, context, descriptor))
             return flight.SchemaResult(self._plan(tenant, descriptor).schema)
 
     @rpc("list_flights")
@@ -137,6 +151,11 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
             self._parse_body(Nothing, action.body, HEALTH)
             return [to_json({"ok": self._lake.oldest_write_seconds() < self._settings.stuck_seconds})]
         self._authenticate(call)
+        if name in SQL_ACTIONS:
+            call.method = f"do_action/{name}"
+            tenant = self._tenant(call, METHODS["do_get"])
+            with self._slot(tenant):
+                return self.sql.do_action(tenant, call, context, action)
         found = find_action(name)
         call.method = f"do_action/{name}"
         tenant = self._tenant(call, found.access)

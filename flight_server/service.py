@@ -89,9 +89,9 @@ class FlightService:
             raise
 
     @property
-    def calls(self) -> Slots:
-        """The slots of actions and plans."""
-        return self._server.calls
+    def slots(self) -> dict[str, Slots]:
+        """The slots of each kind of call: ``reads``, ``uploads``, ``calls``."""
+        return {each.what: each for each in (self._server.reads, self._server.uploads, self._server.calls)}
 
     @property
     def calls_in_flight(self) -> int:
@@ -118,6 +118,7 @@ class FlightService:
             deadline = time.monotonic() + self._shutdown_seconds
             if not self._server.gate.close(self._shutdown_seconds):
                 logger.warning("calls still in flight after %g seconds are left behind", self._shutdown_seconds)
+            self._server.sql.close()
             # Blocks for as long as a peer stalls, hence a thread that the interpreter does not wait for.
             shutdown = threading.Thread(target=self._shut_down, name="timedb-flight-shutdown", daemon=True)
             shutdown.start()

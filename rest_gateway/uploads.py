@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 from fastapi import Request
-from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 
 from rest_gateway.inputs import BodyBudget, is_json, media_type_of, read_query
@@ -18,6 +18,7 @@ from rest_gateway.rows import rows_to_table
 from timedb.columns import UPLOAD_COLUMNS
 from timedb.errors import InvalidRequest
 from timedb.frames import open_data
+from timedb.ipc_sizes import check_stream
 from timedb.table_files import TableKind, open_table
 from timedb.wire import WireModel, parse, shown
 
@@ -30,6 +31,8 @@ FILE_TYPES: dict[str, TableKind] = {
 }
 LINES_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _BATCH_ROWS = 65_536
+_UNPACKED = 8
+"""How many times the greatest body a batch of Arrow or a row group of Parquet may be once it is decompressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
             yield await budget.on_thread(len(body), partial(_of_lines, body, fields))
         elif media_type in FILE_TYPES:
             fields = _given(read_query(UploadQuery, request))
-            yield await run_in_threadpool(_of_table, body, FILE_TYPES[media_type], fields, max_rows)
+            yield await run_in_threadpool(
+                _of_table, body, FILE_TYPES[media_type], fields, max_rows, budget.max_body_bytes
+            )
         elif is_json(media_type) or not body:
             read_query(NoQuery, request)
             message = await budget.parse(UploadRequest, body)
@@ -82,8 +87,8 @@ def _of_lines(body: bytes, fields: dict[str, Any]) -> RunUpload:
     lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
     for number, line in lines:
         try:
-            from_json(line)
-        except ValueError:
+            json.loads(line)
+        except (ValueError, RecursionError):
             raise InvalidRequest(f"body: line {number} is not JSON") from None
     whole = b'{"value_rows":[' + b",".join(line for _, line in lines) + b"]}"
     return _of_rows(parse(ValueRows, whole, what="body", max_bytes=len(whole)), fields)
@@ -94,8 +99,11 @@ def _of_rows(message: UploadRequest | ValueRows, fields: dict[str, Any]) -> RunU
     return RunUpload(fields, table.num_rows, table.to_reader(max_chunksize=_BATCH_ROWS))
 
 
-def _of_table(body: bytes, kind: TableKind, fields: dict[str, Any], max_rows: int) -> RunUpload:
-    table = open_table(pa.BufferReader(body), kind, what="body", max_rows=max_rows)
+def _of_table(body: bytes, kind: TableKind, fields: dict[str, Any], max_rows: int, max_body_bytes: int) -> RunUpload:
+    most = _UNPACKED * max_body_bytes
+    if kind == "arrow":
+        check_stream(pa.py_buffer(body), "body", most)
+    table = open_table(pa.BufferReader(body), kind, what="body", max_rows=max_rows, max_group_bytes=most)
     reader = table.read(_columns(table.names), time_zone="UTC")
     return RunUpload(fields, table.rows, open_data(reader).open())
 

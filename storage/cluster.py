@@ -17,7 +17,7 @@ import pyarrow as pa
 from storage.boundary import errors_are_ours
 from storage.catalog import KnownSeries
 from storage.delta_log import Snapshot
-from storage.direct import DirectTenant, Moment, find_tenant, open_folder
+from storage.direct import DirectTenant, State, find_tenant, open_folder
 from timedb.errors import InvalidRequest
 from timedb.wire import ReadTicket
 
@@ -36,13 +36,13 @@ class Part:
         folder: The tenant's folder.
         tenant_id: The tenant.
         ticket: The read, its series by id.
-        moment: The version of the tables that all parts see; of it what lies in the bucket.
+        state: The version of the tables that all parts see; of it what lies in the bucket.
     """
 
     folder: str
     tenant_id: str
     ticket: ReadTicket
-    moment: Moment
+    state: State
 
     @property
     def bucket(self) -> str | None:
@@ -53,7 +53,7 @@ class Part:
     def read_arrow(self) -> pa.Table:
         """The rows, with the columns and types of ``Client.read_arrow``."""
         tenant = DirectTenant(open_folder(self.folder), self.tenant_id)
-        return tenant.plan(self.ticket, self.moment).reader().read_all()
+        return tenant.plan(self.ticket, self.state).reader().read_all()
 
     def read(self) -> pl.DataFrame:
         """The rows, with the columns and types of ``Client.read``."""
@@ -114,14 +114,14 @@ def split_read(path: str, tenant: str | None, ticket: ReadTicket) -> SplitRead:
     if ticket.ordered and ticket.order_by != "series":
         raise InvalidRequest(f"order_by: {ticket.order_by} needs all rows in one place; parts can be ordered by series")
     found = find_tenant(path, tenant)
-    moment = found.now()
-    plan = found.plan(ticket, moment)
+    state = found.state()
+    plan = found.plan(ticket, state)
     parts = [
         Part(
             found.store.url(),
             found.tenant_id,
             _by_id(part.ticket, plan._selection.series_ids),
-            Moment(_files_of(moment.values, part.ticket.bucket), _series_of(moment.series, part.ticket.bucket)),
+            State(_files_of(state.values, part.ticket.bucket), _series_of(state.series, part.ticket.bucket)),
         )
         for part in plan.parts
     ]

@@ -35,7 +35,7 @@ from timedb.identity import OPEN_TENANT_ID
 from timedb.settings import local_path
 from timedb.wire import ReadTicket, shown
 
-__all__ = ["DirectTenant", "Moment", "find_tenant", "open_folder", "scan_lake"]
+__all__ = ["DirectTenant", "State", "find_tenant", "open_folder", "scan_lake"]
 
 _POINT = list(views.POINT)
 _REVISION = list(views.REVISION)
@@ -54,18 +54,6 @@ class ReadOnlyFolder(LocalStore):
         """Nothing."""
 
 
-class FixedTable(Table):
-    """The values table at one version, whatever is committed meanwhile."""
-
-    def __init__(self, store: Store, snapshot: Snapshot) -> None:
-        super().__init__(store, VALUES, PARTITIONS)
-        self._fixed = snapshot
-
-    def snapshot(self) -> Snapshot:
-        """That version."""
-        return self._fixed
-
-
 class FixedCatalog(StoredCatalog):
     """The series at one version."""
 
@@ -79,7 +67,7 @@ class FixedCatalog(StoredCatalog):
 
 
 @dataclass(frozen=True)
-class Moment:
+class State:
     """What a read sees of a tenant's tables, whatever is written meanwhile."""
 
     values: Snapshot
@@ -94,14 +82,14 @@ class DirectTenant:
     """Its folder."""
     tenant_id: str
 
-    def now(self) -> Moment:
+    def state(self) -> State:
         """The newest versions."""
         values = DeltaLog(self.store.below("values")).load()
         catalog = StoredCatalog(Table(self.store.below("series"), SERIES), self.tenant_id)
-        return Moment(values, catalog.known())  # in this order: a series is made before its first value
+        return State(values, catalog.known())  # in this order: a series is made before its first value
 
-    def plan(self, ticket: ReadTicket, moment: Moment) -> ReadPlan:
-        """Resolve a read on what there is at a moment.
+    def plan(self, ticket: ReadTicket, state: State) -> ReadPlan:
+        """Resolve a read on what there is at a state.
 
         Raises:
             InvalidRequest, NotFound: see ``storage.reading.plan_read``.
@@ -109,12 +97,13 @@ class DirectTenant:
         values = self.store.below("values")
         return plan_read(
             ticket,
-            table=FixedTable(values, moment.values),
-            catalog=FixedCatalog(Table(self.store.below("series"), SERIES), self.tenant_id, moment.series),
-            bucket_digits=_bucket_digits(moment.values),
+            table=Table(values, VALUES, PARTITIONS),
+            catalog=FixedCatalog(Table(self.store.below("series"), SERIES), self.tenant_id, state.series),
+            bucket_digits=_bucket_digits(state.values),
             last_rows=LastRows(values, 0),
             max_sorted_rows=0,
             max_windows=_MAX_WINDOWS,
+            snapshot=state.values,
         )
 
 
@@ -206,7 +195,7 @@ def scan_lake(path: str, tenant: str | None, ticket: ReadTicket) -> pl.LazyFrame
     """
     found = find_tenant(path, tenant)
     columns = ticket.columns or VALUES_DATA.names
-    plan = found.plan(ticket.model_copy(update={"columns": columns}), found.now())
+    plan = found.plan(ticket.model_copy(update={"columns": columns}), found.state())
     values = found.store.below("values")
     pieces = [
         view_of_bucket(ticket, plan._selection.of_bucket(bucket), values, files)

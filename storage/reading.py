@@ -234,6 +234,11 @@ class ReadPlan:
             for files in self._files.values():
                 piece = self._view(files, beyond=beyond)
                 page = sort_rows(pl.concat([page, piece]), self._order).head(limit + 1) if page.width else piece
+                if page.height > self._max_sorted_rows + 1:
+                    raise TooLarge(
+                        f"limit: a page of {limit} rows is more than the {self._max_sorted_rows} that are put together "
+                        "for one answer; make it smaller"
+                    )
             text = None
             if page.height > limit:
                 page = page.head(limit)
@@ -291,8 +296,9 @@ def plan_read(
     max_sorted_rows: int,
     max_windows: int,
     cache: BatchCache | None = None,
+    snapshot: Snapshot | None = None,
 ) -> ReadPlan:
-    """Resolve a ticket against the newest snapshot.
+    """Resolve a ticket against the newest snapshot, or against that one.
 
     Raises:
         InvalidRequest: a column, cursor, series name or version does not fit, or retention has removed rows that the
@@ -304,7 +310,7 @@ def plan_read(
         raise InvalidRequest("after: a cursor goes with a limit")
     if ticket.resample is not None:
         check_time_zone(ticket.resample.time_zone, "resample.time_zone")
-    snapshot = table.snapshot()
+    snapshot = table.snapshot() if snapshot is None else snapshot
     known = catalog.all()  # after the snapshot: a series is made before its first value
     series_ids = select_series(ticket, catalog, known)
     if ticket.table_version is not None and ticket.table_version > snapshot.version:

@@ -17,6 +17,7 @@ from storage.boundary import errors_are_ours
 from storage.catalog import Catalog, StoredCatalog
 from storage.compaction import Compactor
 from storage.corrections import Corrections, StoredRows, Withdrawal
+from storage.delta_log import Snapshot
 from storage.lane import CHANGE_TIME, CommitLane
 from storage.latest import LastRows
 from storage.layout import TenantTables
@@ -24,6 +25,7 @@ from storage.ledger import Ledger, public_record
 from storage.limits import LimitedCatalog
 from storage.lookup import Lookup
 from storage.maintenance import Maintenance
+from storage.moment import Moment
 from storage.reading import ReadPlan, plan_read
 from storage.retention import Retention
 from storage.schemas import TIERS
@@ -191,8 +193,19 @@ class Tenant:
         )
 
     @errors_are_ours()
-    def plan_read(self, ticket: ReadTicket) -> ReadPlan:
-        """Resolve a read against the newest snapshot.
+    def moment(self) -> Moment:
+        """The tables as they are now, for several reads of one state."""
+        snapshot = self.values.snapshot()
+
+        def runs() -> pl.LazyFrame:
+            self.ledger.catch_up(snapshot)
+            return self._visible_runs()
+
+        return Moment(snapshot, self.catalog.all(), lambda ticket: self.plan_read(ticket, snapshot), runs)
+
+    @errors_are_ours()
+    def plan_read(self, ticket: ReadTicket, snapshot: Snapshot | None = None) -> ReadPlan:
+        """Resolve a read against the newest snapshot, or against that one.
 
         Raises:
             InvalidRequest, NotFound: see ``storage.reading.plan_read``.
@@ -206,6 +219,7 @@ class Tenant:
             cache=self._cache,
             max_sorted_rows=self.settings.max_sorted_rows,
             max_windows=self.settings.max_windows,
+            snapshot=snapshot,
         )
 
     @errors_are_ours()
@@ -265,9 +279,7 @@ class Tenant:
     def list_runs(self, message: ListRuns) -> list[dict[str, Any]]:
         """Rows of the runs table, newest first."""
         self.ledger.catch_up(self.values.snapshot())
-        rows = self.ledger.runs.scan()
-        if self._limited_to is not None:
-            rows = rows.filter(pl.col("created_by") == self._limited_to)
+        rows = self._visible_runs()
         if message.workflow_id is not None:
             rows = rows.filter(pl.col("workflow_id") == message.workflow_id)
         if message.start is not None:
@@ -334,6 +346,10 @@ class Tenant:
         """Finish the writes that wait and the maintenance that is under way."""
         self._maintenance.close()
         self.lane.close()
+
+    def _visible_runs(self) -> pl.LazyFrame:
+        rows = self.ledger.runs.scan()
+        return rows if self._limited_to is None else rows.filter(pl.col("created_by") == self._limited_to)
 
     def _refuse_limited(self) -> None:
         if self._limited_to is not None:

@@ -40,12 +40,14 @@ class TableFile:
         what: How an error calls it.
         names: Its columns, in order.
         rows: How many it has; None if that is known only at its end.
+        group_bytes: Of Parquet, the bytes of its largest row group once it is decompressed.
     """
 
     what: str
     names: list[str]
     rows: int | None
     _batches: Callable[[Mapping[str, str]], Iterable[pa.RecordBatch]]
+    group_bytes: int = 0
 
     def read(
         self, columns: Mapping[str, str], *, time_zone: str | None, series: str | None = None
@@ -72,23 +74,33 @@ class TableFile:
             yield from batches
 
 
-def open_table(source: Source, kind: TableKind, *, what: str, max_rows: int | None = None) -> TableFile:
+def open_table(
+    source: Source,
+    kind: TableKind,
+    *,
+    what: str,
+    max_rows: int | None = None,
+    max_group_bytes: int | None = None,
+) -> TableFile:
     """Look at the head of a table: CSV with a line of names, Parquet, or an Arrow IPC stream or file.
 
     Args:
         source: The bytes.
         kind: The format.
         what: How an error calls it.
-        max_rows: The most rows that a format which states their number may state.
+        max_rows: The most rows that Parquet, which states their number, may state.
+        max_group_bytes: The most bytes that a row group of Parquet may state once it is decompressed.
 
     Raises:
         InvalidRequest: it is not of that format.
-        TooLarge: it states more than ``max_rows`` rows.
+        TooLarge: it states more than that.
     """
     with _reading(what):
         table = {"csv": _open_csv, "parquet": _open_parquet, "arrow": _open_arrow}[kind](source, what)
     if max_rows is not None and table.rows is not None and table.rows > max_rows:
         raise TooLarge(f"{what}: {table.rows} rows are over the limit of {max_rows}")
+    if max_group_bytes is not None and table.group_bytes > max_group_bytes:
+        raise TooLarge(f"{what}: a row group is over the limit of {max_group_bytes} bytes once it is decompressed")
     if repeated := [name for name in table.names if table.names.count(name) > 1]:
         raise InvalidRequest(f"{shown(repeated[0])[1:-1]}: the column is there twice")
     return table
@@ -165,7 +177,9 @@ def _open_parquet(source: Source, what: str) -> TableFile:
     def batches(columns: Mapping[str, str]) -> Iterable[pa.RecordBatch]:
         yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns.values()))
 
-    return TableFile(what, file.schema_arrow.names, file.metadata.num_rows, batches)
+    groups = (file.metadata.row_group(index) for index in range(file.num_row_groups))
+    largest = max((group.total_byte_size for group in groups), default=0)
+    return TableFile(what, file.schema_arrow.names, file.metadata.num_rows, batches, largest)
 
 
 def _text_leaves(source: Source) -> list[str]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from flight_server.sql.engine.frames import (
     BATCH,
+    DESCRIPTION,
     END,
     ERROR,
     FAILED,
@@ -128,23 +129,28 @@ class Processes:
         """
         query = self._begin(statement, tables, watch, describe=True, partly=partly)
         try:
-            return query.description()
+            return query.describe()
         finally:
             query.close()
 
-    def run(self, statement: Statement, tables: Tables, watch: Callable[[], None]) -> Query:
-        """Run a statement; returns as soon as the columns of its answer are known.
+    def run(self, statement: Statement, tables: Tables, watch: Callable[[], None]) -> tuple[pa.Schema, Query]:
+        """Run a statement.
+
+        Returns:
+            The columns of its answer, as soon as they are known, and the running query.
 
         Raises:
             TimeDBError: the statement is refused, or fails before its first row.
         """
         query = self._begin(statement, tables, watch, describe=False)
         try:
-            query.open()
+            schema = query.describe().schema
+            if schema is None:
+                raise Internal("a query runs without saying what it answers")
         except BaseException:
             query.close()
             raise
-        return query
+        return schema, query
 
     def close(self) -> None:
         """Start no more; those that run are ended by whoever runs them."""
@@ -232,32 +238,19 @@ class Processes:
 
 
 class Query:
-    """A query that runs in its process. One thread uses it; closing it ends the process.
-
-    Attributes:
-        schema: Of the answer, once it is open.
-    """
+    """A query that runs in its process. One thread uses it; closing it ends the process."""
 
     def __init__(self, channel: Channel, tables: Tables) -> None:
-        self.schema: pa.Schema | None = None
         self._channel = channel
         self._tables = tables
         self._scans: dict[int, Iterator[bytes]] = {}
         self._failure: BaseException | None = None
-        self._answer: pa.RecordBatchReader | None = None
 
-    def open(self) -> None:
+    def describe(self) -> Description:
         """Wait for the columns of the answer."""
-        self._answer = open_pieces(self._next_piece)
-        self.schema = self._answer.schema
-
-    def description(self) -> Description:
-        """Wait for what a statement is described as."""
-        said = json.loads(self._next_piece())
-        schema, parameters = (
-            None if said[key] is None else schema_from_text(said[key]) for key in ("schema", "parameters")
-        )
-        return Description(schema, parameters or pa.schema([]))
+        said = json.loads(self._next_piece(DESCRIPTION))
+        schema = None if said["schema"] is None else schema_from_text(said["schema"])
+        return Description(schema, schema_from_text(said["parameters"]))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The answer.
@@ -266,7 +259,7 @@ class Query:
             TimeDBError: it fails in the middle.
         """
         try:
-            for batch in self._answer or ():
+            for batch in open_pieces(self._next_piece):
                 # It comes from a process in which somebody else's SQL has been at work.
                 batch.validate(full=True)
                 yield batch
@@ -280,18 +273,21 @@ class Query:
         self._channel.close()
         self._scans.clear()
 
-    def _next_piece(self) -> bytearray:
+    def _next_piece(self, wanted: bytes = RESULT) -> bytearray:
         """The next bytes of the answer, none at its end; tables are read meanwhile."""
         try:
             while True:
                 kind, body = self._channel.receive()
-                if kind in (RESULT, END):
+                if kind in (wanted, END):
                     return body
                 if kind == ERROR:
                     raise self._error(body)
                 self._serve(kind, body)
         except Hangup as error:
-            raise self._failure or Internal(f"the process of a query ended: {error}") from error
+            if self._failure is not None:
+                raise self._failure from None
+            logger.warning("the process of a query ended without a word: %s", error)
+            raise TooLarge("query: its process was ended, most likely for the memory that it took") from error
 
     def _serve(self, kind: bytes, body: bytearray) -> None:
         try:

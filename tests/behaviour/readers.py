@@ -10,19 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import polars as pl
 import pyarrow as pa
 
 import timedb as td
 from storage import Tenant
+from storage.schemas import VALUES_DATA
 from tests.behaviour.doors import StorageDoor, iso, read_fields
 from tests.behaviour.histories import Read
 from tests.behaviour.oracle import LENGTHS
 
-STORED = (
-    "series_id, valid_time, valid_time_end, known_time, change_time, value, run_id, annotation, tags, "
-    "changed_by, retracted"
-).split(", ")
 _INSTANTS = ("start_valid", "end_valid", "start_known", "end_known", "as_of")
 _NEW_YORK = "America/New_York"
 
@@ -35,7 +31,7 @@ def duckdb_with_delta() -> Iterator[duckdb.DuckDBPyConnection]:
     (folder,) = package.submodule_search_locations or []
     (extension,) = Path(folder).rglob(f"v{duckdb.__version__}/delta.duckdb_extension")
     with duckdb.connect() as connection:
-        connection.execute(f"LOAD '{extension}'")
+        connection.execute(f"LOAD '{extension}'; SET threads = 1")
         yield connection
 
 
@@ -73,7 +69,7 @@ class DuckReader(StorageDoor):
         if "lead_time" in filters:
             arguments.append(f"lead_time := INTERVAL '{LENGTHS[filters['lead_time']].micros} microseconds'")
         arguments += [f"{name} := {value!r}" for name, value in filters.get("relative", {}).items()]
-        columns = ", ".join(filters.get("columns", STORED))
+        columns = ", ".join(filters.get("columns", VALUES_DATA.names))
         query = f"SELECT {columns} FROM timedb_{view}({', '.join(arguments)}) WHERE list_contains($series, series_id)"
         found = self.connection.execute(query, {"series": filters["series_ids"]}).to_arrow_table()
         return found.cast(
@@ -106,11 +102,3 @@ class PartsReader(StorageDoor):
     def can(read: Read) -> Read:
         """The read: this reader knows them all."""
         return read
-
-
-def by_hand(path: str, name: str, block: str) -> pl.DataFrame:
-    """``flat`` or ``standing`` of a block of the page that reads the tables with Polars alone."""
-    namespace: dict[str, Any] = {"lake": path, "tenant": "00000000-0000-0000-0000-000000000000"}
-    exec(block, namespace)
-    answer: pl.DataFrame = namespace[name].collect()
-    return answer

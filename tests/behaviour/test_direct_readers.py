@@ -6,8 +6,7 @@ The queries by hand and all blocks of code are those of docs/direct-reads.md, ta
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,8 @@ import timedb as td
 from storage import Lake, Tenant
 from tests.behaviour.doors import Door, StorageDoor
 from tests.behaviour.histories import Read, Write, histories, reads
-from tests.behaviour.oracle import Oracle, Row
 from tests.behaviour.playing import Played, plain, play
-from tests.behaviour.readers import DuckReader, PartsReader, ScanReader, duckdb_with_delta
+from tests.behaviour.readers import DuckReader, ScanReader, duckdb_with_delta
 from timedb.identity import OPEN_TENANT_ID
 from timedb.settings import ServerSettings, load_settings
 
@@ -48,6 +46,24 @@ def duck() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @pytest.fixture(scope="module")
+def lake_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A lake of its own: what engines read is all of its log."""
+    return str(tmp_path_factory.mktemp("direct") / "lake")
+
+
+@pytest.fixture(scope="module")
+def lake(lake_uri: str) -> Iterator[Lake]:
+    lake = Lake.open(lake_uri, load_settings(ServerSettings, lake=lake_uri))
+    yield lake
+    lake.close()
+
+
+@pytest.fixture(scope="module")
+def storage_door(lake: Lake) -> Door:
+    return StorageDoor(lake.tenant(OPEN_TENANT_ID))
+
+
+@pytest.fixture(scope="module")
 def tenant(lake: Lake) -> Tenant:
     """The tenant whose tables are read."""
     return lake.tenant(OPEN_TENANT_ID)
@@ -60,41 +76,23 @@ def folder(lake_uri: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def scanning(tenant: Tenant, lake_uri: str) -> ScanReader:
-    return ScanReader(tenant, lake_uri)
-
-
-@pytest.fixture(scope="module")
-def macros(tenant: Tenant, folder: str) -> Iterator[DuckReader]:
-    """The macros, made from no more than the tenant's folder."""
-    with duckdb_with_delta() as connection:
-        yield DuckReader(tenant, connection, td.duckdb_macros(folder))
-
-
-@pytest.fixture(scope="module")
-def functions(tenant: Tenant, lake_uri: str) -> Iterator[DuckReader]:
-    """The functions for Spark, as far as another engine can stand in for it."""
-    with duckdb_with_delta() as connection:
-        yield DuckReader(tenant, connection, spark_in_duckdb(lake_uri))
+def readers(tenant: Tenant, lake_uri: str, folder: str) -> Iterator[tuple[ScanReader, DuckReader, DuckReader]]:
+    """``td.scan_lake``, the macros made from the tenant's folder alone, and DuckDB in place of Spark."""
+    with duckdb_with_delta() as one, duckdb_with_delta() as other:
+        macros = DuckReader(tenant, one, td.duckdb_macros(folder))
+        yield ScanReader(tenant, lake_uri), macros, DuckReader(tenant, other, spark_in_duckdb(lake_uri))
 
 
 def spark_in_duckdb(lake: str) -> str:
-    """The views of the SQL for Spark as DuckDB's macros; sources and clocks are DuckDB's own."""
-    own = [each for each in td.duckdb_macros(lake).split(";\n") if "ATTACH" in each or "MACRO timedb_" in each]
-    statements = [each for each in own if not re.search(r"MACRO timedb_\w+\([^)]*\) AS TABLE\nSELECT", each)]
+    """The views of the SQL for Spark as DuckDB's macros; the sources and the clocks are DuckDB's own."""
+    statements = [each for each in td.duckdb_macros(lake).split(";\n") if "AS TABLE\nSELECT" not in each]
     for statement in filter(None, sqlglot.parse(td.spark_functions(lake), read="spark")):
-        assert isinstance(statement, expressions.Create), "Spark's parser is stricter than one that takes all text"
-        query = statement.expression
-        if statement.kind != "FUNCTION" or not isinstance(query, expressions.Select):
-            continue
-        head = statement.this
-        parameters = [
-            f"{each.name} := {default.sql('duckdb') if (default := each.args.get('default')) else 'NULL'}"
-            for each in head.expressions
-        ]
-        statements.append(
-            f"CREATE OR REPLACE MACRO {head.this.name}({', '.join(parameters)}) AS TABLE {query.sql('duckdb')}"
-        )
+        assert isinstance(statement, expressions.Create), "what sqlglot does not understand is a command to it"
+        body = statement.expression.this
+        if statement.kind == "FUNCTION" and isinstance(body, expressions.Select):
+            name, columns = statement.this.this.sql(), statement.this.expressions
+            parameters = ", ".join(f"{each.name} := {each.constraints[0].kind.this.sql('duckdb')}" for each in columns)
+            statements.append(f"CREATE OR REPLACE MACRO {name}({parameters}) AS TABLE {body.sql('duckdb')}")
     return ";\n".join(statements)
 
 
@@ -119,49 +117,48 @@ def in_duckdb(duck: duckdb.DuckDBPyConnection, folder: str, sql: str = SQL) -> p
     return duck.execute(sql).to_arrow_table()
 
 
-def check(played: Played, reader: Any, extra: list[Read]) -> None:
-    """Every view, then the reads that were drawn, through a reader, against the oracle."""
+def check(played: Played, reader: Any, views: list[tuple[str, bool]], extra: list[Read]) -> None:
+    """Some views of everything, then reads that were drawn, through a reader, against the oracle."""
     played.door = reader
-    for view, all_versions in VIEWS:
+    for view, all_versions in views:
         played.check(view, all_versions=all_versions)
     for read in extra:
         played.check_read(reader.can(read))
 
 
-@given(history=histories(), extra=st.lists(reads(), min_size=4, max_size=6))
-def test_scan_lake_and_the_macros(
-    storage_door: Door, scanning: ScanReader, macros: DuckReader, history: list[Write], extra: list[Read]
-) -> None:
-    played = play(storage_door, history)
-    for settle in (False, True):
-        if settle:
-            storage_door.compact()
-        check(played, scanning, extra)
-        check(played, macros, extra)
-    played.check("latest")
-
-
-@given(history=histories(), extra=st.lists(reads(), min_size=4, max_size=6))
-def test_the_functions_for_spark(
-    storage_door: Door, functions: DuckReader, history: list[Write], extra: list[Read]
-) -> None:
-    check(play(storage_door, history), functions, extra)
-
-
-@given(history=histories())
-def test_by_hand(
-    storage_door: Door, lake_uri: str, folder: str, duck: duckdb.DuckDBPyConnection, history: list[Write]
-) -> None:
-    played = play(storage_door, history)
-    flat = rows(storage_door.read(series_ids=played.series), played.series)
-    assert rows(in_polars(lake_uri, "flat"), played.series) == flat
-    assert rows(in_duckdb(duck, folder), played.series) == flat
-    overlapping = rows(storage_door.read("overlapping", series_ids=played.series), played.series)
-    assert rows(in_polars(lake_uri, "standing"), played.series) == overlapping
-    storage_door.compact()
-    # The tiers that the page names are enough.
+def check_by_hand(played: Played, lake_uri: str, duck: duckdb.DuckDBPyConnection, folder: str) -> None:
+    """The page's own queries, with all tiers and with those that it says are enough, against the oracle."""
+    expected = {
+        view: sorted(
+            ((row.series_id, row.valid_time, plain(row.value)) for row in played.oracle.answer(view)), key=repr
+        )
+        for view in ("flat", "overlapping")
+    }
+    assert rows(in_polars(lake_uri, "flat"), played.series) == expected["flat"]
+    assert rows(in_polars(lake_uri, "standing"), played.series) == expected["overlapping"]
     scan = "delta_scan(getvariable('values'))"
-    for tiers in ("'fresh', 'current'", "'fresh', 'current', 'revised'"):
-        narrowed = SQL.replace(scan, f"{scan} WHERE tier IN ({tiers})")
-        assert narrowed != SQL
-        assert rows(in_duckdb(duck, folder, narrowed), played.series) == flat
+    narrowed = SQL.replace(scan, f"{scan} WHERE tier IN ('fresh', 'current')")
+    assert narrowed != SQL
+    for sql in (SQL, narrowed):
+        assert rows(in_duckdb(duck, folder, sql), played.series) == expected["flat"]
+
+
+@given(history=histories(), extra=st.lists(reads(), min_size=5, max_size=5))
+def test_every_reader(
+    readers: tuple[ScanReader, DuckReader, DuckReader],
+    storage_door: Door,
+    lake_uri: str,
+    folder: str,
+    duck: duckdb.DuckDBPyConnection,
+    history: list[Write],
+    extra: list[Read],
+) -> None:
+    scan, macros, functions = readers
+    played = play(storage_door, history)
+    check(played, scan, VIEWS, extra)
+    check(played, macros, [], extra[:3])
+    check(played, functions, [], extra[3:])
+    storage_door.compact()
+    check(played, scan, VIEWS, extra)
+    check(played, macros, VIEWS[:1], extra[4:])
+    check_by_hand(played, lake_uri, duck, folder)

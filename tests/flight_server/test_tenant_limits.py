@@ -101,7 +101,7 @@ def test_a_tenant_that_reads_all_it_may_keeps_nobody_else_waiting(lake_dir: Path
 def test_actions_and_plans_over_the_limit_are_busy(start: Start, connect: Connect, name: str) -> None:
     service = start(max_concurrent_calls=1)
     client = connect(service)
-    with service.calls.lease():
+    with service.slots["calls"].lease():
         for call in (
             lambda: act(client, "status"),
             lambda: act(client, "create_series", {"name": name}),
@@ -140,14 +140,29 @@ def test_a_reader_that_takes_its_time_but_takes_is_served(
 def test_an_upload_that_stalls_loses_its_place_and_writes_nothing(
     start: Start, connect: Connect, name: str, sent: str
 ) -> None:
-    client = connect(start(max_concurrent_uploads=1, max_idle_seconds=0.3))
+    service = start(max_concurrent_uploads=1, max_idle_seconds=0.5)
+    client = connect(service)
     rows = rows_of(name)
     stalled, _ = client.do_put(upload_command(rows=3), rows.schema)
     if sent == "a batch":
         stalled.write_table(rows.slice(0, 1))
+    eventually(lambda: service.slots["uploads"].taken == 1)
     eventually(lambda: outcome(lambda: send(client, rows_of(f"{name}-other"), rows=3))[0] == "ok")
     with fails("timeout", "neither sent nor took"):
         stalled.write_table(rows.slice(1) if sent == "a batch" else rows)
         stalled.done_writing()
         stalled.close()
     assert series_named(client, name) == []
+
+
+def test_a_page_is_no_larger_than_what_may_be_put_together(lake_dir: Path, connect: Connect) -> None:
+    settings = load_settings(ServerSettings, lake=str(lake_dir), flight_port=0, max_sorted_rows=1_000)
+    lake = Lake.open(settings.lake, settings)
+    service = start_flight_server(lake, settings)
+    client = connect(service)
+    send(client, many_rows("page", 2_000), rows=2_000)
+    assert read(client, limit=1_000).num_rows == 1_000
+    with fails("too_large", "limit", "1000"):
+        read(client, limit=1_001)
+    service.stop()
+    lake.close()

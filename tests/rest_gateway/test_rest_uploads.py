@@ -125,6 +125,37 @@ def test_the_limit_holds_before_and_after_decompression(new_service: Callable[..
         assert rest.get("/runs").json()["runs"][0]["rows"] == 1
 
 
+@pytest.mark.parametrize("media_type", [ARROW, PARQUET])
+def test_what_a_small_table_unpacks_to_is_limited_before_it_is_done(
+    new_service: Callable[..., Service], media_type: str
+) -> None:
+    rows = 200_000
+    table = pa.table(
+        {
+            "series_id": pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["a" * 36])),
+            "valid_time": pa.array([FIRST] * rows, pa.timestamp("us", "UTC")),
+            "value": pa.array([0.0] * rows),
+        }
+    )
+    sink = BytesIO()
+    if media_type == ARROW:
+        with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            writer.write_table(table)
+    else:
+        parquet.write_table(table, sink, compression="zstd", use_dictionary=False)
+    assert len(sink.getvalue()) < 50_000
+    with httpx.Client(base_url=new_service(max_body_bytes=50_000).rest_url) as rest:
+        assert_error(post(rest, sink.getvalue(), media_type), 413, "too_large", "body", "400000", "decompressed")
+
+
+def test_compressed_arrow_is_taken(rest: httpx.Client, name: str) -> None:
+    sink, table = BytesIO(), table_of(name)
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    assert post(rest, sink.getvalue(), ARROW).status_code == 200
+    assert len(read(rest, name)["data"]) == 3
+
+
 @pytest.mark.parametrize(
     ("media_type", "body", "parts"),
     [

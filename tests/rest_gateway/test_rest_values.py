@@ -249,6 +249,29 @@ def test_pages_hold_every_row_once(rest: httpx.Client, revised: str, mode: str, 
     assert seen == whole
 
 
+def test_pages_stay_on_the_state_of_the_first(rest: httpx.Client, revised: str) -> None:
+    first = read(rest, revised, limit=2)
+    upload(rest, hours(revised, [100.0, 200.0, 300.0, 400.0]), known_time="2025-01-01T18:00:00Z")
+    second = read(rest, revised, limit=2, cursor=first["next_cursor"])
+    assert values(first) + values(second) == [10.0, 21.0, 3.0]
+    assert "next_cursor" not in second
+    assert values(read(rest, revised)) == [100.0, 200.0, 300.0, 400.0]
+
+
+def test_every_view_has_its_parameters(rest: httpx.Client, revised: str) -> None:
+    windows = {"window_length": "1h", "issue_offset": "-PT1H", "start_window": "2025-01-01"}
+    assert values(read(rest, revised, start_valid="2025-01-01T12:00:00Z", **windows)) == []
+    upload(rest, hours(revised, [7.0, 8.0]), known_time="2024-12-31T22:30:00Z")
+    assert values(read(rest, revised, **windows)) == [7.0, 8.0]
+    assert values(read(rest, revised, lead_time="90m")) == [7.0, 8.0]
+    assert values(read(rest, revised, mode="latest")) == [3.0]
+    assert values(read(rest, revised, period="1d", aggregate="max")) == [21.0]
+    before = rest.get("/values", params={"name": revised}).headers["x-token"]
+    upload(rest, hours(revised, [9.0]), known_time="2025-01-01T20:00:00Z")
+    assert values(read(rest, revised, mode="changes", since=before)) == [9.0]
+    assert values(read(rest, revised, token=before)) == [10.0, 21.0, 3.0]
+
+
 def page_of(accept: str, page: httpx.Response) -> tuple[list[float], str | None]:
     """The values of a page and where the next one starts."""
     assert page.status_code == 200, page.text

@@ -363,6 +363,8 @@ def test_usage() -> None:
         "doctor",
         "upgrade",
         "backup",
+        "export",
+        "accuracy",
     ):
         assert re.search(rf"\b{command}\b", commands)
     assert timedb("dance").returncode == 2

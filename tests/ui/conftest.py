@@ -109,6 +109,7 @@ def blank(browser: Chrome, ui_service: Service) -> Iterator[Page]:
     page = Page(browser, ui_service.rest_url)
     page.reset()
     yield page
+    browser.execute_script("sessionStorage.clear()")
     assert page.recorded() == Recorded(errors=[], outside=[])
 
 

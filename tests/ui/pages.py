@@ -57,7 +57,7 @@ class Recorded:
 
 
 def start_browser(chromium: Path, chromedriver: Path, folder: Path) -> Chrome:
-    """A headless Chromium with a profile of its own, which downloads into ``folder/downloads``."""
+    """A headless Chromium with a profile of its own; what it downloads goes to ``folder/downloads``."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -87,13 +87,9 @@ class Page:
         self.downloads = Path(driver.capabilities["chrome"]["userDataDir"]).with_name("downloads")
 
     def reset(self) -> None:
-        """Go on in a new tab, which knows no key, and forget what was recorded."""
-        before = self.driver.current_window_handle
-        self.driver.switch_to.new_window("tab")
-        new = self.driver.current_window_handle
-        self.driver.switch_to.window(before)
-        self.driver.close()
-        self.driver.switch_to.window(new)
+        """Leave the page before, and forget what was recorded of it."""
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        self.driver.get("about:blank")
         self.recorded()
 
     def recorded(self) -> Recorded:

@@ -87,6 +87,23 @@ def test_intervals_are_steps_and_nothing_hides_the_hour_that_comes_twice(page: P
     assert [row["Value"] for row in table] == ["1", "2", "\N{EN DASH}", "NaN", "5", "6"]
 
 
+def test_markup_in_what_users_write_is_text(page: Page, rest: httpx.Client) -> None:
+    markup = "<img src=x onerror=alert(1)>"
+    named = {"name": markup, "unit": "<b>&amp;</b>", "description": markup, "labels": {"<i>": "</i>"}}
+    series = rest.post("/series", json=named).json()["series_id"]
+    row = {"valid_time": "2025-01-01T00:00:00Z", "series_id": series, "value": 1.0, "annotation": markup}
+    assert rest.post("/runs", json={"run_start_time": "2025-01-01T00:00:00Z", "value_rows": [row]}).status_code == 200
+    update = {"series_id": series, "valid_time": row["valid_time"], "value": 2.0, "changed_by": markup}
+    assert rest.put("/values", json={"updates": [update]}).status_code == 200
+    page.show(series=series, tab="changes")
+    assert page.at("#title").text == f"{markup} <b>&amp;</b>"
+    assert page.at("#description").text == markup
+    assert page.texts("#labels li") == ["<i>=</i>"]
+    assert [(row["Who"], row["Why"]) for row in page.table()] == [(markup, markup)]
+    assert page.at("#chart .ytitle").text == "<b>&amp;</b>"
+    assert not page.all("img[src=x]")
+
+
 def test_marks_of_the_axis_stand_at_round_local_times_on_a_day_of_25_hours(page: Page, demo: Demo) -> None:
     page.show(series=demo.forecast)
     script = """const [from, to, done] = arguments;

@@ -24,6 +24,8 @@ __all__ = ["register"]
 Lake = Annotated[str | None, typer.Option(help="Where the lake is. [TIMEDB_LAKE, ./timedb-data]")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [TIMEDB_HOST, 127.0.0.1]")]
 
+_SIGNAL_SECONDS = 0.5
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -124,7 +126,9 @@ def _run(service: Service, stop: threading.Event, *, as_json: bool) -> None:
         print(json_lib.dumps({"flight_url": service.flight_url, "rest_url": service.rest_url}), flush=True)
     else:
         _print_addresses(service)
-    stop.wait()
+    # In slices: a signal that another thread gets to handle does not wake this one, and only this one runs the handler.
+    while not stop.wait(_SIGNAL_SECONDS):
+        pass
     service.stop()
     logging.shutdown()
     sys.stdout.flush()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 __all__ = [
     "BATCH",
+    "DESCRIPTION",
     "END",
     "ERROR",
     "FAILED",
@@ -36,8 +37,11 @@ SCAN = b"S"
 """JSON: a table that is going to be read, under a number."""
 NEXT = b"N"
 """The number of a scan, of which the next bytes are wanted."""
+DESCRIPTION = b"D"
+"""JSON: the columns of the answer, and the parameters."""
+
 RESULT = b"R"
-"""Bytes of the Arrow stream of the answer, or the JSON of a description."""
+"""The next bytes of the Arrow stream of the answer."""
 END = b"Z"
 """That was all of the answer."""
 ERROR = b"E"

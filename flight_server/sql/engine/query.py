@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from .frames import BATCH, END, ERROR, JOB, NEXT, PARAMETERS, RESULT, SCAN, Channel, Hangup
+from .frames import BATCH, DESCRIPTION, END, ERROR, JOB, NEXT, PARAMETERS, RESULT, SCAN, Channel, Hangup
 from .need import Need
 from .parameters import parameter_schema
 from .pushdown import needs_of
@@ -135,20 +135,17 @@ class _Runner:
 
     def _describe(self, query: Query) -> None:
         self._register({name: Need(schema.names) for name, schema in self._schemas.items()})
-        described: dict[str, Any] = {
-            "schema": None,
-            "parameters": schema_to_text(parameter_schema(query, self._schemas)),
-        }
-        if self._job["partly"]:
-            nothing = dict.fromkeys(query.parameters)
-            with suppress(duckdb.Error):  # of what type a parameter is may only show when it is bound
-                described["schema"] = schema_to_text(self._schema_of(nothing))
+        schema: pa.Schema | None = None
+        if not self._job["partly"]:
+            schema = self._schema_of(query, self._bound(query))
         else:
-            described["schema"] = schema_to_text(self._schema_of(self._bound(query)))
-        self._channel.send(RESULT, json.dumps(described).encode())
+            with suppress(duckdb.Error):  # of what type a parameter is may show only when it is bound
+                schema = self._schema_of(query, dict.fromkeys(query.parameters))
+        self._tell(schema, parameter_schema(query, self._schemas))
 
-    def _schema_of(self, values: Mapping[str, object]) -> pa.Schema:
-        columns = self._engine.execute(f"DESCRIBE {self._job['sql']}", _arguments(values)).fetchall()
+    def _schema_of(self, query: Query, values: Mapping[str, object]) -> pa.Schema:
+        text = query.runnable if not query.shows else f"SELECT * FROM ({query.runnable})"
+        columns = self._engine.execute(f"DESCRIBE {text}", _arguments(values)).fetchall()
         empty = ", ".join(f"NULL::{kind} AS {_quoted(name)}" for name, kind, *_ in columns)
         return self._engine.execute(f"SELECT {empty} LIMIT 0").to_arrow_table().schema
 
@@ -162,12 +159,18 @@ class _Runner:
             self._engine.rollback()
             self._engine.begin()
             needs = {name: Need(columns[name]) for name in query.names}
-        self._register(needs)
-        reader = self._engine.execute(self._job["sql"], _arguments(values)).to_arrow_reader(_BATCH_ROWS)
+        self._register({name: Need(columns[name]) for name in columns if query.shows} | needs)
+        reader = self._engine.execute(query.runnable, _arguments(values)).to_arrow_reader(_BATCH_ROWS)
+        self._tell(reader.schema, pa.schema([]))
         for piece in pieces_of(reader.schema, self._parts(reader)):
             with self._lock:
                 self._channel.send(RESULT, piece)
         self._channel.send(END)
+
+    def _tell(self, schema: pa.Schema | None, parameters: pa.Schema) -> None:
+        texts = {"schema": None if schema is None else schema_to_text(schema), "parameters": schema_to_text(parameters)}
+        with self._lock:
+            self._channel.send(DESCRIPTION, json.dumps(texts).encode())
 
     def _parts(self, answer: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The batches of the answer in pieces of a size that travels well."""
@@ -191,8 +194,8 @@ class _Runner:
         else:
             given = dict(self._values)
         if set(given) != set(query.parameters):
-            wanted = ", ".join(query.parameters) or "none"
-            raise Refusal("invalid_request", f"parameters: {len(given)} are bound; the query has {wanted}")
+            wanted = f"{len(query.parameters)} ({', '.join(query.parameters)})" if query.parameters else "none"
+            raise Refusal("invalid_request", f"parameters: {len(given)} are bound, the query has {wanted}")
         return given
 
     def _register(self, needs: Mapping[str, Need]) -> None:

@@ -26,6 +26,7 @@ _FAULTS_OF_THE_QUERY = {
     "Settings",
 }
 _MAX_CHARS = 400
+_TOO_DEEP = "query: it is nested too deeply"
 _TOO_MUCH_MEMORY = "query: it needs more memory than one query may take"
 
 
@@ -50,7 +51,7 @@ def refusal_of(error: BaseException) -> Refusal | None:
     if isinstance(error, MemoryError):
         return Refusal("too_large", _TOO_MUCH_MEMORY)
     if isinstance(error, RecursionError):
-        return Refusal("invalid_request", "query: it is nested too deeply")
+        return Refusal("invalid_request", _TOO_DEEP)
     text = str(error)
     try:
         said = json.loads(text[text.index("{") :])
@@ -61,8 +62,10 @@ def refusal_of(error: BaseException) -> Refusal | None:
         return Refusal("too_large", _TOO_MUCH_MEMORY)
     if kind == "Not implemented":
         return Refusal("unimplemented", f"query: {_line(message)}")
-    if kind not in _FAULTS_OF_THE_QUERY:
+    if kind not in _FAULTS_OF_THE_QUERY or "Python exception" in message:
         return None
+    if "expression depth" in message:
+        return Refusal("invalid_request", _TOO_DEEP)
     position = said.get("position")
     where = f" (at character {int(position) + 1})" if isinstance(position, str) and position.isdigit() else ""
     return Refusal("invalid_request", f"query: {_line(message)}{where}")

@@ -13,7 +13,7 @@ __all__ = ["open_pieces", "pieces_of", "schema_from_text", "schema_to_text"]
 
 
 def pieces_of(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
-    """The Arrow stream of some batches: first its schema, then a piece for each batch, then its end."""
+    """The Arrow stream of some batches: a piece for each of them, and its end."""
     buffer = io.BytesIO()
 
     def taken() -> bytes:
@@ -23,7 +23,6 @@ def pieces_of(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[
         return data
 
     with pa.ipc.new_stream(buffer, schema) as writer:
-        yield taken()
         for batch in batches:
             writer.write_batch(batch)
             yield taken()

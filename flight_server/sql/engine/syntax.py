@@ -61,16 +61,31 @@ class Query:
 
     Attributes:
         tree: Its tree.
+        text: The query without what follows its end.
         tables: The nodes that name tables of ours; of those that a ``WITH`` redefines, all uses of the name.
         shadowed: Names of tables that a ``WITH`` redefines.
         parameters: Names of its parameters, in order: ``1``, ``2`` … for ``?``.
     """
 
-    def __init__(self, tree: Node, tables: list[Node], shadowed: set[str], parameters: list[str]) -> None:
+    def __init__(self, tree: Node, text: str, tables: list[Node], shadowed: set[str], parameters: list[str]) -> None:
         self.tree = tree
+        self.text = text
         self.tables = tables
         self.shadowed = shadowed
         self.parameters = parameters
+
+    @property
+    def shows(self) -> bool:
+        """Whether it is DESCRIBE, SUMMARIZE or SHOW."""
+        source = self.tree["statements"][0]["node"].get("from_table") or {}
+        return bool(source.get("type") == "SHOW_REF")
+
+    @property
+    def runnable(self) -> str:
+        """The text to run: DuckDB's own ``SHOW TABLES`` also shows what is none of ours."""
+        source = self.tree["statements"][0]["node"].get("from_table") or {}
+        listing = source.get("type") == "SHOW_REF" and source.get("table_name") == _SHOW_TABLES
+        return f"SHOW TABLES FROM {CATALOG}.{SCHEMA}" if listing else self.text
 
     @property
     def names(self) -> set[str]:
@@ -113,7 +128,7 @@ def parse(connection: duckdb.DuckDBPyConnection, text: str, names: Collection[st
             elif not _is_cte(node, shadowed):
                 known = ", ".join(sorted(names))
                 raise Refusal("not_found", f"query: there is no table {_full_name(node)!r}; there are {known}")
-    return Query(tree, tables, shadowed & set(names), _parameters(tree))
+    return Query(tree, statements[0].query.strip().rstrip(";"), tables, shadowed & set(names), _parameters(tree))
 
 
 def nodes_of(tree: object) -> Iterator[Node]:

@@ -10,11 +10,21 @@ import os
 import signal
 import socket
 import sys
+from importlib.abc import MetaPathFinder
 
 __all__ = ["main"]
 
 # DuckDB looks for these libraries and pushes filters down into `pyarrow.dataset`, which takes NaN for something else.
-_UNWANTED = ("pyarrow.dataset", "pandas", "polars", "numpy", "torch", "tensorflow", "pyspark", "IPython")
+_UNWANTED = {"pyarrow.dataset", "pandas", "polars", "numpy", "torch", "tensorflow", "pyspark", "IPython"}
+
+
+class _Refuse(MetaPathFinder):
+    """Makes the import of some libraries fail."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        """Called for each import."""
+        if name in _UNWANTED:
+            raise ModuleNotFoundError(f"{name} is not wanted here", name=name)
 
 
 def main(descriptor: int) -> None:
@@ -23,8 +33,7 @@ def main(descriptor: int) -> None:
     Args:
         descriptor: Of a Unix socket; each message carries the descriptor of a query's own connection.
     """
-    for name in _UNWANTED:
-        sys.modules[name] = None  # type: ignore[assignment]  # that is how an import is made to fail
+    sys.meta_path.insert(0, _Refuse())
     from .query import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when it is over

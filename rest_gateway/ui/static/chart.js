@@ -2,7 +2,7 @@
 
 import { $ } from "./dom.js";
 import { asKnown, timesOf } from "./load.js";
-import { baseLayout, CONFIG, loadPlotly, mixed, palette } from "./plot.js";
+import { baseLayout, CONFIG, loadPlotly, mixed, palette, unitText } from "./plot.js";
 import { addressOf } from "./state.js";
 import { timeTicks } from "./ticks.js";
 import { show, toMs } from "./times.js";
@@ -46,9 +46,8 @@ export async function drawChart(view, state) {
 function layout(view, state, colours, width) {
   const base = baseLayout(colours);
   const range = bounds(view);
-  const unit = view.series.unit === "dimensionless" ? "" : view.series.unit;
   Object.assign(base.xaxis, { range, ...timeTicks(...range, state.tz, Math.max(3, width / TICK_PX)) });
-  Object.assign(base.yaxis.title, { text: unit, standoff: 8 });
+  Object.assign(base.yaxis.title, { text: unitText(view.series), standoff: 8 });
   const known = state.known && toMs(state.known);
   if (known >= range[0] && known <= range[1]) {
     const mark = { x0: known, x1: known, xref: "x", y0: 0, y1: 1, yref: "paper", type: "line" };

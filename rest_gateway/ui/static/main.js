@@ -8,7 +8,7 @@ import { $, announce, latestOnly, make, settled } from "./dom.js";
 import { Finder } from "./finder.js";
 import { readyKnown, showKnown, stopPlaying } from "./known.js";
 import { asKnown, loadMore, loadThen, loadView } from "./load.js";
-import { loadPlotly } from "./plot.js";
+import { loadPlotly, unitText } from "./plot.js";
 import { readyRange, showRange, zoomOut, zoomTo } from "./range.js";
 import { askForKey, readySignIn, showWho } from "./sign_in.js";
 import { go, onChange, state } from "./state.js";
@@ -56,7 +56,7 @@ const reckon = latestOnly(async (signal) => {
   if (mine !== view || state().tab !== "accuracy") return;
   showTable("accuracy", rows, state().tz, zoneName(state().tz));
   $("accuracy-chart").setAttribute("aria-label", `Error by lead time, ${rows.length} steps; the table has the figures`);
-  await drawAccuracy(rows, view.series.unit);
+  await drawAccuracy(rows, unitText(view.series));
 });
 
 /** Runs a task of the page; what goes wrong is said, and a key that is not good is asked for anew. */

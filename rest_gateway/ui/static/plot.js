@@ -26,6 +26,12 @@ export function palette() {
   return Object.fromEntries(Object.entries(COLOURS).map(([name, variable]) => [name, style.getPropertyValue(variable).trim()]));
 }
 
+/** A text for Plotly, which else takes some markup for markup. */
+export const literal = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+
+/** The unit of a series for an axis. */
+export const unitText = ({ unit }) => (unit === "dimensionless" ? "" : literal(unit));
+
 /** Between two colours of the form #rrggbb; `share` from 0 to 1. */
 export function mixed(one, other, share) {
   const parts = [1, 3, 5].map((at) => {

@@ -1,0 +1,95 @@
+"""The tables that SQL sees: their columns, and how as much of them as a query needs is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from flight_server.sql.engine.need import Need
+from flight_server.sql.process import Tables
+from storage.schemas import RUNS, SERIES
+from timedb.columns import COLUMN_TYPES
+from timedb.errors import Internal
+from timedb.times import MAX_MICROS, MIN_MICROS, from_micros
+from timedb.wire import ReadTicket, parse_object
+
+if TYPE_CHECKING:
+    from storage import Moment
+
+__all__ = ["CATALOG", "SCHEMA", "SCHEMAS", "VIEWS", "tables_of"]
+
+CATALOG = "timedb"
+SCHEMA = "main"
+VIEWS = ("flat", "overlapping")
+
+_NOT_SHOWN = {"auto_created", "digest", "receipt"}
+
+# What is always false in a view is no column of it.
+_VIEW = pa.schema([(name, kind) for name, kind in COLUMN_TYPES.items() if name != "retracted"])
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "flat": _VIEW,
+    "overlapping": _VIEW,
+    "runs": pa.schema([column for column in RUNS if column.name not in _NOT_SHOWN]),
+    "series": pa.schema([column for column in SERIES if column.name not in _NOT_SHOWN]),
+    "values": pa.schema(list(COLUMN_TYPES.items())),
+}
+"""The columns of each table."""
+
+_READS: dict[str, dict[str, Any]] = {
+    "flat": {"view": "flat"},
+    "overlapping": {"view": "overlapping"},
+    "values": {"view": "overlapping", "all_versions": True},
+}
+# A filter may come before the winner is picked only if it cannot change who wins.
+_BOUNDS = {"flat": ("valid",), "overlapping": ("valid", "known"), "values": ("valid", "known")}
+
+
+def tables_of(moment: Moment) -> Tables:
+    """The tables of a tenant, all on one snapshot."""
+
+    def read(name: str, need: Need) -> pa.RecordBatchReader:
+        if name not in SCHEMAS or not set(need.columns) <= set(SCHEMAS[name].names):
+            raise Internal(f"a query asks for {need.columns} of {name}")
+        if name == "series":
+            return moment.series_rows(need.columns).to_reader()
+        if name == "runs":
+            return moment.run_rows(need.columns).to_reader()
+        ticket = _ticket(moment, name, need)
+        if ticket is None:
+            return pa.schema([SCHEMAS[name].field(column) for column in need.columns]).empty_table().to_reader()
+        return moment.read(ticket)
+
+    return Tables(SCHEMAS, read)
+
+
+def _ticket(moment: Moment, name: str, need: Need) -> ReadTicket | None:
+    """The read that gives what is needed; None where that is nothing."""
+    fields: dict[str, Any] = {**_READS[name], "columns": list(need.columns)}
+    for time in _BOUNDS[name]:
+        start, end = need.low.get(f"{time}_time", MIN_MICROS), need.high.get(f"{time}_time", MAX_MICROS) + 1
+        if start >= end:
+            return None
+        if start > MIN_MICROS:
+            fields[f"start_{time}"] = from_micros(start)
+        if end <= MAX_MICROS:
+            fields[f"end_{time}"] = from_micros(end)
+    series_ids = _series_ids(moment, need)
+    if series_ids is not None:
+        if not series_ids:
+            return None
+        fields["series_ids"] = sorted(series_ids)
+    return parse_object(ReadTicket, fields)
+
+
+def _series_ids(moment: Moment, need: Need) -> set[str] | None:
+    """The series that count; None: all of them."""
+    found: set[str] | None = None
+    if "series_id" in need.texts:
+        found = set(need.texts["series_id"]) & moment.series.keys()
+    if "series_key" in need.texts:
+        names = set(need.texts["series_key"])
+        named = {series.series_id for series in moment.series.values() if series.name in names}
+        found = named if found is None else found & named
+    return found
