@@ -34,13 +34,13 @@ def parse_command(model: type[M], body: bytes, *, what: str, max_bytes: int) -> 
     """Read a command or ticket.
 
     Raises:
-        Unimplemented: it is not JSON but, as it seems, of Flight SQL.
+        Unimplemented: it is not JSON but, as it seems, of Flight SQL, which does not use this call.
         InvalidRequest, TooLarge: as :func:`timedb.wire.parse`.
     """
     if not body:
         raise InvalidRequest(f"{what}: is empty")
     if not body.startswith(b"{"):
-        raise Unimplemented(f"{what}: is no JSON object; Flight SQL is not spoken here")
+        raise Unimplemented(f"{what}: is no JSON object; Flight SQL does not use this call")
     return parse(model, body, what=what, max_bytes=max_bytes)
 
 

@@ -255,7 +255,8 @@ class Client:
             "unit": unit,
         }
         command, content = message_of(UploadCommand, fields), open_data(data)
-        with counting(progress, "Uploading", len(data) if hasattr(data, "__len__") else None) as count:
+        total = len(data) if content.repeatable and hasattr(data, "__len__") else None
+        with counting(progress, "Uploading", total) as count:
             return Receipt.from_message(self._send_safely(command, content, count))
 
     def _send_safely(self, command: UploadCommand, data: UploadData, count: RowCount | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from adbc_driver_flightsql.dbapi import connect
 from pyarrow import flight
 
 from flight_server import FlightService, start_flight_server
@@ -56,6 +57,12 @@ class Divided:
     service: FlightService
     everything: flight.FlightClient
     north: flight.FlightClient
+
+    def user(self, email: str, **fields: Any) -> str:
+        """Make a user of the tenant; its key."""
+        new = parse_object(NewUser, {"email": email, "tenant_id": TENANT, **fields})
+        key: str = self.lake.create_user(new)["api_key"]
+        return key
 
 
 @pytest.fixture(scope="module")
@@ -298,9 +305,8 @@ def test_storage_refuses_it_too(divided: Divided) -> None:
 
 
 def test_a_limit_may_be_any_of_several_values(divided: Divided) -> None:
-    user = {"email": "either@example.com", "tenant_id": TENANT, "labels": {"region": ["south", "west"]}}
-    new = parse_object(NewUser, {**user, "scopes": ["read"]})
-    with calling(divided.service.url, divided.lake.create_user(new)["api_key"]) as client:
+    key = divided.user("either@example.com", labels={"region": ["south", "west"]}, scopes=["read"])
+    with calling(divided.service.url, key) as client:
         assert act(client, "series_labels") == {"labels": {"region": ["south"]}}
         assert {series["name"] for series in act(client, "list_series")["series"]} == {"sun", "wind"}
         assert outcome(lambda: client.do_get(read_ticket(series_keys=["rain"])).read_all())[0] == "not_found"
@@ -313,3 +319,16 @@ def test_series_that_come_later_are_seen_at_once(divided: Divided, name: str) ->
     act(divided.everything, "create_series", {"name": name, "labels": {**NORTH, "a": "b"}})
     act(divided.everything, "create_series", {"name": name, "labels": SOUTH})
     assert [series["labels"] for series in series_named(divided.north, name)] == [{"a": "b", **NORTH}]
+
+
+def test_sql_sees_no_more(divided: Divided) -> None:
+    key = divided.user("sql@example.com", labels=NORTH)
+    options = {"adbc.flight.sql.rpc.call_header.x-api-key": key}
+    own = {series["series_id"] for series in act(divided.north, "list_series")["series"]}
+    with connect(divided.service.url, db_kwargs=options, autocommit=True) as connection, connection.cursor() as cursor:
+        for table in ("series", "flat", "overlapping", '"values"'):
+            cursor.execute(f"SELECT DISTINCT series_id FROM {table}")
+            found = {row[0] for row in cursor.fetchall()}
+            assert series_id("wind", NORTH) in found <= own, table
+        cursor.execute("SELECT count(*) FROM runs")
+        assert cursor.fetchall() == [(0,)], "none is of this key"

@@ -64,6 +64,7 @@ def start_browser(chromium: Path, chromedriver: Path, folder: Path) -> Chrome:
     options.binary_location = str(chromium)
     for flag in (*_FLAGS.split(), f"--user-data-dir={folder / 'profile'}"):
         options.add_argument(flag)
+    options.add_experimental_option("perfLoggingPrefs", {"enablePage": False})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = webdriver.ChromeService(str(chromedriver), env={**os.environ, "TZ": ZONE})
     driver = webdriver.Chrome(options=options, service=service)

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.ui.pages import Demo, Page, parsed
 
@@ -69,6 +68,14 @@ def test_the_flat_line_and_every_revision_are_drawn(page: Page, demo: Demo, rest
     drawn = Counter(page.line("revisions"))
     assert drawn == Counter((parsed(row["valid_time"]), row["value"]) for row in revisions)
     assert drawn.total() > 5000
+    assert sorted(page.line("withdrawn")) == [(hour, 30.0) for hour in demo.hours[40:46]]
+    assert 30.0 not in [value for _, value in drawn]
+    assert page.at("#tab-changes").text == "Changes (6)"
+    page.at("#tab-changes").click()
+    page.drawn()
+    assert {(row["What"], row["Who"], row["Why"]) for row in page.table()} == {
+        ("withdrawn", "anna@example.com", "Wrong weather input")
+    }
     page.at("#show-revisions").click()
     page.until(lambda: page.line("revisions") == [])
     assert page.address()["revisions"] == "0"
@@ -235,14 +242,6 @@ def test_corrections_and_withdrawals_say_who_when_and_why(page: Page, demo: Demo
     page.until(lambda: page.line("corrected") == [])
 
 
-def test_a_withdrawn_run_is_marked_but_no_revision(page: Page, demo: Demo) -> None:
-    page.show(series=demo.forecast, tab="changes")
-    assert sorted(page.line("withdrawn")) == [(hour, 30.0) for hour in demo.hours[40:46]]
-    assert 30.0 not in [value for _, value in page.line("revisions")]
-    assert {row["Why"] for row in page.table()} == {"Wrong weather input"}
-    assert page.at("#tab-changes").text == "Changes (6)"
-
-
 def test_accuracy_is_drawn_by_lead_time(page: Page, demo: Demo, rest: httpx.Client) -> None:
     page.show(series=demo.forecast, tab="accuracy")
     assert not page.at("#accuracy-chart").is_displayed()
@@ -266,23 +265,23 @@ def test_accuracy_is_drawn_by_lead_time(page: Page, demo: Demo, rest: httpx.Clie
     assert page.at("#actual").get_attribute("value") == "observed"
 
 
-@pytest.mark.parametrize(
-    ("tab", "ending", "accept", "parameters"),
-    [
-        ("values", "csv", "text/csv", {}),
-        ("changes", "ndjson", "application/x-ndjson", {"mode": "overlapping", "all_versions": True}),
-    ],
-)
-def test_what_is_shown_is_downloaded_in_a_format_of_the_api(
-    page: Page, demo: Demo, rest: httpx.Client, tab: str, ending: str, accept: str, parameters: dict[str, Any]
-) -> None:
-    page.show(series=demo.observed, tab=tab, known="2015-03-10T00:00:00Z", range="all")
+def downloaded(page: Page, tab: str, ending: str) -> str:
+    """What the page saves of a tab in a format."""
+    page.at(f"#tab-{tab}").click()
+    page.drawn()
     page.choose("#format", ending)
     page.at("#download").click()
-    page.until(lambda: page.at("#status").text == "Downloaded.")
-    asked = {"series_id": demo.observed, "end_known": "2015-03-10T00:00:00.000001Z", **parameters}
-    expected = rest.get("/values", params=asked, headers={"Accept": accept}).text
     file = page.downloads / f"observed-{tab}.{ending}"
     page.until(file.exists)
-    assert file.read_text() == expected
-    file.unlink()
+    page.until(lambda: page.at("#status").get_property("textContent") == "Downloaded.")
+    return file.read_text()
+
+
+def test_what_is_shown_is_downloaded_in_a_format_of_the_api(page: Page, demo: Demo, rest: httpx.Client) -> None:
+    page.show(series=demo.observed, known="2015-03-10T00:00:00Z", range="all")
+    asked = {"series_id": demo.observed, "end_known": "2015-03-10T00:00:00.000001Z"}
+    every = {"mode": "overlapping", "all_versions": True}
+    flat_rows = rest.get("/values", params=asked, headers={"Accept": "text/csv"}).text
+    assert downloaded(page, "values", "csv") == flat_rows
+    versions = rest.get("/values", params=asked | every, headers={"Accept": "application/x-ndjson"}).text
+    assert downloaded(page, "changes", "ndjson") == versions

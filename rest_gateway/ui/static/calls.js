@@ -6,6 +6,7 @@ import { brief, justAfter } from "./times.js";
 
 const FORMATS = {
   csv: ["CSV", "text/csv"],
+  parquet: ["Parquet", "application/vnd.apache.parquet"],
   ndjson: ["NDJSON", "application/x-ndjson"],
   json: ["JSON", "application/json"],
   arrows: ["Arrow stream", "application/vnd.apache.arrow.stream"],

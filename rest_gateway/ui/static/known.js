@@ -30,7 +30,7 @@ export function showKnown({ known, tz }, knownTimes) {
   slider.disabled = times.length === 0;
   const text = known ? `${show(known, tz)}${tz === "utc" ? " UTC" : ""}` : "latest";
   slider.setAttribute("aria-valuetext", known ? `${text}, ${at + 1} of ${times.length} revisions` : "latest");
-  $("known-time").textContent = known ? text : "now – the latest word on everything";
+  $("known-time").textContent = known ? text : "now: the latest word on everything";
   $("known-first").textContent = times.length ? show(times[0], tz) : "";
   $("known-back").disabled = times.length === 0 || (known !== "" && at <= 0);
   for (const id of ["known-on", "known-now"]) $(id).disabled = known === "";
