@@ -331,7 +331,8 @@ def plan_read(
     if ticket.bucket is not None:
         files = {ticket.bucket: files[ticket.bucket]} if ticket.bucket in files else {}
     if ticket.relative is not None:
-        check_windows(ticket.relative, *_valid_times(selection, files), max_windows)
+        asked = ticket.start_valid, ticket.end_valid
+        check_windows(ticket.relative, asked, _valid_times(selection, files), max_windows)
     return ReadPlan(
         ticket,
         table=table,

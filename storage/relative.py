@@ -74,12 +74,21 @@ def check_time_zone(name: str, field: str = "relative.time_zone") -> None:
         raise InvalidRequest(f"{field}: {shown(name)} is not a time zone of the IANA database") from None
 
 
-def check_windows(relative: Relative, start: datetime, end: datetime, max_windows: int) -> None:
+def check_windows(
+    relative: Relative,
+    asked: tuple[datetime | None, datetime | None],
+    held: tuple[datetime, datetime],
+    max_windows: int,
+) -> None:
     """Refuse a time zone that there is not, and more windows than a read may have.
+
+    Windows of a fixed length cost nothing, so that only what was asked for counts: the range that the read names. Those
+    whose cut-off lies on the calendar are made one by one, and count over all valid_times that the files may hold.
 
     Args:
         relative: The windows.
-        start, end: The valid_times that the read can meet.
+        asked: The start and end of valid_time that the read names.
+        held: The first and the last valid_time that its files may hold.
         max_windows: The most windows between them.
 
     Raises:
@@ -89,6 +98,10 @@ def check_windows(relative: Relative, start: datetime, end: datetime, max_window
     length = relative.window_length
     if length is None:
         return  # local days: never more than the rows have
+    made = not length.is_calendar and _offset(relative).is_calendar
+    start, end = asked[0] or (held[0] if made else None), asked[1] or (held[1] if made else None)
+    if start is None or end is None:
+        return
     shortest = length.months * 28 * _DAY + length.days * _DAY + length.micros
     if (to_micros(end) - to_micros(start)) // shortest > max_windows:
         raise InvalidRequest(

@@ -20,7 +20,12 @@ from timedb.cli import app
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([DOCS / "first-steps.md", DOCS / "three-times.md", DOCS / "operations.md", *DOCS.glob("how-to/*.md")])
+PAGES = sorted(
+    [
+        *(DOCS / name for name in ("first-steps.md", "flight-sql.md", "operations.md", "three-times.md")),
+        *DOCS.glob("how-to/*.md"),
+    ]
+)
 COMMANDS = dict(commands_of(typer.main.get_command(app)))
 
 

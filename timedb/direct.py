@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["duckdb_macros", "scan_lake", "spark_functions", "split_read"]
 
 
 def scan_lake(
-    path: str,
+    path: str | PathLike[str],
     tenant: str | UUID | None = None,
     view: Literal["flat", "overlapping"] = "flat",
     *,
@@ -76,10 +77,12 @@ def scan_lake(
         "as_of": as_of,
         "columns": columns,
     }
-    return scan(str(path), _text(tenant), message_of(ReadTicket, fields))
+    return scan(fspath(path), _text(tenant), message_of(ReadTicket, fields))
 
 
-def split_read(path: str, tenant: str | UUID | None = None, **selection: Unpack[Selection]) -> SplitRead:
+def split_read(
+    path: str | PathLike[str], tenant: str | UUID | None = None, **selection: Unpack[Selection]
+) -> SplitRead:
     """A read in parts that a cluster can compute, without a server.
 
     Args:
@@ -95,10 +98,10 @@ def split_read(path: str, tenant: str | UUID | None = None, **selection: Unpack[
     from timedb.selection import fields_of, message_of
     from timedb.wire import ReadTicket
 
-    return split(str(path), _text(tenant), message_of(ReadTicket, fields_of(selection)))
+    return split(fspath(path), _text(tenant), message_of(ReadTicket, fields_of(selection)))
 
 
-def duckdb_macros(path: str, tenant: str | UUID | None = None, *, prefix: str = "timedb") -> str:
+def duckdb_macros(path: str | PathLike[str], tenant: str | UUID | None = None, *, prefix: str = "timedb") -> str:
     """SQL that makes the views as table macros in a DuckDB connection; see docs/direct-reads.md.
 
     Args:
@@ -112,17 +115,17 @@ def duckdb_macros(path: str, tenant: str | UUID | None = None, *, prefix: str = 
     """
     from storage.sql_views import duckdb_macros as macros
 
-    return macros(str(path), _text(tenant), prefix=prefix)
+    return macros(fspath(path), _text(tenant), prefix=prefix)
 
 
-def spark_functions(path: str, tenant: str | UUID | None = None, *, prefix: str = "timedb") -> str:
+def spark_functions(path: str | PathLike[str], tenant: str | UUID | None = None, *, prefix: str = "timedb") -> str:
     """SQL that makes the views as temporary functions in a Spark session; see docs/direct-reads.md.
 
     The arguments and errors are those of :func:`duckdb_macros`.
     """
     from storage.sql_views import spark_functions as functions
 
-    return functions(str(path), _text(tenant), prefix=prefix)
+    return functions(fspath(path), _text(tenant), prefix=prefix)
 
 
 def _text(tenant: str | UUID | None) -> str | None:

@@ -36,7 +36,13 @@ def some_writes(seed: int, count: int) -> list[Write]:
         correction = Correction(
             chance.randrange(50), "value_id", chance.choice([{"value": -1.0 * number}, {"retracted": True}])
         )
-        kinds = [upload(number), upload(number), correction, Withdrawal(chance.randrange(20), None), Compaction()]
+        kinds: list[Write] = [
+            upload(number),
+            upload(number),
+            correction,
+            Withdrawal(chance.randrange(20), None),
+            Compaction(),
+        ]
         writes.append(chance.choice(kinds))
     return writes
 

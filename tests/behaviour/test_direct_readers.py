@@ -243,23 +243,23 @@ def test_readers_change_nothing_and_need_one_folder(own_lake: tuple[str, Tenant]
     door.upload([some_row(series, "r9", 9, 9.0)], run_id="r9", known_time=9)
     handed = tmp_path / "handed out" / OPEN_TENANT_ID
     shutil.copytree(Path(path) / "tenants" / OPEN_TENANT_ID, handed)
-    for folder in sorted(handed.rglob("*"), reverse=True):
-        folder.chmod(0o555 if folder.is_dir() else 0o444)
+    for each in sorted(handed.rglob("*"), reverse=True):
+        each.chmod(0o555 if each.is_dir() else 0o444)
     before = tree(str(handed.parent))
     columns = ["series_key", "series_unit", "value", "value_id"]
-    for folder in (str(handed), str(handed) + "/", f"file://{handed}"):
-        found = td.scan_lake(folder, series_keys="handed out", columns=columns).collect()
+    for address in (str(handed), str(handed) + "/", f"file://{handed}"):
+        found = td.scan_lake(address, series_keys="handed out", columns=columns).collect()
         assert found.columns == columns
         assert found.row(0)[:3] == ("handed out", "MW", 9.0)
-        assert [part.read()["value"].to_list() for part in td.split_read(folder).parts] == [[9.0]]
+        assert [part.read()["value"].to_list() for part in td.split_read(address).parts] == [[9.0]]
     assert td.scan_lake(str(handed), OPEN_TENANT_ID.upper()).collect().height == 1
     with duckdb_with_delta() as connection:
         connection.execute(td.duckdb_macros(str(handed), prefix="theirs"))
         joined = "SELECT name, value FROM theirs_latest() JOIN theirs_series() USING (series_id)"
         assert connection.execute(joined).fetchall() == [("handed out", 9.0)]
     assert tree(str(handed.parent)) == before
-    for folder in [handed, *handed.rglob("*")]:
-        folder.chmod(0o755 if folder.is_dir() else 0o644)
+    for each in [handed, *handed.rglob("*")]:
+        each.chmod(0o755 if each.is_dir() else 0o644)
 
 
 def test_a_query_sees_the_version_of_its_call(own_lake: tuple[str, Tenant]) -> None:
@@ -343,14 +343,14 @@ def test_where_there_is_no_lake(read: Callable[..., Any], tmp_path: Path, own_la
             read(path)
     with pytest.raises(td.InvalidRequest, match=r"^path: 'gopher://hole' is no folder and no address"):
         read("gopher://hole")
-    path, _ = own_lake
-    folder = f"{path}/tenants/{OPEN_TENANT_ID}"
+    lake, _ = own_lake
+    folder = f"{lake}/tenants/{OPEN_TENANT_ID}"
     with pytest.raises(td.NotFound, match=r"^tenant: .*is no folder of '11111111"):
         read(folder, "11111111-1111-4111-8111-111111111111")
-    marker = Path(path) / "timedb-lake.json"
+    marker = Path(lake) / "timedb-lake.json"
     marker.write_text(marker.read_text().replace('"format_version": 1', '"format_version": 99'))
     with pytest.raises(td.InvalidRequest, match=r"^path: .*has format version 99, this reader knows"):
-        read(path)
+        read(lake)
     assert not (tmp_path / "nowhere").exists()
     assert list((tmp_path / "notes").iterdir()) == []
 

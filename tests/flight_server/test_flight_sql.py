@@ -105,7 +105,7 @@ QUERIES = [
     "SELECT value FROM flat WHERE {mine} AND value > 2",
     "SELECT value FROM flat WHERE {mine} AND value <= 2",
     "SELECT value FROM flat WHERE {mine} AND isnan(value) OR series_key = 'sql-b' AND value IS NULL",
-    "SELECT known_time, value FROM flat WHERE {mine} AND known_time < '2025-01-02 00:00:00Z'",
+    "SELECT known_time, value FROM flat WHERE {mine} AND known_time < '2025-01-01 12:00:00Z'",
     "SELECT known_time, value FROM overlapping WHERE {mine} AND known_time <= '2025-01-01 00:00:00Z'",
     "SELECT run_id, retracted, value FROM \"values\" WHERE {mine} AND known_time > '2025-01-02 00:00:00Z'",
     "SELECT f.value - o.value AS d FROM flat f JOIN overlapping o USING (series_id, valid_time)"

@@ -19,6 +19,7 @@ from storage import Lake, Tenant
 from tests.behaviour.doors import StorageDoor
 from tests.behaviour.histories import Read, Write, histories, reads
 from tests.behaviour.playing import play
+from tests.behaviour.racing import Race, some_writes
 from tests.behaviour.readers import PartsReader
 from tests.storage.lakes import open_tenant, read_table, some_rows, tiny_settings, upload
 from timedb.columns import META_TABLE_VERSION
@@ -58,6 +59,12 @@ def test_the_cluster_finds_the_oracles_answer(
     played.door = PartsReader(tenant, path, lambda split: split.gather(client))
     for read in extra:
         played.check_read(read)
+
+
+def test_while_uploads_and_compactions_run(client: Client, tenant: Tenant, path: str) -> None:
+    reader = PartsReader(tenant, path, lambda split: split.gather(client))
+    readers = {"the cluster": lambda view, series: reader.read(view, series_ids=series)}
+    Race(StorageDoor(tenant), some_writes(seed=2, count=12)).run(readers)
 
 
 def test_every_part_sees_the_version_of_the_plan(client: Client, tenant: Tenant, path: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import pickle
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -22,10 +23,11 @@ import polars as pl
 import pytest
 from moto.server import ThreadedMotoServer
 
+import timedb as td
 from storage import Lake, Tenant
 from storage.users import NewUser, UserAddress
 from tests.flight_server.flights import eventually
-from tests.storage.lakes import Sent, hour, open_tenant, read, some_rows, tiny_settings, unstamped, upload
+from tests.storage.lakes import Sent, hour, open_tenant, read, read_table, some_rows, tiny_settings, unstamped, upload
 from tests.storage.model import Model
 from tests.storage.operations import correct
 from timedb.errors import Internal, InvalidRequest, NotFound, OutcomeUnknown
@@ -194,6 +196,27 @@ def test_two_servers_on_one_object_store(bucket: str) -> None:
         }
         assert scan(uri) == Counter((row.run_id, row.change_time) for row in read(open_tenant(other)))
         assert {row.change_time for row in audit} == {to_micros(parse_time(text)) for own in stamps for text in own}
+
+
+def test_reads_past_the_service(bucket: str, tmp_path: Path) -> None:
+    uri = f"{bucket}/lake"
+    with closing(Lake.open(uri, tiny_settings())) as lake:
+        tenant = open_tenant(lake)
+        upload(tenant, some_rows(30), "first")
+        tenant.maintain()
+        upload(tenant, some_rows(6, known=1), "second")
+        expected = sorted(read_table(tenant, columns=["value"])["value"].to_pylist())
+    before = objects(bucket)
+    for path in (uri, f"{uri}/tenants/{OPEN_TENANT_ID}"):
+        assert sorted(td.scan_lake(path).collect()["value"]) == expected
+        parts = pickle.loads(pickle.dumps(td.split_read(path).parts))
+        assert sorted(value for part in parts for value in part.read()["value"]) == expected
+    with pytest.raises(NotFound, match="there is no lake at"):
+        td.scan_lake(f"{bucket}/nowhere")
+    with pytest.raises(InvalidRequest, match=r"^path: .* cannot be read"):
+        td.scan_lake(f"{bucket}-no/lake")
+    assert objects(bucket) == before
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_users_of_a_lake_on_an_object_store(bucket: str) -> None:

@@ -215,7 +215,9 @@ def test_too_many_windows_are_refused(client: Client, name: str) -> None:
     client.upload(frame(name, VALUES))
     windows = {"window_length": "1us", "issue_offset": "0s", "start_window": T0}
     with pytest.raises(td.InvalidRequest, match=r"window_length: PT0\.000001S makes more than 10000000 windows"):
-        client.read(series_keys=name, relative=windows)
+        client.read(series_keys=name, relative=windows, start_valid=T0, end_valid=T0 + timedelta(days=1))
+    with pytest.raises(td.InvalidRequest, match=r"window_length: PT0\.000001S makes more than 10000000 windows"):
+        client.read(series_keys=name, relative={**windows, "issue_offset": "-P1D"})
     assert client.read(series_keys=name, relative={**windows, "window_length": "1s"}).is_empty()
 
 

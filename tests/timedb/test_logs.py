@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 
 import httpx
 import pytest
@@ -19,14 +20,22 @@ UPLOAD = {
 
 
 def test_one_id_from_rest_through_flight_to_the_commit(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    expected = {("timedb.rest", "POST"), ("timedb.flight", "do_put"), ("timedb.storage", "committed")}
     with caplog.at_level(logging.INFO):
         headers = {"x-request-id": "one-request.7", "x-api-key": "a-key-that-nobody-may-read"}
         answer = httpx.post(f"{service.rest_url}/upload", json=UPLOAD, headers=headers)
+        deadline = time.monotonic() + 30
+        while not expected <= told(caplog) and time.monotonic() < deadline:
+            time.sleep(0.01)  # the gateway's line is written after its answer
     assert answer.status_code == 200
-    lines = [JsonLines().format(record) for record in caplog.records]
-    found = {(line["logger"], line["message"].split()[0]) for line in map(json.loads, lines) if is_of(line)}
-    assert {("timedb.rest", "POST"), ("timedb.flight", "do_put"), ("timedb.storage", "committed")} <= found
-    assert not [line for line in lines if "nobody-may-read" in line]
+    assert expected <= told(caplog)
+    assert not [record for record in caplog.records if "nobody-may-read" in JsonLines().format(record)]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> set[tuple[str, str]]:
+    """Logger and first word of the lines of the request."""
+    lines = [json.loads(JsonLines().format(record)) for record in list(caplog.records)]
+    return {(line["logger"], line["message"].split()[0]) for line in lines if is_of(line)}
 
 
 def is_of(line: dict[str, str]) -> bool:
