@@ -90,30 +90,27 @@ class CommandGetTableTypes(Message):
 
 
 @dataclass(frozen=True)
-class CommandGetPrimaryKeys(Message):
+class KeysOfTable(Message):
+    """Keys of one table."""
+
+    catalog: str | None = single(1, "text")
+    db_schema: str | None = single(2, "text")
+    table: str = single(3, "text", "")
+
+
+@dataclass(frozen=True)
+class CommandGetPrimaryKeys(KeysOfTable):
     """What identifies the rows of a table."""
 
-    catalog: str | None = single(1, "text")
-    db_schema: str | None = single(2, "text")
-    table: str = single(3, "text", "")
-
 
 @dataclass(frozen=True)
-class CommandGetExportedKeys(Message):
+class CommandGetExportedKeys(KeysOfTable):
     """What refers to a table."""
 
-    catalog: str | None = single(1, "text")
-    db_schema: str | None = single(2, "text")
-    table: str = single(3, "text", "")
-
 
 @dataclass(frozen=True)
-class CommandGetImportedKeys(Message):
+class CommandGetImportedKeys(KeysOfTable):
     """What a table refers to."""
-
-    catalog: str | None = single(1, "text")
-    db_schema: str | None = single(2, "text")
-    table: str = single(3, "text", "")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def tenant(path: str) -> Iterator[Tenant]:
     lake.close()
 
 
-@given(history=histories(), extra=st.lists(reads(), min_size=4, max_size=4))
+@given(history=histories(), extra=st.lists(reads(), min_size=3, max_size=3))
 def test_the_cluster_finds_the_oracles_answer(
     client: Client, tenant: Tenant, path: str, history: list[Write], extra: list[Read]
 ) -> None:
