@@ -33,7 +33,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "direct-reads.md").read_text()
 def client() -> Iterator[Client]:
     """A client of two worker processes."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         yield client
