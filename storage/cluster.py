@@ -18,7 +18,7 @@ from storage.boundary import errors_are_ours
 from storage.catalog import KnownSeries
 from storage.delta_log import Snapshot
 from storage.direct import DirectTenant, State, find_tenant, open_folder
-from timedb.errors import InvalidRequest
+from timedb.errors import Internal, InvalidRequest, NotFound
 from timedb.wire import ReadTicket
 
 if TYPE_CHECKING:
@@ -51,12 +51,26 @@ class Part:
 
     @errors_are_ours()
     def read_arrow(self) -> pa.Table:
-        """The rows, with the columns and types of ``Client.read_arrow``."""
+        """The rows, with the columns and types of ``Client.read_arrow``.
+
+        Raises:
+            NotFound: maintenance has removed files since the read was split.
+            Internal: the lake could not be read.
+        """
         tenant = DirectTenant(open_folder(self.folder), self.tenant_id)
-        return tenant.plan(self.ticket, self.state).reader().read_all()
+        try:
+            return tenant.plan(self.ticket, self.state).reader().read_all()
+        except Internal:
+            values, version = tenant.store.below("values"), self.state.values.version
+            if all(values.exists(path) for path in self.state.values.files):
+                raise
+            raise NotFound(
+                f"table_version: files of version {version} of the values are gone, since maintenance keeps them for a "
+                "time only; split the read anew"
+            ) from None
 
     def read(self) -> pl.DataFrame:
-        """The rows, with the columns and types of ``Client.read``."""
+        """The rows, with the columns and types of ``Client.read``. The errors are those of :meth:`read_arrow`."""
         return pl.DataFrame(self.read_arrow())
 
 
@@ -90,7 +104,7 @@ class SplitRead:
             client: A client of the cluster, whose workers can reach the lake under the same address.
 
         Raises:
-            TimeDBError: a part could not be read, its file being gone, say.
+            NotFound, Internal: see :meth:`Part.read_arrow`.
         """
         futures = [client.submit(part.read_arrow, pure=False) for part in self.parts]
         return pa.concat_tables(client.gather(futures)).replace_schema_metadata(self.schema.metadata)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -26,6 +26,7 @@ from storage.latest import LastRows
 from storage.layout import MARKER, tenant_folder
 from storage.object_store import ObjectStore
 from storage.reading import ReadPlan, plan_read
+from storage.relative import known_by_cut_off
 from storage.scan import VALUES_POLARS, Selection, scan
 from storage.schemas import PARTITIONS, SERIES, TIERS, VALUES, VALUES_DATA
 from storage.store import LocalStore, Store
@@ -33,6 +34,7 @@ from storage.table import Table
 from timedb.errors import InvalidRequest, NotFound
 from timedb.identity import OPEN_TENANT_ID
 from timedb.settings import local_path
+from timedb.times import MIN_MICROS
 from timedb.wire import ReadTicket, shown
 
 __all__ = ["DirectTenant", "State", "find_tenant", "open_folder", "scan_lake"]
@@ -180,21 +182,21 @@ def _bucket_digits(snapshot: Snapshot) -> int | None:
 
 @errors_are_ours()
 def scan_lake(path: str, tenant: str | None, ticket: ReadTicket) -> pl.LazyFrame:
-    """The rows of a flat or overlapping read as a query that is not run yet.
+    """The rows of a flat, overlapping or latest read as a query that is not run yet.
 
     One snapshot is taken now. Each bucket is a query of its own over just the files that can matter.
 
     Args:
         path: See :func:`find_tenant`.
         tenant: See :func:`find_tenant`.
-        ticket: View, series, ranges, ``as_of`` and columns; no columns are all that are stored.
+        ticket: View, series, ranges, cut-offs and columns; no columns are all that are stored.
 
     Raises:
         NotFound: there is no such lake, tenant or series.
         InvalidRequest: names the field that does not fit.
     """
     found = find_tenant(path, tenant)
-    columns = ticket.columns or VALUES_DATA.names
+    columns = VALUES_DATA.names if ticket.columns is None else ticket.columns
     plan = found.plan(ticket.model_copy(update={"columns": columns}), found.state())
     values = found.store.below("values")
     pieces = [
@@ -217,7 +219,7 @@ def _names(plan: ReadPlan) -> pl.LazyFrame:
 
 
 def view_of_bucket(ticket: ReadTicket, selection: Selection, store: Store, files: Sequence[DataFile]) -> pl.LazyFrame:
-    """The rows of a flat or overlapping read from the files of one bucket, as ``storage.answers`` finds them.
+    """The rows of a flat, overlapping or latest read from the files of one bucket, as ``storage.answers`` finds them.
 
     Args:
         ticket: The read.
@@ -228,19 +230,45 @@ def view_of_bucket(ticket: ReadTicket, selection: Selection, store: Store, files
     predicates = selection.predicates()
 
     def rows(tiers: Collection[str] = TIERS) -> pl.LazyFrame:
-        return scan(store, [file for file in files if file.partition["tier"] in tiers], predicates)
+        found = scan(store, [file for file in files if file.partition["tier"] in tiers], predicates)
+        return known_by_cut_off(found, ticket)
 
     if is_plain(ticket, selection, files):
         return rows()
-    view = flat if ticket.view == "flat" else overlapping
     if ticket.all_versions:
-        return rows().join(flat(rows()), on=_REVISION, how="semi", nulls_equal=True)
+        return (
+            rows()
+            if ticket.view == "overlapping"
+            else rows().join(flat(rows()), on=_REVISION, how="semi", nulls_equal=True)
+        )
+    if ticket.view == "overlapping":
+        return _over_settled(overlapping, rows, files, {"current", "revised"}, bounded=selection.as_of is not None)
+    cut_off = ticket.relative is not None or ticket.lead_time is not None
+    bounded = cut_off or selection.as_of is not None or selection.end_known is not None
+    winners = _over_settled(flat, rows, files, {"current"}, bounded=bounded)
+    return latest(winners) if ticket.view == "latest" else winners
+
+
+def _over_settled(
+    view: Callable[[pl.LazyFrame], pl.LazyFrame],
+    rows: Callable[..., pl.LazyFrame],
+    files: Sequence[DataFile],
+    settled: Collection[str],
+    *,
+    bounded: bool,
+) -> pl.LazyFrame:
+    """The view decided anew at the points that fresh rows touch; the rows of the settled tiers elsewhere.
+
+    Args:
+        view: The view.
+        rows: The rows of some tiers, or of all.
+        files: The files that hold them.
+        settled: The tiers whose rows are the answer where nothing is fresh.
+        bounded: Whether something else than fresh rows may keep them from being it.
+    """
     held = {file.partition["tier"] for file in files}
-    bounded = selection.as_of is not None or (ticket.view == "flat" and selection.end_known is not None)
-    settled = {"current"} if ticket.view == "flat" else {"current", "revised"}
-    if bounded or "fresh" not in held or not held & settled:
+    if bounded or "fresh" not in held or not held & set(settled):
         return view(rows())
-    # Only the points that fresh rows touch are decided anew.
     touched = rows({"fresh"}).select(_POINT).unique()
     rivals = rows(held - {"fresh"}).join(touched, on=_POINT, how="semi", nulls_equal=True)
     untouched = rows(settled).join(touched, on=_POINT, how="anti", nulls_equal=True)
@@ -261,6 +289,12 @@ def overlapping(rows: pl.LazyFrame) -> pl.LazyFrame:
 def flat(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Per (series_id, valid_time, valid_time_end) the winner: the greatest (known_time, change_time, run_id)."""
     return _greatest(overlapping(rows), _POINT, pl.struct("known_time", "change_time", "run_id"))
+
+
+def latest(winners: pl.LazyFrame) -> pl.LazyFrame:
+    """Of the rows of the flat view the last of each series: the greatest (valid_time, valid_time_end), null first."""
+    end = pl.col("valid_time_end").to_physical().fill_null(MIN_MICROS - 1)
+    return _greatest(winners, ["series_id"], pl.struct("valid_time", end))
 
 
 def _greatest(rows: pl.LazyFrame, key: list[str], order: pl.Expr) -> pl.LazyFrame:

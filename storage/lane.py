@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -26,6 +27,7 @@ from storage.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
 from storage.schemas import VALUES_DATA
 from storage.table import Table
 from timedb.errors import Busy, Internal, OutcomeUnknown, TimeDBError
+from timedb.identity import series_bucket
 from timedb.request_id import REQUEST_ID
 from timedb.times import now, to_micros
 
@@ -369,14 +371,18 @@ def _next_stamp(snapshot: Snapshot) -> int:
 
 def split_buckets(rows: pa.Table, bucket_digits: int | None) -> list[tuple[str, pa.Table]]:
     """Cut rows that are sorted by series_id into (bucket, rows) pieces."""
-    series = pl.Series("series_id", rows.column("series_id").combine_chunks()).cast(pl.String)
-    bucket = series if bucket_digits is None else series.str.head(bucket_digits)
-    runs = bucket.rle().struct.unnest()
-    pieces, start = [], 0
-    for length, name in runs.iter_rows():
-        pieces.append((name, rows.slice(start, length)))
-        start += length
-    return pieces
+    series = rows.column("series_id").combine_chunks()
+    if not pa.types.is_dictionary(series.type):
+        series = series.dictionary_encode()
+    codes = series.indices.to_numpy()
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    pieces: list[tuple[str, int]] = []
+    for start, series_id in zip(starts, series.dictionary.take(codes[starts]).to_pylist(), strict=True):
+        bucket = series_bucket(series_id, bucket_digits)
+        if not pieces or pieces[-1][0] != bucket:
+            pieces.append((bucket, int(start)))
+    ends = [start for _, start in pieces[1:]] + [rows.num_rows]
+    return [(bucket, rows.slice(start, end - start)) for (bucket, start), end in zip(pieces, ends, strict=True)]
 
 
 def _gather(tables: Sequence[pa.Table]) -> pa.Table:

@@ -45,7 +45,10 @@ BATCH = pa.schema(
 )
 """A normalised batch; ``series`` indexes :attr:`SeriesCodes.identities`."""
 
+Codes = np.ndarray[Any, np.dtype[np.int32]]
+
 _REQUIRED = ("valid_time", "value")
+_IDENTIFIERS = ("series_id", "series_key", "labels")
 _TIMES = ("valid_time", "valid_time_end", "known_time")
 _TIME_COLUMNS = (*_TIMES, "known_by")
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
@@ -66,6 +69,7 @@ class SeriesCodes:
 
     identities: list[Identity] = field(default_factory=list)
     _codes: dict[Identity, int] = field(default_factory=dict)
+    _seen: tuple[str, pa.Array, Codes] | None = None
 
     def code(self, identity: Identity) -> int:
         """The number of an identity."""
@@ -73,6 +77,15 @@ class SeriesCodes:
         if code == len(self.identities):
             self.identities.append(identity)
         return code
+
+    def of_dictionary(self, name: str, values: pa.Array) -> Codes:
+        """For each entry of a column's dictionary its number, or -1 as long as no row has needed it; to be filled in.
+
+        Batches of one stream mostly share a dictionary, so that an entry is looked at once.
+        """
+        if self._seen is None or self._seen[0] != name or not self._seen[1].equals(values):
+            self._seen = name, values, np.full(len(values), -1, dtype=np.int32)
+        return self._seen[2]
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -200,7 +213,9 @@ def series_codes(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> p
     Raises:
         InvalidRequest: names the column, the row and the value.
     """
-    columns = [_text_codes(batch, name) for name in ("series_id", "series_key", "labels")]
+    if (numbers := _codes_of_one_column(batch, codes, first_row)) is not None:
+        return pa.array(numbers, pa.int32())
+    columns = [_text_codes(batch, name) for name in _IDENTIFIERS]
     combined = np.zeros(batch.num_rows, dtype=np.int64)
     size = 1
     for indices, values in columns:
@@ -212,6 +227,28 @@ def series_codes(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> p
         series_id, name, labels = (values[indices[row]] if indices[row] >= 0 else None for indices, values in columns)
         numbers[position] = codes.code(_identity(series_id, name, labels, first_row + int(row)))
     return pa.array(numbers[which], pa.int32())
+
+
+def _codes_of_one_column(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> Codes | None:
+    """The numbers where one column alone names the series, without nulls; None where it is not so simple."""
+    named = [name for name in _IDENTIFIERS if name in batch.schema.names]
+    if len(named) != 1 or pa.types.is_null((column := batch.column(named[0])).type) or column.null_count:
+        return None
+    if not pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string()).dictionary_encode()
+    values, indices = column.dictionary, column.indices.to_numpy()
+    known = codes.of_dictionary(named[0], values)
+    numbers = known[indices]
+    if len(numbers) and numbers.min() < 0:
+        unknown = np.flatnonzero(numbers < 0)
+        entries, places = np.unique(indices[unknown], return_index=True)
+        by_id = named[0] == "series_id"
+        for entry, row in zip(entries, unknown[places], strict=True):
+            text = values[entry].as_py()
+            series_id, name = (text, None) if by_id else (None, text)
+            known[entry] = codes.code(_identity(series_id, name, None, first_row + int(row)))
+        numbers = known[indices]
+    return np.asarray(numbers)
 
 
 def _distinct(

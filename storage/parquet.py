@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -17,12 +18,24 @@ from storage.store import Store
 from timedb.errors import Internal
 from timedb.times import MAX_MICROS
 
-__all__ = ["CORRECTION_PREFIX", "UPLOAD_PREFIX", "may_hold_corrections", "restamp", "stage_file", "write_file"]
+__all__ = [
+    "CORRECTION_PREFIX",
+    "UPLOAD_PREFIX",
+    "StagedFile",
+    "may_hold_corrections",
+    "restamp",
+    "stage_file",
+    "write_file",
+]
 
 UPLOAD_PREFIX = "upload-"
 CORRECTION_PREFIX = "correction-"
 _ROW_GROUP_ROWS = 131_072
 _COMPRESSION_LEVEL = 1
+_WRITE_BATCH_ROWS = 65_536
+_BUFFER_BYTES = 1 << 20
+_NEVER_NULL = ("series_id", "valid_time", "known_time", "change_time", "run_id")
+_WITH_STATISTICS = ("series_id", "valid_time", "known_time", "run_id")
 _READ_MOST = ("fresh", "current")  # the others are most of a long history's bytes
 _SAMPLE_ROWS = 8192
 _FEW_VALUES = 0.6
@@ -61,35 +74,125 @@ def write_file(store: Store, table: pa.Table, partition: Mapping[str, str], pref
 
 def stage_file(store: Store, table: pa.Table, partition: Mapping[str, str], prefix: str) -> DataFile:
     """Write a data file as :func:`write_file` does, but leave it to the caller to publish it."""
-    folder = "/".join(f"{name}={value}" for name, value in partition.items())
-    name = f"{prefix}{uuid4().hex}.parquet"
-    path = f"{folder}/{name}" if folder else name
-    minimum, maximum = _bounds(table)
-    target = store.stage(path)
-    try:
-        _write(table, target, partition.get("tier"))
-    except BaseException:
-        store.delete(path)
-        raise
-    return DataFile(
-        path=path,
-        size=target.stat().st_size,
-        rows=table.num_rows,
-        partition=dict(partition),
-        minimum=minimum,
-        maximum=maximum,
-        null_count={name: table.column(name).null_count for name in table.column_names},
-        modified_ms=time.time_ns() // 1_000_000,
-    )
+    file = StagedFile(store, table, partition, prefix)
+    file.add(table)
+    return file.finish()
 
 
-def _write(table: pa.Table, target: os.PathLike[str], tier: str | None) -> None:
+class StagedFile:
+    """A data file that is written piece by piece, and not published yet.
+
+    Columns that are null throughout are left out of it, as the Delta protocol allows: readers fill them in.
+
+    Args:
+        store: The Delta table's folder.
+        first: Rows that are typical of it; its columns without a value are those that the file does not have.
+        partition: The partition values, in the order of the partition columns.
+        prefix: How its name begins.
+
+    Raises:
+        OSError: it could not be made.
+    """
+
+    def __init__(self, store: Store, first: pa.Table, partition: Mapping[str, str], prefix: str) -> None:
+        folder = "/".join(f"{name}={value}" for name, value in partition.items())
+        name = f"{prefix}{uuid4().hex}.parquet"
+        self.path = f"{folder}/{name}" if folder else name
+        self.rows = 0
+        self._store = store
+        self._partition = dict(partition)
+        self._minimum: dict[str, str | int] = {}
+        self._maximum: dict[str, str | int] = {}
+        self._unbounded: set[str] = set()
+        self._null_count = dict.fromkeys(first.column_names, 0)
+        self._target = store.stage(self.path)
+        self._columns = [name for name in first.column_names if not self._may_lack(name, first.column(name))]
+        handle = open(self._target, "xb")  # noqa: SIM115  # finish() and delete() close it
+        self._sink = pa.BufferedOutputStream(pa.PythonFile(handle, "w"), _BUFFER_BYTES)
+        data = first.select(self._columns)
+        schema = _without_nulls(data.schema) if partition else data.schema
+        options = _options(data, partition.get("tier"))
+        self._writer = pq.ParquetWriter(self._sink, schema, store_schema=False, **options)
+
+    def has_place_for(self, table: pa.Table) -> bool:
+        """Whether the file has all columns in which some rows have values."""
+        return all(name in self._columns or self._may_lack(name, table.column(name)) for name in table.column_names)
+
+    def add(self, table: pa.Table) -> None:
+        """Write further rows, in the order they shall have.
+
+        Raises:
+            OSError: they could not be written; what there is of the file has been removed.
+        """
+        data = table.select(self._columns)
+        try:
+            self._writer.write_table(data.cast(self._writer.schema), row_group_size=_ROW_GROUP_ROWS)
+        except BaseException:
+            self.delete()
+            raise
+        self.rows += table.num_rows
+        self._widen(*_bounds(table))
+        for name in self._null_count:
+            self._null_count[name] += table.column(name).null_count
+
+    def finish(self) -> DataFile:
+        """End the file.
+
+        Raises:
+            OSError: it could not be written; what there is of it has been removed.
+        """
+        try:
+            self._writer.close()
+            self._sink.close()
+        except BaseException:
+            self.delete()
+            raise
+        return DataFile(
+            path=self.path,
+            size=self._target.stat().st_size,
+            rows=self.rows,
+            partition=self._partition,
+            minimum=self._minimum,
+            maximum={name: bound for name, bound in self._maximum.items() if name not in self._unbounded},
+            null_count=self._null_count,
+            modified_ms=time.time_ns() // 1_000_000,
+        )
+
+    def delete(self) -> None:
+        """Remove what there is of the file."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
+        self._writer.is_open = False
+        with contextlib.suppress(OSError):
+            self._sink.close()
+        self._store.delete(self.path)
+
+    def _may_lack(self, name: str, column: pa.ChunkedArray) -> bool:
+        return bool(self._partition) and name not in _NEVER_NULL and bool(column.null_count == len(column))
+
+    def _widen(self, minimum: Mapping[str, str | int], maximum: Mapping[str, str | int]) -> None:
+        for name, low in minimum.items():
+            self._minimum[name] = min(self._minimum.get(name, low), low)
+            if name in maximum:
+                high = maximum[name]
+                self._maximum[name] = max(self._maximum.get(name, high), high)
+            else:
+                self._unbounded.add(name)
+
+
+def _without_nulls(columns: pa.Schema) -> pa.Schema:
+    """The same with those columns marked that never hold a null, which saves a look at each row."""
+    return pa.schema([column.with_nullable(column.name not in _NEVER_NULL) for column in columns])
+
+
+def _options(rows: pa.Table, tier: str | None) -> dict[str, Any]:
+    """How the columns are encoded and compressed."""
     text = [
-        column.name for column in table.schema if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)
+        column.name for column in rows.schema if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)
     ]
-    times = [name for name in _DELTA_ENCODED if name in table.column_names]
+    times = [name for name in _DELTA_ENCODED if name in rows.column_names]
     # The stamp's dictionary stays uncompressed and without statistics, so that restamp() can find and change it.
-    leaves = ["tags.list.element" if name == "tags" else name for name in table.column_names]
+    leaves = ["tags.list.element" if name == "tags" else name for name in rows.column_names]
     compressed = [name for name in leaves if name != _STAMP]
     codecs = {name: "none" if name == _STAMP else "zstd" for name in leaves}
     levels = dict.fromkeys(compressed, _COMPRESSION_LEVEL)
@@ -98,19 +201,16 @@ def _write(table: pa.Table, target: os.PathLike[str], tier: str | None) -> None:
             # Values are most of a file's bytes: LZ4 takes half the time of ZSTD, writing and reading.
             codecs[_VALUE] = "lz4"
             del levels[_VALUE]
-        if _repeats(table.column(_VALUE)):
+        if tier != "fresh" and _repeats(rows.column(_VALUE)):
             text.append(_VALUE)
-    pq.write_table(
-        table,
-        target,
-        row_group_size=_ROW_GROUP_ROWS,
-        compression=codecs,
-        compression_level=levels,
-        write_statistics=compressed,
-        use_dictionary=[*text, _STAMP],
-        column_encoding=dict.fromkeys(times, "DELTA_BINARY_PACKED"),
-        store_schema=False,
-    )
+    return {
+        "compression": codecs,
+        "compression_level": levels,
+        "write_statistics": [name for name in _WITH_STATISTICS if name in rows.column_names],
+        "use_dictionary": [*text, _STAMP],
+        "column_encoding": dict.fromkeys(times, "DELTA_BINARY_PACKED"),
+        "write_batch_size": _WRITE_BATCH_ROWS,
+    }
 
 
 def _repeats(values: pa.ChunkedArray) -> bool:

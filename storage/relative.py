@@ -7,9 +7,10 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import polars as pl
 
-from storage.local_clock import LocalClock
+from storage.local_clock import Instants, LocalClock
 from timedb.durations import Duration
 from timedb.errors import InvalidRequest
 from timedb.times import MIN_MICROS, from_micros, to_micros
@@ -19,6 +20,7 @@ __all__ = ["check_time_zone", "check_windows", "gate", "known_by_cut_off", "loca
 
 _DAY = 86_400_000_000
 _EARLIEST = from_micros(MIN_MICROS)
+_EPOCH = date(1970, 1, 1)
 _TIME = pl.Datetime("us", "UTC")
 
 
@@ -131,41 +133,32 @@ def _known_by_fixed_windows(rows: pl.LazyFrame, relative: Relative, length: Dura
 
 
 def _known_by_calendar(rows: pl.LazyFrame, relative: Relative) -> pl.LazyFrame:
-    """The cut-offs of the windows that the rows touch, found by their local days, joined to them."""
-    zone = ZoneInfo(_zone_name(relative))
-    day = pl.col("valid_time").map_batches(partial(_local_days, zone.key), return_dtype=pl.Date, is_elementwise=True)
-    days = rows.select(day.unique()).collect(engine="in-memory").to_series().to_list()
-    if relative.window_length is None:
-        cuts = [gate(one, relative, zone) for one in days]
-        gates = pl.DataFrame({"day": days, "cut": cuts}, schema={"day": pl.Date, "cut": _TIME})
-        found = rows.with_columns(day.alias("day")).join(gates.lazy(), on="day", how="left")
-        return found.filter(pl.col("known_time") <= pl.col("cut")).drop("day", "cut")
-    starts = sorted({_window_start(relative, number, zone) for number in _window_numbers(relative, days, zone)})
-    windows = pl.DataFrame(
-        {"start": starts, "cut": [_shift(start, _offset(relative), zone) for start in starts]},
-        schema={"start": _TIME, "cut": _TIME},
-    )
-    position = (
-        pl.col("valid_time")
-        .to_physical()
-        .map_batches(
-            lambda times: windows["start"].to_physical().search_sorted(times, side="right").cast(pl.Int64) - 1,
-            return_dtype=pl.Int64,
-            is_elementwise=True,
-        )
-    )
-    numbered = windows.select("cut").with_row_index("window").cast({"window": pl.Int64})
-    found = rows.with_columns(position.alias("window")).join(numbered.lazy(), on="window", how="left")
-    return found.filter(pl.col("known_time") <= pl.col("cut")).drop("window", "cut")
+    """The cut-offs of the windows that the rows touch, found as the rows are read."""
+    cut = pl.col("valid_time").map_batches(partial(_cut_offs, relative), return_dtype=_TIME, is_elementwise=True)
+    return rows.filter(pl.col("known_time") <= cut)
 
 
-def _local_days(zone: str, times: pl.Series) -> pl.Series:
-    # Not Polars' own, which knows no summer time from 2100 on, while the gates come from zoneinfo.
+def _cut_offs(relative: Relative, times: pl.Series) -> pl.Series:
+    """The cut-off for each valid_time."""
     instants = times.to_physical().to_numpy()
     if not len(instants):
-        return pl.Series(times.name, [], dtype=pl.Date)
-    clock = LocalClock.of(zone, int(instants.min()), int(instants.max()))
-    return pl.Series(times.name, clock.shows(instants) // _DAY).cast(pl.Int32).cast(pl.Date)
+        return times
+    zone = ZoneInfo(_zone_name(relative))
+    # Not Polars' own clock, which knows no summer time from 2100 on, while the gates come from zoneinfo.
+    clock = LocalClock.of(zone.key, int(instants.min()), int(instants.max()))
+    numbers, place = np.unique(clock.shows(instants) // _DAY, return_inverse=True)
+    days = [_EPOCH + timedelta(days=int(number)) for number in numbers]
+    if relative.window_length is None:
+        cuts = _micros_of(gate(day, relative, zone) for day in days)
+    else:
+        windows = sorted({_window_start(relative, number, zone) for number in _window_numbers(relative, days, zone)})
+        cuts = _micros_of(_shift(start, _offset(relative), zone) for start in windows)
+        place = np.searchsorted(_micros_of(windows), instants, side="right") - 1
+    return pl.Series(times.name, cuts[place]).cast(_TIME)
+
+
+def _micros_of(instants: Iterable[datetime]) -> Instants:
+    return np.array([to_micros(instant) for instant in instants], dtype=np.int64)
 
 
 def _window_numbers(relative: Relative, days: Iterable[date], zone: ZoneInfo) -> set[int]:

@@ -13,15 +13,16 @@ import pyarrow as pa
 
 from storage.delta_log import DataFile
 from storage.lane import Answer, Prepared, Turn
-from storage.parquet import restamp
 from storage.resolve import ResolvedSeries
 from storage.schemas import VALUES_DATA
-from storage.store import Store
+from storage.staging import StagedFiles
 from timedb.errors import Busy, Conflict, InvalidRequest
 from timedb.times import format_time, from_micros
 from timedb.wire import UploadCommand, shown
 
-__all__ = ["Run", "RunRows", "SkipUnchanged", "StagedFiles", "run_table"]
+__all__ = ["Run", "RunRows", "SkipUnchanged", "run_table"]
+
+_SENT = ("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
 
 SkipUnchanged = Callable[[Turn, pl.DataFrame], pl.DataFrame]
 
@@ -30,47 +31,17 @@ SkipUnchanged = Callable[[Turn, pl.DataFrame], pl.DataFrame]
 class RunRows:
     """The rows of a small run, kept in memory so that they can share a file with other runs.
 
-    ``frame`` has ``series`` (index into ``series_ids``) and the columns that clients send, sorted.
+    ``table`` has ``series`` (index into ``series_ids``) and the columns that clients send, sorted.
     """
 
-    frame: pl.DataFrame
+    table: pa.Table
     series_ids: Sequence[str]
 
     def with_ids(self) -> pl.DataFrame:
         """The rows with their series_id as text."""
+        frame = pl.DataFrame(self.table)
         ids = pl.Series("series_id", self.series_ids, dtype=pl.String)
-        return self.frame.with_columns(ids.gather(self.frame["series"]).alias("series_id"))
-
-
-@dataclass
-class StagedFiles:
-    """The rows of a bulk run, encoded already; they carry ``stamp`` until their turn gives them another."""
-
-    store: Store
-    stamp: int
-    files: list[DataFile] = field(default_factory=list)
-
-    @property
-    def rows(self) -> int:
-        """Rows in all files."""
-        return sum(file.rows for file in self.files)
-
-    def restamp(self, stamp: int) -> None:
-        """Give all rows another change_time, microseconds since 1970."""
-        self.files = [restamp(self.store, file, self.stamp, stamp) for file in self.files]
-        self.stamp = stamp
-
-    def delete(self) -> None:
-        """Remove the files, which no commit refers to."""
-        for file in self.files:
-            self.store.delete(file.path)
-        self.forget()
-
-    def forget(self) -> None:
-        """Leave the files to the table."""
-        for file in self.files:
-            self.store.release(file.path)
-        self.files = []
+        return frame.with_columns(ids.gather(frame["series"]).alias("series_id"))
 
 
 @dataclass
@@ -99,7 +70,7 @@ class Run:
     @property
     def rows(self) -> int:
         """Rows that the lane has to encode."""
-        return self.content.frame.height if isinstance(self.content, RunRows) else 0
+        return self.content.table.num_rows if isinstance(self.content, RunRows) else 0
 
     @property
     def key(self) -> str:
@@ -140,11 +111,11 @@ class Run:
         if isinstance(self.content, StagedFiles):
             self.content.restamp(turn.stamp)
             return self._prepared(turn, VALUES_DATA.empty_table(), self.content.files, self.content.rows, 0)
-        frame = self.content.frame
+        table = self.content.table
         if self.skip_unchanged is not None:
-            frame = self.skip_unchanged(turn, self.content.with_ids())
-        rows = run_table(frame, self.content.series_ids, turn.stamp, self.run_id, self.created_by)
-        return self._prepared(turn, rows, (), frame.height, self.content.frame.height - frame.height)
+            table = self.skip_unchanged(turn, self.content.with_ids()).to_arrow()
+        rows = run_table(table, self.content.series_ids, turn.stamp, self.run_id, self.created_by)
+        return self._prepared(turn, rows, (), table.num_rows, self.content.table.num_rows - table.num_rows)
 
     def _prepared(self, turn: Turn, rows: pa.Table, files: Sequence[DataFile], written: int, skipped: int) -> Prepared:
         stored = {
@@ -190,23 +161,20 @@ class Run:
         }
 
 
-def run_table(
-    frame: pl.DataFrame, series_ids: Sequence[str], stamp: int, run_id: str, created_by: str | None
-) -> pa.Table:
+def run_table(rows: pa.Table, series_ids: Sequence[str], stamp: int, run_id: str, created_by: str | None) -> pa.Table:
     """Rows of a run as the values table stores them.
 
     Args:
-        frame: ``series`` (index into ``series_ids``) and the columns that clients send.
+        rows: ``series`` (index into ``series_ids``) and the columns that clients send.
         series_ids: The ids.
         stamp: The change_time, microseconds since 1970.
         run_id: The run.
         created_by: Who uploads.
     """
-    count = frame.height
-    data = frame.select("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags").to_arrow()
-    codes = pa.array(frame["series"].to_numpy(), pa.int32())
+    count = rows.num_rows
+    codes = rows.column("series").cast(pa.int32()).combine_chunks()
     columns = {
-        **{name: data.column(name).cast(VALUES_DATA.field(name).type) for name in data.column_names},
+        **{name: rows.column(name).cast(VALUES_DATA.field(name).type) for name in _SENT},
         "series_id": pa.DictionaryArray.from_arrays(codes, pa.array(series_ids, pa.string())),
         "change_time": pa.repeat(pa.scalar(stamp, pa.timestamp("us", tz="UTC")), count),
         "run_id": _constant(run_id, count),

@@ -142,8 +142,8 @@ def spark_functions(path: str, tenant: str | None = None, *, prefix: str = "time
     return _text(_SPARK, _checked(prefix), find_tenant(path, tenant).store.url().replace("`", "``"))
 
 
-def _checked(prefix: str) -> str:
-    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,39}", prefix):
+def _checked(prefix: object) -> str:
+    if not isinstance(prefix, str) or not re.fullmatch(r"[a-z_][a-z0-9_]{0,39}", prefix):
         raise InvalidRequest(f"prefix: {shown(prefix)} is not up to 40 of a to z, 0 to 9 and _, no digit first")
     return prefix
 

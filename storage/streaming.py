@@ -64,9 +64,22 @@ def _batches(
 
 
 def _decoded(store: Store, file: DataFile, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-    dictionaries = [name for name in columns if pa.types.is_dictionary(COLUMN_TYPES[name])]
-    with pq.ParquetFile(store.open(file.path), read_dictionary=dictionaries) as parquet:
-        yield from parquet.iter_batches(batch_rows, columns=list(columns))
+    source = store.open(file.path)
+    metadata = pq.read_metadata(source)
+    there = [name for name in columns if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
+    dictionaries = [name for name in there if pa.types.is_dictionary(COLUMN_TYPES[name])]
+    with pq.ParquetFile(source, metadata=metadata, read_dictionary=dictionaries) as parquet:
+        for batch in parquet.iter_batches(batch_rows, columns=there):
+            yield batch if len(there) == len(columns) else _with_nulls(batch, columns)
+
+
+def _with_nulls(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    """The batch with the columns that its file leaves out, which are null throughout."""
+    there = {
+        name: batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows, COLUMN_TYPES[name])
+        for name in columns
+    }
+    return pa.RecordBatch.from_pydict(there)
 
 
 def _tests(selection: Selection) -> dict[str, tuple[datetime | None, datetime | None, datetime | None]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import combinations
 from typing import Any
 from uuid import uuid4
@@ -17,21 +19,21 @@ from storage.delta_log import DataFile
 from storage.digest import RowsDigest, fields_digest
 from storage.lane import Write, split_buckets
 from storage.normalise import BATCH, SeriesCodes, check_batch, check_columns, normalise
-from storage.parquet import UPLOAD_PREFIX, stage_file
+from storage.ordering import Extent, extent, in_order, refuse_duplicates
 from storage.resolve import ResolvedSeries, resolve
-from storage.runs import Run, RunRows, SkipUnchanged, StagedFiles, run_table
-from storage.scan import ranges_meet, scan_staged
-from storage.sorting import sort_rows
+from storage.runs import Run, RunRows, SkipUnchanged, run_table
+from storage.scan import scan_staged
+from storage.sorting import Integers
+from storage.staging import StagedFiles
 from storage.store import Store
 from timedb.errors import IncompleteUpload, InvalidRequest, OutcomeUnknown, TimeDBError, TooLarge
+from timedb.identity import series_bucket
 from timedb.settings import ServerSettings
 from timedb.times import format_time, now, to_micros
 from timedb.wire import UploadCommand
 
 __all__ = ["Upload"]
 
-ROW_KEY = ("valid_time", "valid_time_end", "known_time")
-_KEY_RANGES = ("series_id", "valid_time", "known_time")
 _FREE_FIELDS = {"op", "run_id", "rows"}
 
 
@@ -88,7 +90,11 @@ class Upload:
         self._batches: list[pa.RecordBatch] = []
         self._waiting_rows = 0
         self._bytes = 0
-        self._staged = StagedFiles(store, to_micros(self._received_time))
+        self._staged = StagedFiles(store, to_micros(self._received_time), file_rows=settings.compact_file_rows)
+        self._numbers: dict[str, int] = {}
+        self._extents: list[Extent] = []
+        self._aside: ThreadPoolExecutor | None = None
+        self._pending: Future[None] | None = None
         self.received = 0
 
     @errors_are_ours()
@@ -114,7 +120,7 @@ class Upload:
         self._waiting_rows += batch.num_rows
         # What repeats stored values is found out in the lane, so such an upload stays in memory.
         if self._waiting_rows >= self._settings.upload_chunk_rows and self._skip_unchanged is None:
-            self._stage(self._take_waiting())
+            self._stage_aside(self._take_waiting())
 
     @errors_are_ours()
     def commit(self, confirmed_rows: int | None) -> dict[str, Any]:
@@ -140,11 +146,12 @@ class Upload:
                 "the stream ended without rows in the command or a commit marker; nothing was written"
             )
         waiting = self._take_waiting()
-        bulk = waiting.frame.height >= self._settings.bulk_rows and self._skip_unchanged is None
-        if self._staged.files or bulk:
-            self._stage(waiting)
-            self._refuse_duplicates_between_chunks()
-        run = self._run(self._staged if self._staged.files else waiting)
+        bulk = waiting.table.num_rows >= self._settings.bulk_rows and self._skip_unchanged is None
+        if self._aside is not None or bulk:
+            self._finish_staging(waiting)
+            run = self._run(self._staged)
+        else:
+            run = self._run(self._in_order(waiting)[0])
         try:
             receipt = self._submit(run)
         except TimeDBError as error:
@@ -160,40 +167,52 @@ class Upload:
     @errors_are_ours()
     def abort(self) -> None:
         """Forget what has arrived, files included."""
-        self._batches.clear()
+        self._batches = []
+        with contextlib.suppress(Exception):  # why the upload failed is known by now
+            self._wait()
+        self._end_thread()
         self._staged.delete()
 
     def _take_waiting(self) -> RunRows:
-        """The rows in memory, checked, sorted, and counted into the digest."""
+        """The rows in memory as they came, with their series found."""
         known = self._catalog.all()
         for identity in self._codes.identities[len(self._series) :]:
             self._series.append(resolve(identity, self._catalog, known, create=self._command.create_series))
         ids = sorted({one.series_id for one in self._series})
         rank = {series_id: index for index, series_id in enumerate(ids)}
         ranks = np.array([rank[one.series_id] for one in self._series], dtype=np.int32)
-        frame = pl.DataFrame(pa.Table.from_batches(self._batches, BATCH))
-        self._batches.clear()
+        table = pa.Table.from_batches(self._batches, BATCH).combine_chunks()
+        self._batches = []
         self._waiting_rows = 0
-        frame = frame.with_columns(series=pl.Series(ranks[frame["series"].to_numpy()], dtype=pl.Int32))
-        if self._command.run_id is not None:
-            self._digest.add(frame, ids)  # of what was sent: a retry stays one whatever the series' units have become
-        frame = self._in_stored_units(frame, ids)
-        frame = frame.with_columns(pl.col("known_time").fill_null(self._known_time))
-        frame = sort_rows(frame, ("series", *ROW_KEY))
-        _refuse_duplicates(frame, "series", ids)
-        return RunRows(frame, ids)
+        series = pa.array(ranks[table.column("series").to_numpy()], pa.int32())
+        return RunRows(table.set_column(0, BATCH.field("series"), series), ids)
 
-    def _in_stored_units(self, frame: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
+    def _in_order(self, rows: RunRows) -> tuple[RunRows, Integers]:
+        """Rows checked, sorted, and counted into the digest; where each series begins among them."""
+        table, ids = rows.table, rows.series_ids
+        if self._command.run_id is not None:
+            # Of what was sent: a retry stays one whatever the series' units have become.
+            self._digest.add(pl.DataFrame(table), ids)
+        table = _set(table, "value", self._in_stored_units(table, ids))
+        known_times = table.column("known_time")
+        if known_times.null_count:
+            known_time = pa.scalar(self._known_time, known_times.type)
+            table = _set(table, "known_time", known_times.fill_null(known_time))
+        table, starts = in_order(table, ids)
+        return RunRows(table, ids), starts
+
+    def _in_stored_units(self, table: pa.Table, ids: Sequence[str]) -> pa.ChunkedArray:
         """Values in the unit of their series: of each that exists its own, of a new one that of the upload."""
         unit = self._command.unit
         if unit is None or self._unit_fault is not None:
-            return frame
+            return table.column("value")
         from storage.units import convert_column
 
         for one in self._series:
             self._stored_units.setdefault(one.series_id, one.unit or unit)
         names = {one.series_id: one.name for one in self._series}
         old, new = [unit] * len(ids), [self._stored_units[series_id] for series_id in ids]
+        frame = pl.DataFrame(table.select(["value", "series"]))
         try:
             values = convert_column(
                 frame["value"], frame["series"], old, new, series=[names[series_id] for series_id in ids], field="unit"
@@ -202,39 +221,68 @@ class Upload:
             if self._command.run_id is None:
                 raise
             self._unit_fault = error
-            return frame
-        return frame.with_columns(values)
+            return table.column("value")
+        return pa.chunked_array([values.to_arrow()])
+
+    def _stage_aside(self, rows: RunRows) -> None:
+        """Sort and write rows in a thread of the upload's own, one chunk at a time, while the next one arrives."""
+        self._wait()
+        if rows.table.num_rows:
+            self._aside = self._aside or ThreadPoolExecutor(1, "timedb-upload")
+            self._pending = self._aside.submit(self._stage, rows)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
 
     def _stage(self, rows: RunRows) -> None:
-        if not rows.frame.height:
-            return
-        table = run_table(rows.frame, rows.series_ids, self._staged.stamp, self._run_id, self._created_by)
+        rows, starts = self._in_order(rows)
+        for series_id in rows.series_ids:
+            self._numbers.setdefault(series_id, len(self._numbers))
+        numbers = np.array([self._numbers[series_id] for series_id in rows.series_ids])
+        self._extents.append(extent(rows.table, starts, numbers))
+        table = run_table(rows.table, rows.series_ids, self._staged.stamp, self._run_id, self._created_by)
         for bucket, part in split_buckets(table, self._bucket_digits):
-            partition = {"series_bucket": bucket, "tier": "fresh"}
-            file = stage_file(self._staged.store, part, partition, UPLOAD_PREFIX)
-            self._staged.files.append(file)
-            self._staged.store.persist(file.path)
+            self._staged.add(bucket, part)
 
-    def _refuse_duplicates_between_chunks(self) -> None:
-        buckets: dict[str, list[DataFile]] = {}
-        for file in self._staged.files:
-            buckets.setdefault(file.partition["series_bucket"], []).append(file)
-        for files in buckets.values():
-            pairs = [pair for pair in combinations(files, 2) if ranges_meet(*pair, _KEY_RANGES)]
-            if len(pairs) > len(files):
-                self._refuse_duplicates_in(files, None)
-                continue
-            for pair in pairs:
-                # Runs that follow each other share at most the known_times at the border of two chunks.
-                low = max(file.minimum["known_time"] for file in pair)
-                high = min(file.maximum["known_time"] for file in pair)
-                border = pl.col("known_time").to_physical().is_between(low, high)
-                self._refuse_duplicates_in(pair, border)
+    def _finish_staging(self, last: RunRows) -> None:
+        """Write the last rows, end all files, and see that no row is there twice."""
+        try:
+            self._stage_aside(last)
+            self._wait()
+            files = self._staged.finish()
+            meetings = [found for one, two in combinations(self._extents, 2) if (found := one.meeting(two)) is not None]
+            if meetings:
+                low, high = min(low for _, low, _ in meetings), max(high for _, _, high in meetings)
+                numbers = np.unique(np.concatenate([series for series, _, _ in meetings]))
+                ids = list(self._numbers)
+                self._refuse_duplicates_of([ids[number] for number in numbers], low, high, files)
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._end_thread()
 
-    def _refuse_duplicates_in(self, files: Sequence[DataFile], where: pl.Expr | None) -> None:
-        rows = scan_staged(self._staged.store, files, [] if where is None else [where])
-        keys = rows.select("series_id", *ROW_KEY).collect(engine="in-memory")
-        _refuse_duplicates(sort_rows(keys, ("series_id", *ROW_KEY)), "series_id", None)
+    def _refuse_duplicates_of(self, series_ids: Sequence[str], low: int, high: int, files: Sequence[DataFile]) -> None:
+        """Look for keys that two chunks share: in some series, from one known_time to another (microseconds)."""
+        buckets: dict[str, list[str]] = {}
+        for series_id in series_ids:
+            buckets.setdefault(series_bucket(series_id, self._bucket_digits), []).append(series_id)
+        for bucket, mine in buckets.items():
+            mine = sorted(mine)
+            held = [file for file in files if file.partition["series_bucket"] == bucket]
+            where = pl.col("series_id").is_in(mine), pl.col("known_time").to_physical().is_between(low, high)
+            codes = pl.col("series_id").cast(pl.Enum(mine)).to_physical().cast(pl.Int32).alias("series")
+            found = scan_staged(self._staged.store, held, where).select(
+                codes, "valid_time", "valid_time_end", "known_time"
+            )
+            refuse_duplicates(found.collect(engine="in-memory").to_arrow(), mine)
+
+    def _end_thread(self) -> None:
+        if self._aside is not None:
+            self._aside.shutdown()
+            self._aside = None
 
     def _run(self, content: RunRows | StagedFiles) -> Run:
         fields = self._command.model_dump(mode="json", include=self._command.model_fields_set - _FREE_FIELDS)
@@ -253,19 +301,6 @@ class Upload:
         )
 
 
-def _refuse_duplicates(sorted_rows: pl.DataFrame, series: str, ids: Sequence[str] | None) -> None:
-    names = (series, *ROW_KEY)
-    if sorted_rows.height < 2:
-        return
-    same = sorted_rows.select(
-        pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in names)
-        & (pl.int_range(pl.len()) > 0)
-    ).to_series()
-    if same.any():
-        row = sorted_rows.row(int(same.arg_max() or 0), named=True)
-        series_id = row[series] if ids is None else ids[row[series]]
-        end = "" if row["valid_time_end"] is None else f", valid_time_end {format_time(row['valid_time_end'])}"
-        raise InvalidRequest(
-            f"valid_time: {format_time(row['valid_time'])}{end} of series {series_id} "
-            f"at known_time {format_time(row['known_time'])} is there twice in one upload"
-        )
+def _set(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
+    index = table.column_names.index(name)
+    return table if column is table.column(name) else table.set_column(index, table.field(index), column)

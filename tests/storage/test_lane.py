@@ -126,7 +126,6 @@ def test_an_upload_whose_files_are_gone_does_not_hurt_the_others(tenant: Tenant,
     going = begin(tenant, run_id="gone")
     for batch in upload_table(some_rows(40)).to_batches(max_chunksize=10):
         going.add(batch)
-    next(lake_dir.rglob("tier=fresh/*.parquet")).unlink()
     gate = Gate()
     with ThreadPoolExecutor(3) as pool:
         busy = pool.submit(tenant.lane.submit, gate)
@@ -134,6 +133,7 @@ def test_an_upload_whose_files_are_gone_does_not_hurt_the_others(tenant: Tenant,
         gone, other = pool.submit(going.commit, 40), pool.submit(upload, tenant, some_rows(3, known=1), "other")
         while tenant.lane.queued < 2:
             time.sleep(0.01)
+        next(lake_dir.rglob("tier=fresh/*.parquet")).unlink()
         gate.opened.set()
         assert busy.result() == {}
         assert other.result()["rows"] == 3

@@ -34,7 +34,7 @@ def test_a_restamped_file_is_read_by_everybody(tmp_path: Path, count: int) -> No
     )
     ids = [f"{number:036d}" for number in range(count // 1000 + 1)]
     store, old, new = LocalStore(tmp_path), hour(0), hour(5) + 123_456
-    table = run_table(frame, ids, old, "run", None)
+    table = run_table(frame.to_arrow(), ids, old, "run", None)
     file = stage_file(store, table, {"series_bucket": "0", "tier": "fresh"}, UPLOAD_PREFIX)
     before = pq.read_table(tmp_path / file.path, partitioning=None)
     restamped = restamp(store, file, old, new)
