@@ -39,7 +39,7 @@ _WITH_STATISTICS = ("series_id", "valid_time", "known_time", "run_id")
 _READ_MOST = ("fresh", "current")  # the others are most of a long history's bytes
 _SAMPLE_ROWS = 8192
 _FEW_VALUES = 0.6
-_DELTA_ENCODED = ("valid_time", "valid_time_end", "known_time")
+_DELTA_ENCODED = ("valid_time", "valid_time_end")  # a known_time repeats: ZSTD does that faster
 _STAMP = "change_time"
 _STAMP_BYTES = 8
 _VALUE = "value"
@@ -110,13 +110,18 @@ class StagedFile:
         handle = open(self._target, "xb")  # noqa: SIM115  # finish() and delete() close it
         self._sink = pa.BufferedOutputStream(pa.PythonFile(handle, "w"), _BUFFER_BYTES)
         data = first.select(self._columns)
-        schema = _without_nulls(data.schema) if partition else data.schema
+        self._schema = _without_nulls(data) if partition else data.schema
         options = _options(data, partition.get("tier"))
-        self._writer = pq.ParquetWriter(self._sink, schema, store_schema=False, **options)
+        self._writer = pq.ParquetWriter(self._sink, self._schema, store_schema=False, **options)
 
     def has_place_for(self, table: pa.Table) -> bool:
-        """Whether the file has all columns in which some rows have values."""
-        return all(name in self._columns or self._may_lack(name, table.column(name)) for name in table.column_names)
+        """Whether the file has all columns in which some rows have values, and takes the nulls that are in them."""
+        return all(
+            self._schema.field(name).nullable or not table.column(name).null_count
+            if name in self._columns
+            else self._may_lack(name, table.column(name))
+            for name in table.column_names
+        )
 
     def add(self, table: pa.Table) -> None:
         """Write further rows, in the order they shall have.
@@ -126,7 +131,7 @@ class StagedFile:
         """
         data = table.select(self._columns)
         try:
-            self._writer.write_table(data.cast(self._writer.schema), row_group_size=_ROW_GROUP_ROWS)
+            self._writer.write_table(data.cast(self._schema), row_group_size=_ROW_GROUP_ROWS)
         except BaseException:
             self.delete()
             raise
@@ -180,9 +185,14 @@ class StagedFile:
                 self._unbounded.add(name)
 
 
-def _without_nulls(columns: pa.Schema) -> pa.Schema:
-    """The same with those columns marked that never hold a null, which saves a look at each row."""
-    return pa.schema([column.with_nullable(column.name not in _NEVER_NULL) for column in columns])
+def _without_nulls(rows: pa.Table) -> pa.Schema:
+    """The columns, those marked that hold no null: that saves writers and readers a look at each row."""
+    return pa.schema(
+        [
+            column.with_nullable(pa.types.is_list(column.type) or rows.column(column.name).null_count > 0)
+            for column in rows.schema
+        ]
+    )
 
 
 def _options(rows: pa.Table, tier: str | None) -> dict[str, Any]:
@@ -197,12 +207,13 @@ def _options(rows: pa.Table, tier: str | None) -> dict[str, Any]:
     codecs = {name: "none" if name == _STAMP else "zstd" for name in leaves}
     levels = dict.fromkeys(compressed, _COMPRESSION_LEVEL)
     if _VALUE in codecs:
-        if tier in _READ_MOST:
+        repeats = tier != "fresh" and _repeats(rows.column(_VALUE))
+        if repeats:
+            text.append(_VALUE)
+        if repeats or tier in _READ_MOST:
             # Values are most of a file's bytes: LZ4 takes half the time of ZSTD, writing and reading.
             codecs[_VALUE] = "lz4"
             del levels[_VALUE]
-        if tier != "fresh" and _repeats(rows.column(_VALUE)):
-            text.append(_VALUE)
     return {
         "compression": codecs,
         "compression_level": levels,
