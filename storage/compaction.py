@@ -7,7 +7,7 @@ live; else it is given up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +16,14 @@ import pyarrow as pa
 
 from storage import views
 from storage.delta_log import DataFile, Snapshot
+from storage.digest import rows_checksum
 from storage.lane import CommitLane, Swap, Turn
 from storage.parquet import may_hold_corrections, write_file
+from storage.rows import ROWS, gathered, in_file_order, pieces_by_valid_time, read_rows
 from storage.scan import ranges_meet, scan
-from storage.schemas import VALUES_DATA
+from storage.schemas import TIERS
+from storage.settling import Tiers, settle
 from storage.slices import Slice, cut_slices
-from storage.sorting import sort_rows
 from storage.store import Store
 from storage.table import Table
 from timedb.errors import Internal, OutcomeUnknown
@@ -30,15 +32,7 @@ __all__ = ["Compactor", "bucket_transaction"]
 
 # A pass takes so many slices of fresh rows, so that a large backlog is settled step by step.
 _PASS_SLICES = 4
-_PART_ROWS = 131_072
-_WRITTEN = pa.schema(
-    [
-        (column.name, pa.dictionary(pa.int32(), pa.string()) if column.name in ("series_id", "run_id") else column.type)
-        for column in VALUES_DATA
-    ]
-)
 _POINT_RANGES = ("series_id", "valid_time")
-SORT_ORDER = ("series_id", "valid_time", "known_time", "change_time")
 _POINT = list(views.POINT)
 
 
@@ -198,32 +192,28 @@ class Compactor:
         rows = checksum = 0
         try:
             for piece in cut_slices(self._table.store, inputs.all, self._input_rows):
-                before = self._read(inputs, piece)
-                rows += before.height
-                checksum += _checksum(before)
-                settled = settle(before)
-                del before
-                written.add(settled)
+                before, tiers = self._read(inputs, piece)
+                rows += before.num_rows
+                checksum += rows_checksum(before)
+                written.add(before, settle(before, tiers))
             written.finish()
             promised = sum(file.rows for file in inputs.all)
-            if not rows == promised == sum(file.rows for file in written.files) or checksum != written.checksum:
+            same = (checksum - written.checksum) % (1 << 64) == 0
+            if not rows == promised == sum(file.rows for file in written.files) or not same:
                 raise Internal(f"compaction of bucket {inputs.bucket} would change its rows; nothing was changed")
         except BaseException:
             self._delete(written.files)
             raise
         return written.files
 
-    def _read(self, inputs: _Inputs, piece: Slice) -> pl.DataFrame:
+    def _read(self, inputs: _Inputs, piece: Slice) -> tuple[pa.Table, Tiers]:
         """The rows of a slice, with their tiers."""
-        # One by one: Polars decodes files ahead of the filter without bound.
-        parts = [
-            scan(self._table.store, [file], piece.predicates())
-            .with_columns(tier=pl.lit(file.partition["tier"]))
-            .collect(engine="in-memory")
-            for file in inputs.all
-            if piece.may_hold(file)
-        ]
-        return pl.concat(parts)
+        parts, tiers = [ROWS.empty_table()], []
+        for file in inputs.all:
+            if piece.may_hold(file):
+                parts.append(read_rows(self._table.store, file, piece))
+                tiers.append(np.full(parts[-1].num_rows, TIERS.index(file.partition["tier"]), dtype=np.int8))
+        return gathered(parts), np.concatenate(tiers)
 
 
 class _SettledFiles:
@@ -241,17 +231,17 @@ class _SettledFiles:
         self._store = store
         self._bucket = bucket
         self._file_rows = file_rows
-        self._waiting: dict[str, pl.DataFrame] = {}
+        self._waiting: dict[str, list[pa.Table]] = {}
 
-    def add(self, settled: pl.DataFrame) -> None:
+    def add(self, rows: pa.Table, tiers: Tiers) -> None:
         """Take the rows of a slice; those that are less than a file wait for the next one."""
-        for (name,), rows in settled.partition_by("tier", as_dict=True, include_key=False).items():
-            tier = str(name)
-            waiting = self._waiting.pop(tier, None)
-            self._waiting[tier] = rows if waiting is None else pl.concat([waiting, rows])
-            del waiting, rows
-            if self._waiting[tier].height >= self._file_rows:
-                self._write(tier)
+        for number, tier in enumerate(TIERS):
+            mine = tiers == number
+            if mine.any():
+                waiting = self._waiting.setdefault(tier, [])
+                waiting.append(rows if mine.all() else rows.filter(pa.array(mine)))
+                if sum(part.num_rows for part in waiting) >= self._file_rows:
+                    self._write(tier)
 
     def finish(self) -> None:
         """Write what waits."""
@@ -259,37 +249,24 @@ class _SettledFiles:
             self._write(tier)
 
     def _write(self, tier: str) -> None:
-        pieces = self._pieces(self._waiting.pop(tier))
-        while pieces:
-            rows = sort_rows(pieces.pop(0), SORT_ORDER).select(VALUES_DATA.names)
-            self.checksum += _checksum(rows)
-            data = _to_arrow(rows)
-            del rows
-            partition = {"series_bucket": self._bucket, "tier": tier}
-            self.files.append(write_file(self._store, data, partition, prefix="settled-"))
+        for piece in self._pieces(gathered(self._waiting.pop(tier))):
+            rows = in_file_order(piece)
+            for start in range(0, rows.num_rows, self._limit(rows)):
+                data = rows.slice(start, self._limit(rows))
+                self.checksum += rows_checksum(data)
+                partition = {"series_bucket": self._bucket, "tier": tier}
+                self.files.append(write_file(self._store, data, partition, prefix="settled-"))
 
-    def _pieces(self, rows: pl.DataFrame) -> list[pl.DataFrame]:
+    def _pieces(self, rows: pa.Table) -> Iterable[pa.Table]:
         """Cut by valid_time, so that new values about new times leave most files alone."""
-        count = -(-rows.height // self._file_rows)
-        if rows.height <= self._file_rows * 3 // 2 or count < 2:
+        count = -(-rows.num_rows // self._file_rows)
+        if rows.num_rows <= self._file_rows * 3 // 2 or count < 2:
             return [rows]
-        cuts = (
-            rows["valid_time"]
-            .sort()
-            .gather([rows.height * index // count for index in range(1, count)])
-            .unique()
-            .sort()
-        )
-        piece = cuts.search_sorted(rows["valid_time"], side="right").rename("piece")
-        pieces = rows.with_columns(piece).partition_by("piece", as_dict=True, include_key=False)
-        return [part for _, rows in sorted(pieces.items()) for part in self._parts(rows)]
+        return pieces_by_valid_time(rows, count)
 
-    def _parts(self, piece: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """Cut what has too many rows of one valid_time by series_id."""
-        if piece.height <= self._file_rows * 2:
-            yield piece
-        else:
-            yield from sort_rows(piece, SORT_ORDER).iter_slices(self._file_rows)
+    def _limit(self, rows: pa.Table) -> int:
+        """Rows of a file of some that are sorted: what has too many of one valid_time is cut by series_id."""
+        return rows.num_rows if rows.num_rows <= self._file_rows * 2 else self._file_rows
 
 
 def _fresh_paths(snapshot: Snapshot, bucket: str) -> set[str]:
@@ -298,49 +275,3 @@ def _fresh_paths(snapshot: Snapshot, bucket: str) -> set[str]:
         for file in snapshot.files.values()
         if file.partition["tier"] == "fresh" and file.partition["series_bucket"] == bucket
     }
-
-
-def settle(rows: pl.DataFrame) -> pl.DataFrame:
-    """Decide the tier of rows at all points that a fresh row touches; the others keep theirs.
-
-    Args:
-        rows: VALUES_DATA columns and ``tier``: every fresh row of some files, every current row at their points, and,
-            at points of corrections, every revised row.
-    """
-    touched = rows.filter(pl.col("tier") == "fresh").select(_POINT).unique()
-    kept = rows.join(touched, on=_POINT, how="anti", nulls_equal=True)
-    moved = rows.join(touched, on=_POINT, how="semi", nulls_equal=True)
-    moved = sort_rows(moved, (*_POINT, "known_time", "change_time", "run_id"))
-    corrected = _superseded(moved) | moved["retracted"].fill_null(False) | (moved["tier"] == "corrected")
-    valid = moved.filter(~corrected)
-    beaten = valid.select(views.same_as_next(_POINT)).to_series()
-    return pl.concat(
-        [
-            kept,
-            moved.filter(corrected).with_columns(tier=pl.lit("corrected")),
-            valid.with_columns(tier=pl.when(beaten).then(pl.lit("revised")).otherwise(pl.lit("current"))),
-        ]
-    )
-
-
-def _superseded(rows: pl.DataFrame) -> pl.Series:
-    """Whether a later version of a row's revision is there; rows are sorted by point, known_time and change_time."""
-    shared = rows.select(views.same_as_next([*_POINT, "known_time"])).to_series()
-    several = (shared | shared.shift(1, fill_value=False)).arg_true()
-    # Few points have several rows of one known_time; only those are looked at by run.
-    few = rows.select(views.REVISION).with_columns(position=pl.int_range(pl.len()))[several]
-    few = few.sort(*views.REVISION, "position")
-    earlier = few.filter(views.same_as_next(views.REVISION))["position"]
-    mask = np.zeros(rows.height, dtype=np.bool_)
-    mask[earlier.to_numpy()] = True
-    return pl.Series("superseded", mask)
-
-
-def _to_arrow(rows: pl.DataFrame) -> pa.Table:
-    """Rows as they are written; identifiers as dictionaries, which take little memory."""
-    parts = [part.to_arrow().cast(_WRITTEN) for part in rows.iter_slices(_PART_ROWS)]
-    return pa.concat_tables(parts).unify_dictionaries()
-
-
-def _checksum(rows: pl.DataFrame) -> int:
-    return int(rows.select(VALUES_DATA.names).hash_rows(seed=0).cast(pl.UInt128).sum())

@@ -21,10 +21,11 @@ import polars as pl
 
 from storage import views
 from storage.catalog import Catalog
-from storage.compaction import SORT_ORDER, Compactor, bucket_transaction
+from storage.compaction import Compactor, bucket_transaction
 from storage.delta_log import DataFile, Snapshot
 from storage.lane import CHANGE_TIME, CommitLane, Swap, Turn
 from storage.parquet import may_hold_corrections, write_file
+from storage.rows import SORT_ORDER
 from storage.scan import VALUES_POLARS, Selection, live_files, scan
 from storage.schemas import TIERS, VALUES_DATA
 from storage.sorting import sort_rows

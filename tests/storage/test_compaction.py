@@ -7,10 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from storage import Lake, Tenant, compaction
+from storage.rows import in_file_order
 from storage.scan import scan
+from storage.settling import Tiers, settle
 from storage.slices import Slice, cut_slices
 from tests.storage.inspection import disagreements, left_behind
 from tests.storage.lakes import (
@@ -61,11 +65,10 @@ def uncompacted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_slices_are_settled_as_the_whole_is(uncompacted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heights: list[int] = []
-    settle = compaction.settle
 
-    def watched(rows: pl.DataFrame) -> pl.DataFrame:
-        heights.append(rows.height)
-        return settle(rows)
+    def watched(rows: pa.Table, tiers: Tiers) -> Tiers:
+        heights.append(rows.num_rows)
+        return settle(rows, tiers)
 
     monkeypatch.setattr(compaction, "settle", watched)
     tiers, most = [], []
@@ -107,21 +110,20 @@ def test_rows_that_would_be_lost_are_noticed(
 ) -> None:
     folder = tmp_path / "lake"
     copy_lake(uncompacted, folder)
-    settle = compaction.settle
     with closing(Lake.open(str(folder), tiny_settings())) as lake:
         tenant = open_tenant(lake)
         audit = Counter(read(tenant))
         for wrong in (
-            lambda rows: settle(rows).head(-1),
-            lambda rows: pl.concat([settle(rows), settle(rows).head(1)]),
-            lambda rows: settle(rows).with_columns(value=pl.col("value") + 1.0),
-            lambda rows: settle(rows).with_columns(pl.col("known_time").shift(1).backward_fill()),
+            lambda rows: in_file_order(rows).slice(1),
+            lambda rows: pa.concat_tables([in_file_order(rows), rows.slice(0, 1)]),
+            lambda rows: in_file_order(rows).set_column(5, "value", pc.add(in_file_order(rows)["value"], 1.0)),
+            lambda rows: in_file_order(rows).set_column(3, "known_time", in_file_order(rows)["change_time"]),
         ):
-            monkeypatch.setattr(compaction, "settle", wrong)
+            monkeypatch.setattr(compaction, "in_file_order", wrong)
             with pytest.raises(Internal, match="would change its rows"):
                 tenant.compact()
             assert left_behind(folder) == []
-        monkeypatch.setattr(compaction, "settle", settle)
+        monkeypatch.setattr(compaction, "in_file_order", in_file_order)
         assert Counter(read(tenant)) == audit
         assert tenant.compact()["rows"] > 0
 
