@@ -21,7 +21,7 @@ from storage.schemas import TIERS, VALUES_DATA
 from storage.store import Store
 from timedb.wire import ReadCommand
 
-__all__ = ["answer", "is_plain", "tiers_for"]
+__all__ = ["answer", "is_flat_of_uploads", "is_plain", "settled_and_fresh", "tiers_for"]
 
 _POINT = list(views.POINT)
 _DECISIVE = {*views.REVISION, "change_time", "retracted"}
@@ -54,6 +54,26 @@ def is_plain(read: ReadCommand, selection: Selection, files: Sequence[DataFile])
     if selection.as_of is not None or any(map(may_hold_corrections, fresh)):
         return False
     return read.view == "overlapping" or not (fresh or _bounded_above(read, selection))
+
+
+def is_flat_of_uploads(read: ReadCommand, selection: Selection, files: Sequence[DataFile]) -> bool:
+    """Whether the answer is the row known last of each point, all rows being of uploads."""
+    return (
+        read.view == "flat"
+        and not read.all_versions
+        and not _cut_off(read)
+        and selection.as_of is None
+        and not any(map(may_hold_corrections, _fresh(files)))
+    )
+
+
+def settled_and_fresh(
+    read: ReadCommand, selection: Selection, files: Sequence[DataFile]
+) -> tuple[Sequence[DataFile], Sequence[DataFile]]:
+    """The files that hold the winners of all settled points, and those whose rows compete with them."""
+    if _bounded_above(read, selection):
+        return (), files
+    return [file for file in files if file.partition["tier"] == "current"], _fresh(files)
 
 
 def answer(

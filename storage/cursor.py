@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import polars as pl
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from storage.rows import integers
 from timedb.errors import InvalidRequest
-from timedb.times import format_time, parse_time
+from timedb.times import format_time, parse_time, to_micros
 from timedb.wire import ReadCommand, shown
 
 __all__ = ["Cursor", "sort_columns"]
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _ORDERS = {
     "series": ("series_id", "valid_time", "valid_time_end", "known_time", "run_id", "change_time"),
@@ -62,15 +67,37 @@ class Cursor:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InvalidRequest(f"after: {shown(text)} is not a cursor of this read") from None
 
-    def beyond(self) -> pl.Expr:
-        """The rows that come after the last one; nulls come first."""
-        later, same = pl.lit(False), pl.lit(True)
+    def beyond(self, rows: pa.Table) -> pa.Table:
+        """Those of some rows that come after the last one; nulls come first.
+
+        Args:
+            rows: ``storage.rows.gathered`` rows with the sort columns.
+        """
+        later, same = np.zeros(rows.num_rows, dtype=np.bool_), np.ones(rows.num_rows, dtype=np.bool_)
         for name, value in self.last.items():
-            column = pl.col(name)
-            greater = column.is_not_null() if value is None else (column > value).fill_null(False)
-            later = later | (same & greater)
-            same = same & column.eq_missing(value)
-        return later
+            column = rows.column(name)
+            if name in _TEXTS:
+                greater, equal = _of_text(column, value)
+            else:
+                # An absent end stands for the valid_time, as in storage.rows.integers.
+                own = integers(rows, "valid_time") if value is None else np.int64(to_micros(value))
+                times = integers(rows, name)
+                greater, equal = times > own, times == own
+            later |= same & greater
+            same &= equal
+        return rows.filter(pa.array(later))
+
+
+def _of_text(column: pa.ChunkedArray, value: str) -> tuple[Mask, Mask]:
+    """Whether each entry of an identifier is greater than a text, and whether it is that text."""
+    if not len(column):
+        return np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.bool_)
+    coded = column.chunk(0)
+    indices = coded.indices.to_numpy()
+    greater, equal = (
+        test(coded.dictionary, value).to_numpy(zero_copy_only=False)[indices] for test in (pc.greater, pc.equal)
+    )
+    return greater, equal
 
 
 def _key_value(name: str, value: object) -> object:

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from storage import views
-from storage.answers import answer, is_plain, tiers_for
+from storage.answers import answer, is_flat_of_uploads, is_plain, settled_and_fresh, tiers_for
 from storage.batch_cache import BatchCache
 from storage.boundary import errors_are_ours
 from storage.catalog import Catalog, Series
@@ -21,13 +21,14 @@ from storage.latest import LastRows
 from storage.relative import check_time_zone, check_windows
 from storage.resample import resample
 from storage.retention import refuse_removed
+from storage.rows import first_rows, gathered, in_order
 from storage.scan import Selection, live_files
 from storage.schemas import VALUES_DATA
-from storage.sorting import sort_rows
 from storage.streaming import stream_rows
 from storage.table import Table
 from storage.token import Token
 from storage.units import convert_frame, converter
+from storage.winners import DECISIVE, Area, winners_of
 from timedb.columns import (
     COLUMN_TYPES,
     IDENTIFIER,
@@ -88,7 +89,7 @@ class ReadPlan:
         self._max_sorted_rows = max_sorted_rows
         self._columns = result_columns(ticket)
         self._order = sort_columns(ticket)
-        self._page: tuple[pl.DataFrame, str | None] | None = None
+        self._page: tuple[pa.Table, str | None] | None = None
 
     @property
     def as_of(self) -> datetime:
@@ -150,44 +151,66 @@ class ReadPlan:
         schema = result_schema(self.ticket)
         if not self.whole:
             for files in self._files.values():
-                yield from (
-                    self._plain(files, schema) if self._is_plain(files) else self._to_batches(self._view(files), schema)
-                )
+                if self.ordered:
+                    yield from self._finish(in_order(self._gathered(files), self._order), schema)
+                    continue
+                for batch in self._rows(files):
+                    yield from self._finish(pa.Table.from_batches([batch]), schema)
             return
         rows = self._limited()[0] if self.ticket.limit is not None else self._sorted_whole()
-        yield from self._to_batches(rows, schema)
+        yield from self._finish(rows, schema)
 
     def _part(self, ticket: ReadTicket, files: Sequence[DataFile]) -> ReadPart:
         if self._for_limited_key:
             return ReadPart(ticket, UNKNOWN, UNKNOWN)
         return ReadPart(ticket, sum(max(file.rows, 0) for file in files), sum(file.size for file in files))
 
-    def _is_plain(self, files: Sequence[DataFile]) -> bool:
-        """Whether the files can be streamed as they are; a few series are picked out faster by the query engine."""
-        return (
-            not self.ordered
-            and self._selection.series_ids is None
-            and "value_id" not in self._columns
-            and self.ticket.unit is None
-            and self.ticket.resample is None
-            and is_plain(self.ticket, self._selection, files)
-        )
+    def _rows(self, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
+        """The rows of a bucket's answer with the stored columns, in no particular order."""
+        if self._needs_no_engine and is_plain(self.ticket, self._selection, files):
+            return self._as_stored(files)
+        if self._needs_no_engine and is_flat_of_uploads(self.ticket, self._selection, files):
+            return self._winners(files)
+        return iter(self._view(files).to_batches())
 
-    def _plain(self, files: Sequence[DataFile], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _gathered(self, files: Sequence[DataFile]) -> pa.Table:
+        names = self._stored_columns()
+        empty = pa.schema([(name, COLUMN_TYPES[name]) for name in names]).empty_table()
+        return gathered([empty, *(pa.Table.from_batches([batch]).select(names) for batch in self._rows(files))])
+
+    def _as_stored(self, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
+        for file in files:
+            yield from self._stored(file, self._stored_columns())
+
+    @property
+    def _needs_no_engine(self) -> bool:
+        """Whether stored rows can go out as they are; a few series are picked out faster by the query engine."""
+        return self._selection.series_ids is None and self.ticket.unit is None and self.ticket.resample is None
+
+    def _stored(self, file: DataFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return stream_rows(self._table.store, [file], self._selection, columns, BATCH_ROWS, self._cache)
+
+    def _winners(self, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
+        """The winners of a bucket: settled ones as they are stored where no fresh row is near."""
         columns = self._stored_columns()
-        for batch in stream_rows(self._table.store, files, self._selection, columns, BATCH_ROWS, self._cache):
-            yield from self._finish(pa.Table.from_batches([batch]), schema)
+        deciding = [name for name in VALUES_DATA.names if name in columns or name in DECISIVE]
+        settled, competing = settled_and_fresh(self.ticket, self._selection, files)
+        rivals: list[pa.Table] = []
+        fresh = winners_of(competing, lambda file: self._stored(file, deciding), deciding)
+        for file in settled:
+            rows = self._stored(file, deciding if fresh.num_rows else columns)
+            yield from Area.around(fresh).split(rows, columns, rivals) if fresh.num_rows else rows
+        if rivals:
+            found = [*rivals, fresh]
+            fresh = winners_of(files[:1], lambda _: [one for part in found for one in part.to_batches()], deciding)
+        yield from fresh.select(columns).to_batches(max_chunksize=BATCH_ROWS) if fresh.num_rows else ()
 
-    def _view(self, files: Sequence[DataFile], *, beyond: pl.Expr | None = None) -> pl.DataFrame:
+    def _view(self, files: Sequence[DataFile]) -> pa.Table:
         columns = self._stored_columns()
         selection = self._selection.of_bucket(files[0].partition["series_bucket"])
         found = answer(self.ticket, selection, self._table.store, files, columns, self._last_rows)
-        found = self._resampled(self._converted(found.select(columns)))
-        if beyond is not None:
-            found = found.filter(beyond)
-        if self.ordered:
-            found = sort_rows(found, self._order)
-        return found if self.ticket.limit is None else found.head(self.ticket.limit + 1)
+        data = self._resampled(self._converted(found.select(columns))).to_arrow()
+        return pa.table({name: _cast(data.column(name), COLUMN_TYPES[name]) for name in data.column_names})
 
     def _converted(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.ticket.unit is None or "value" not in rows.columns:
@@ -212,52 +235,53 @@ class ReadPlan:
             wanted |= {"value", *views.POINT, *(("known_time", "run_id") if self.ticket.view == "overlapping" else ())}
         return [name for name in VALUES_DATA.names if name in wanted]
 
-    def _sorted_whole(self) -> pl.DataFrame:
+    def _sorted_whole(self) -> pa.Table:
         pieces, total = [], 0
         for files in self._files.values():
-            piece = self._view(files)
-            total += piece.height
+            piece = self._gathered(files)
+            total += piece.num_rows
             if total > self._max_sorted_rows:
                 raise TooLarge(
                     f"order_by: the answer has more than {self._max_sorted_rows} rows, the limit for an order "
                     "across series; narrow it, set a limit, or order by series"
                 )
             pieces.append(piece)
-        return sort_rows(pl.concat(pieces), self._order) if pieces else pl.DataFrame()
+        return in_order(gathered(pieces), self._order) if pieces else result_schema(self.ticket).empty_table()
 
-    def _limited(self) -> tuple[pl.DataFrame, str | None]:
+    def _limited(self) -> tuple[pa.Table, str | None]:
         """The page and the cursor to the next one; None where there is none."""
         if self._page is None:
             limit = self.ticket.limit or 0
-            beyond = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, self.ticket).beyond()
-            page = pl.DataFrame()
+            after = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, self.ticket)
+            page = None
             for files in self._files.values():
-                piece = self._view(files, beyond=beyond)
-                page = sort_rows(pl.concat([page, piece]), self._order).head(limit + 1) if page.width else piece
-                if page.height > self._max_sorted_rows + 1:
+                piece = self._gathered(files)
+                if after is not None:
+                    piece = after.beyond(piece)
+                page = first_rows(piece if page is None else gathered([page, piece]), self._order, limit + 1)
+                if min(page.num_rows, limit + 1) > self._max_sorted_rows + 1:
                     raise TooLarge(
                         f"limit: a page of {limit} rows is more than the {self._max_sorted_rows} that are put together "
                         "for one answer; make it smaller"
                     )
-            text = None
-            if page.height > limit:
-                page = page.head(limit)
-                text = Cursor(page.select(self._order).row(-1, named=True), self.as_of).to_text()
-            self._page = page, text
+            self._page = self._page_of(result_schema(self.ticket).empty_table() if page is None else page, limit)
         return self._page
 
-    def _to_batches(self, rows: pl.DataFrame, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        if rows.height == 0:
-            return
-        if "value_id" in self._columns:
-            rows = rows.with_columns(value_id=views.value_id())
-        data = rows.to_arrow()
-        columns = {name: _cast(data.column(name), COLUMN_TYPES[name]) for name in data.column_names}
-        yield from self._finish(pa.table(columns), schema)
+    def _page_of(self, rows: pa.Table, limit: int) -> tuple[pa.Table, str | None]:
+        rows = in_order(rows, self._order) if rows.num_rows else rows
+        if rows.num_rows <= limit:
+            return rows, None
+        page = rows.slice(0, limit)
+        (last,) = page.select(self._order).slice(limit - 1).to_pylist()
+        return page, Cursor(last, self.as_of).to_text()
 
     def _finish(self, rows: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Rows with wire types, brought to the columns of the answer and cut into batches."""
+        if not rows.num_rows:
+            return
         columns = {name: rows.column(name) for name in rows.column_names}
+        if "value_id" in self._columns:
+            columns["value_id"] = _value_ids(rows)
         for name, attribute in (("series_key", "name"), ("series_unit", "unit")):
             if name in self._columns:
                 columns[name] = self._series_text(columns["series_id"], attribute)
@@ -278,6 +302,12 @@ class ReadPlan:
         if attribute == "unit" and self.ticket.unit is not None:
             return self.ticket.unit
         return None if series is None else getattr(series, attribute)
+
+
+def _value_ids(rows: pa.Table) -> pa.ChunkedArray:
+    key = rows.select(views.REVISION)
+    text = pl.DataFrame(key.cast(pa.schema([VALUES_DATA.field(name) for name in views.REVISION])))
+    return text.select(views.value_id()).to_series().to_arrow().cast(COLUMN_TYPES["value_id"])
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

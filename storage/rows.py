@@ -22,11 +22,15 @@ __all__ = [
     "ROWS",
     "SORT_ORDER",
     "codes",
+    "first_rows",
     "gathered",
     "in_file_order",
+    "in_order",
     "integers",
+    "keys_of",
     "pieces_by_valid_time",
     "read_rows",
+    "taken",
 ]
 
 IDENTIFIERS = ("series_id", "run_id", "changed_by")
@@ -107,7 +111,7 @@ def codes(rows: pa.Table, name: str) -> Integers:
     return ranked
 
 
-def integers(rows: pa.Table, name: str) -> Integers:
+def integers(rows: pa.Table | pa.RecordBatch, name: str) -> Integers:
     """A column of times as microseconds since 1970; an absent valid_time_end is the valid_time, which none else is."""
     column = rows.column(name)
     if column.null_count:
@@ -116,15 +120,42 @@ def integers(rows: pa.Table, name: str) -> Integers:
     return found
 
 
+def keys_of(rows: pa.Table, names: Sequence[str]) -> list[Integers]:
+    """Columns of :func:`gathered` rows as integers in the same order: identifiers and times."""
+    return [
+        codes(rows, name) if pa.types.is_dictionary(rows.schema.field(name).type) else integers(rows, name)
+        for name in names
+    ]
+
+
+def in_order(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """:func:`gathered` rows in ascending order of some columns, nulls first."""
+    order = sorted_order(keys_of(rows, names)) if rows.num_rows else None
+    return rows if order is None else taken(rows, order)
+
+
+def first_rows(rows: pa.Table, names: Sequence[str], count: int) -> pa.Table:
+    """Rows among which are the first ones in the order of some columns, at most twice as many as are asked for."""
+    if rows.num_rows <= 2 * count:
+        return rows
+    first = keys_of(rows, names[:1])[0]
+    few = rows.filter(pa.array(first <= np.partition(first, count - 1)[count - 1])).combine_chunks()
+    return few if few.num_rows <= 2 * count else in_order(few, names).slice(0, count).combine_chunks()
+
+
 def in_file_order(rows: pa.Table) -> pa.Table:
     """Rows in the order of :data:`SORT_ORDER`."""
-    order = sorted_order([codes(rows, "series_id"), *(integers(rows, name) for name in SORT_ORDER[1:])])
-    return rows if order is None else _taken(rows, pa.array(order))
+    return in_order(rows, SORT_ORDER)
 
 
-def _taken(rows: pa.Table, order: pa.Array) -> pa.Table:
+def taken(rows: pa.Table, places: Integers) -> pa.Table:
+    """The rows at some places of :func:`gathered` rows."""
+    indices = pa.array(places)
     return pa.table(
-        [column if column.null_count == len(column) else column.chunk(0).take(order) for column in rows.columns],
+        [
+            pa.nulls(len(places), column.type) if column.null_count == len(column) else column.chunk(0).take(indices)
+            for column in rows.columns
+        ],
         schema=rows.schema,
     )
 

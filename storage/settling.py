@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.rows import codes, integers
+from storage.rows import keys_of
 from storage.schemas import TIERS
 from storage.sorting import Integers, sorted_order
+from storage.views import POINT
 
-__all__ = ["Tiers", "settle"]
+__all__ = ["Tiers", "differs_from_next", "numbered", "settle"]
 
 Tiers = np.ndarray[Any, np.dtype[np.int8]]
 """For each row the place of its tier in ``storage.schemas.TIERS``."""
@@ -28,17 +29,13 @@ def settle(rows: pa.Table, tiers: Tiers) -> Tiers:
             points of corrections, every revised row.
         tiers: The tiers that they have.
     """
-    keys = [
-        codes(rows, "series_id"),
-        *(integers(rows, name) for name in ("valid_time", "valid_time_end", "known_time", "change_time")),
-        codes(rows, "run_id"),
-    ]
+    keys = keys_of(rows, (*POINT, "known_time", "change_time", "run_id"))
     order = sorted_order(keys)
     if order is None:
         order = np.arange(rows.num_rows)
     series, valid, end, known, _, run = (key[order] for key in keys)
     tier = tiers[order]
-    point = _numbered(series, valid, end)
+    point = numbered(series, valid, end)
     fresh = np.zeros(rows.num_rows, dtype=np.bool_)
     fresh[point[tier == FRESH]] = True
     touched = fresh[point]
@@ -47,7 +44,7 @@ def settle(rows: pa.Table, tiers: Tiers) -> Tiers:
     if retracted.null_count < len(retracted):
         corrected |= retracted.fill_null(False).to_numpy()[order]
     standing = np.flatnonzero(touched & ~corrected)
-    last = _differs_from_next(point[standing])
+    last = differs_from_next(point[standing])
     tier[touched] = CORRECTED
     tier[standing] = np.where(last, CURRENT, REVISED)
     settled = np.empty_like(tier)
@@ -55,7 +52,7 @@ def settle(rows: pa.Table, tiers: Tiers) -> Tiers:
     return settled
 
 
-def _numbered(*keys: Integers) -> Integers:
+def numbered(*keys: Integers) -> Integers:
     """For each row the number of its key; equal keys stand together."""
     new = np.zeros(len(keys[0]), dtype=np.bool_)
     for key in keys:
@@ -63,7 +60,8 @@ def _numbered(*keys: Integers) -> Integers:
     return np.cumsum(new)
 
 
-def _differs_from_next(numbers: Integers) -> Mask:
+def differs_from_next(numbers: Integers) -> Mask:
+    """Whether a row's number is not that of the next one; true for the last."""
     return np.append(numbers[1:] != numbers[:-1], np.ones(min(len(numbers), 1), dtype=np.bool_))
 
 
@@ -78,6 +76,6 @@ def _superseded(point: Integers, known: Integers, run: Integers) -> Mask:
     order = sorted_order([point[several], known[several], run[several]])
     if order is not None:
         several = several[order]
-    revision = _numbered(point[several], known[several], run[several])
-    found[several[~_differs_from_next(revision)]] = True
+    revision = numbered(point[several], known[several], run[several])
+    found[several[~differs_from_next(revision)]] = True
     return found

@@ -21,6 +21,7 @@ from timedb.columns import COLUMN_TYPES
 
 __all__ = ["stream_rows"]
 
+_SMALL_ROWS = 65_536
 _MICROSECOND = timedelta(microseconds=1)
 _BOUNDED = ("valid_time", "known_time", "change_time")
 
@@ -41,7 +42,7 @@ def stream_rows(
         selection: Its ``series_ids`` must be None.
         columns: Stored columns, in the order wanted; text comes dictionary-encoded where the wire has it so.
         batch_rows: Rows of a batch.
-        cache: Where the rows of files of the ``current`` tier are kept for the next time; None: nowhere.
+        cache: Where rows of settled winners and of small uploads are kept for the next time; None: nowhere.
     """
     tests = _tests(selection)
     wanted = [*columns, *(name for name in _BOUNDED if name in tests and name not in columns)]
@@ -56,11 +57,16 @@ def stream_rows(
 def _batches(
     store: Store, file: DataFile, columns: Sequence[str], batch_rows: int, cache: BatchCache | None
 ) -> Iterable[pa.RecordBatch]:
-    if cache is None or file.partition.get("tier") != "current":
+    if cache is None or not _read_often(file):
         return _decoded(store, file, columns, batch_rows)
     key = (file.path, *columns)
     kept = cache.get(key)
     return kept if kept is not None else cache.keep(key, _decoded(store, file, columns, batch_rows))
+
+
+def _read_often(file: DataFile) -> bool:
+    """Whether reads of the flat view open the file again and again, and it is no bulk upload."""
+    return file.partition["tier"] == "current" or (file.partition["tier"] == "fresh" and file.rows <= _SMALL_ROWS)
 
 
 def _decoded(store: Store, file: DataFile, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -70,11 +76,11 @@ def _decoded(store: Store, file: DataFile, columns: Sequence[str], batch_rows: i
     dictionaries = [name for name in there if pa.types.is_dictionary(COLUMN_TYPES[name])]
     with pq.ParquetFile(source, metadata=metadata, read_dictionary=dictionaries) as parquet:
         for batch in parquet.iter_batches(batch_rows, columns=there):
-            yield batch if len(there) == len(columns) else _with_nulls(batch, columns)
+            yield _complete(batch, columns)
 
 
-def _with_nulls(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-    """The batch with the columns that its file leaves out, which are null throughout."""
+def _complete(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    """The batch with the columns that its file leaves out, which are null throughout; none marked as without nulls."""
     there = {
         name: batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows, COLUMN_TYPES[name])
         for name in columns
