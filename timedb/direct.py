@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from storage.cluster import SplitRead
-    from timedb.selection import Selection, Time
+    from timedb.selection import Length, Selection, Time
+    from timedb.wire import Relative
 
 __all__ = ["duckdb_macros", "scan_lake", "spark_functions", "split_read"]
 
@@ -21,7 +22,7 @@ __all__ = ["duckdb_macros", "scan_lake", "spark_functions", "split_read"]
 def scan_lake(
     path: str | PathLike[str],
     tenant: str | UUID | None = None,
-    view: Literal["flat", "overlapping"] = "flat",
+    view: Literal["flat", "overlapping", "latest"] = "flat",
     *,
     all_versions: bool = False,
     series_ids: str | UUID | Iterable[str | UUID] | None = None,
@@ -32,6 +33,8 @@ def scan_lake(
     start_known: Time | None = None,
     end_known: Time | None = None,
     as_of: Time | None = None,
+    relative: Relative | Mapping[str, Any] | None = None,
+    lead_time: Length | None = None,
     columns: list[str] | None = None,
 ) -> pl.LazyFrame:
     """A view of a lake as a Polars query, without a server.
@@ -42,7 +45,8 @@ def scan_lake(
     Args:
         path: The lake, or the folder of one tenant in it: a local folder, or ``s3://``, ``az://``, ``gs://``.
         tenant: The tenant (UUID); left out: the one of a lake without users.
-        view: ``flat``: per valid time the value known last. ``overlapping``: every revision.
+        view: ``flat``: per valid time the value known last. ``overlapping``: every revision. ``latest``: of the flat
+            view the last value of each series.
         all_versions: Also superseded corrections, with who, when and why.
         series_ids: Only these series.
         series_keys: Only series of these names.
@@ -50,6 +54,8 @@ def scan_lake(
         start_valid, end_valid: Bounds of valid_time, the end exclusive: aware datetimes, or RFC 3339 text.
         start_known, end_known: Bounds of known_time, the end exclusive.
         as_of: What the lake held at that change_time, inclusive.
+        relative: Per local day or window only what was known by a cut-off; see ``timedb.client.Selection``.
+        lead_time: Only what was known at least so long before its valid_time.
         columns: Any that a read can return; left out: all that are stored. Identifiers are text.
 
     Raises:
@@ -62,8 +68,8 @@ def scan_lake(
     from timedb.selection import message_of
     from timedb.wire import ReadTicket, shown
 
-    if view not in ("flat", "overlapping"):
-        raise InvalidRequest(f"view: {shown(view)} is not flat or overlapping")
+    if view not in ("flat", "overlapping", "latest"):
+        raise InvalidRequest(f"view: {shown(view)} is not flat, overlapping or latest")
     fields = {
         "view": view,
         "all_versions": all_versions,
@@ -75,9 +81,11 @@ def scan_lake(
         "start_known": start_known,
         "end_known": end_known,
         "as_of": as_of,
+        "relative": relative,
+        "lead_time": lead_time,
         "columns": columns,
     }
-    return scan(fspath(path), _text(tenant), message_of(ReadTicket, fields))
+    return scan(_address(path), _text(tenant), message_of(ReadTicket, fields))
 
 
 def split_read(
@@ -98,7 +106,7 @@ def split_read(
     from timedb.selection import fields_of, message_of
     from timedb.wire import ReadTicket
 
-    return split(fspath(path), _text(tenant), message_of(ReadTicket, fields_of(selection)))
+    return split(_address(path), _text(tenant), message_of(ReadTicket, fields_of(selection)))
 
 
 def duckdb_macros(path: str | PathLike[str], tenant: str | UUID | None = None, *, prefix: str = "timedb") -> str:
@@ -115,7 +123,7 @@ def duckdb_macros(path: str | PathLike[str], tenant: str | UUID | None = None, *
     """
     from storage.sql_views import duckdb_macros as macros
 
-    return macros(fspath(path), _text(tenant), prefix=prefix)
+    return macros(_address(path), _text(tenant), prefix=prefix)
 
 
 def spark_functions(path: str | PathLike[str], tenant: str | UUID | None = None, *, prefix: str = "timedb") -> str:
@@ -125,7 +133,17 @@ def spark_functions(path: str | PathLike[str], tenant: str | UUID | None = None,
     """
     from storage.sql_views import spark_functions as functions
 
-    return functions(fspath(path), _text(tenant), prefix=prefix)
+    return functions(_address(path), _text(tenant), prefix=prefix)
+
+
+def _address(path: object) -> str:
+    from timedb.errors import InvalidRequest
+    from timedb.wire import shown
+
+    text = fspath(path) if isinstance(path, str | PathLike) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise InvalidRequest(f"path: {shown(path)} is no path and no address of an object store")
+    return text
 
 
 def _text(tenant: str | UUID | None) -> str | None:

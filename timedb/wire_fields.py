@@ -187,7 +187,7 @@ def describe(error: ValidationError, what: str = "") -> str:
             return f"{what or 'body'}: is not JSON ({reason.removeprefix('Invalid JSON: ')})"
     value = fault["input"]
     if isinstance(value, dict | list | BaseModel) and fault["type"] == "value_error":
-        return f"{field}: {reason}"
+        return f"{field}: {reason}" if field else reason
     return f"{field}: {shown(value)} {reason[:1].lower()}{reason[1:]}" if field else reason
 
 

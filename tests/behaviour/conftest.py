@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from storage import Lake
+from storage import Lake, Tenant
 from tests.behaviour.doors import Door, FlightDoor, RestDoor, StorageDoor
 from timedb.identity import OPEN_TENANT_ID
 from timedb.settings import ServerSettings, load_settings
@@ -62,3 +63,12 @@ def door(request: pytest.FixtureRequest) -> Door:
     """Each door in turn."""
     door: Door = request.getfixturevalue(f"{request.param}_door")
     return door
+
+
+@pytest.fixture
+def own_lake(tmp_path: Path) -> Iterator[tuple[str, Tenant]]:
+    """The path and the tenant of a lake for one test; the path has all that a shell would stumble on."""
+    path = str(tmp_path / "Åsa's lake #[1]")
+    lake = Lake.open(path, load_settings(ServerSettings, lake=path, maintenance_seconds=10_000.0))
+    yield path, lake.tenant(OPEN_TENANT_ID)
+    lake.close()

@@ -13,6 +13,7 @@ from calendar import monthrange
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -58,13 +59,11 @@ SEEN = f"""
           AND ($since IS NULL OR change_rank > $since)
     ),
     latest AS (
-        SELECT * FROM seen
-        QUALIFY row_number() OVER (PARTITION BY {KEY} ORDER BY change_rank DESC) = 1
+        SELECT DISTINCT ON ({KEY}) * FROM seen ORDER BY change_rank DESC
     ),
     standing AS (SELECT * FROM latest WHERE NOT retracted),
     winner AS (
-        SELECT * FROM standing
-        QUALIFY row_number() OVER (PARTITION BY {SLOT} ORDER BY known_time DESC, change_rank DESC, run_id DESC) = 1
+        SELECT DISTINCT ON ({SLOT}) * FROM standing ORDER BY known_time DESC, change_rank DESC, run_id DESC
     )
 """
 
@@ -316,6 +315,7 @@ def local(instant: int, zone: ZoneInfo) -> datetime:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=instant)).astimezone(zone).replace(tzinfo=None)
 
 
+@cache
 def first_instant(wall: datetime, zone: ZoneInfo) -> int:
     """When the clocks of a zone show a time.
 

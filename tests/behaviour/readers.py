@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 
 import timedb as td
 from storage import Tenant
 from storage.schemas import VALUES_DATA
-from tests.behaviour.doors import StorageDoor, iso, read_fields
+from tests.behaviour.doors import StorageDoor, instant, iso, read_fields
 from tests.behaviour.histories import Read
-from tests.behaviour.oracle import LENGTHS
+from tests.behaviour.oracle import LENGTHS, Row
+from timedb.identity import OPEN_TENANT_ID
 
 _INSTANTS = ("start_valid", "end_valid", "start_known", "end_known", "as_of")
 _NEW_YORK = "America/New_York"
@@ -40,6 +42,11 @@ def duckdb_with_delta() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+def some_row(series: str, run_id: str, known: int, value: float, valid: int = 0) -> Row:
+    """A row to upload."""
+    return Row(series, valid, None, known, run_id, 0, value, None, None, retracted=False)
+
+
 class ScanReader(StorageDoor):
     """``td.scan_lake``."""
 
@@ -54,9 +61,8 @@ class ScanReader(StorageDoor):
 
     @staticmethod
     def can(read: Read) -> Read:
-        """The read, or one like it that this reader knows."""
-        view = read.view if read.view in ("flat", "overlapping") else "flat"
-        return replace(read, view=view, relative=None, lead_time=None)
+        """The read: this reader knows them all."""
+        return read
 
 
 class DuckReader(StorageDoor):
@@ -100,10 +106,85 @@ class PartsReader(StorageDoor):
         self.compute = compute
 
     def read(self, view: str = "flat", *, all_versions: bool = False, **filters: Any) -> pa.Table:
-        answer: pa.Table = self.compute(td.split_read(self.path, **read_fields(view, all_versions, filters)))
-        return answer
+        split = td.split_read(self.path, **read_fields(view, all_versions, filters))
+        answer: pa.Table = self.compute(split)
+        return answer.replace_schema_metadata(split.schema.metadata)
 
     @staticmethod
     def can(read: Read) -> Read:
         """The read: this reader knows them all."""
         return read
+
+
+class PolarsByHand(StorageDoor):
+    """The page's queries with ``pl.scan_delta``; filters go where the page says: before both steps."""
+
+    def __init__(self, tenant: Tenant, path: str, code: str) -> None:
+        super().__init__(tenant)
+        self.path = path
+        self.code = code.replace('/values")', '/values").filter(*filters)')
+        assert self.code != code
+
+    def read(self, view: str = "flat", *, all_versions: bool = False, **filters: Any) -> pa.Table:
+        tests = {
+            "start_valid": pl.col("valid_time").ge,
+            "end_valid": pl.col("valid_time").lt,
+            "start_known": pl.col("known_time").ge,
+            "end_known": pl.col("known_time").lt,
+            "as_of": pl.col("change_time").le,
+        }
+        given = [tests[name](instant(value)) for name, value in filters.items() if name in tests]
+        given.append(pl.col("series_id").is_in(filters["series_ids"]))
+        namespace: dict[str, Any] = {"lake": self.path, "tenant": OPEN_TENANT_ID, "filters": given}
+        exec(self.code, namespace)
+        rows: pl.LazyFrame = namespace["values" if all_versions else "flat" if view == "flat" else "standing"]
+        return rows.select(VALUES_DATA.names).collect().to_arrow()
+
+    @staticmethod
+    def can(read: Read) -> Read:
+        """The read, or one like it that the page has a query for."""
+        view = "overlapping" if read.view == "overlapping" or read.all_versions else "flat"
+        return replace(read, view=view, relative=None, lead_time=None)
+
+
+class SqlByHand(StorageDoor):
+    """The page's SQL with ``delta_scan``; filters go where the page says: before both steps.
+
+    Args:
+        tenant: The tenant.
+        connection: DuckDB.
+        folder: The tenant's folder.
+        sql: The page's query.
+        tiers: A condition on the tiers that the page says changes nothing of the flat view.
+    """
+
+    def __init__(
+        self, tenant: Tenant, connection: duckdb.DuckDBPyConnection, folder: str, sql: str, tiers: str = "true"
+    ) -> None:
+        super().__init__(tenant)
+        self.connection = connection
+        self.scan = "delta_scan(getvariable('values'))"
+        assert self.scan in sql
+        self.flat = sql.replace("series_id, valid_time, value FROM", "* FROM")
+        self.standing = self.flat.rpartition("QUALIFY")[0]
+        self.tiers = tiers
+        self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("SET VARIABLE values = $folder", {"folder": f"{folder}/values"})
+
+    def read(self, view: str = "flat", *, all_versions: bool = False, **filters: Any) -> pa.Table:
+        tests = {
+            "start_valid": "valid_time >= ",
+            "end_valid": "valid_time < ",
+            "start_known": "known_time >= ",
+            "end_known": "known_time < ",
+            "as_of": "change_time <= ",
+        }
+        given = [f"{tests[name]}TIMESTAMPTZ '{iso(value)}'" for name, value in filters.items() if name in tests]
+        where = " AND ".join([*given, "list_contains($series, series_id)", self.tiers])
+        query = f"SELECT * FROM {self.scan}" if all_versions else self.flat if view == "flat" else self.standing
+        query = query.replace(self.scan, f"(SELECT * FROM {self.scan} WHERE {where})")
+        columns = ", ".join(VALUES_DATA.names)
+        found = self.connection.execute(f"SELECT {columns} FROM ({query})", {"series": filters["series_ids"]})
+        return found.to_arrow_table()
+
+    can = staticmethod(PolarsByHand.can)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import pickle
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import httpx
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -26,13 +27,24 @@ import timedb as td
 from storage import Lake, Tenant
 from storage.cluster import SplitRead
 from tests.behaviour import histories as drawn
-from tests.behaviour.doors import Door, StorageDoor
+from tests.behaviour.doors import Door, FlightDoor, RestDoor, StorageDoor
 from tests.behaviour.histories import Write, histories, reads
-from tests.behaviour.oracle import Row, micros
-from tests.behaviour.playing import Played, plain, play
-from tests.behaviour.racing import Race, Read, some_writes
-from tests.behaviour.readers import DuckReader, PartsReader, ScanReader, delta_extension, duckdb_with_delta
+from tests.behaviour.oracle import micros
+from tests.behaviour.playing import Played, play
+from tests.behaviour.racing import Race, every_read, some_writes
+from tests.behaviour.readers import (
+    DuckReader,
+    PartsReader,
+    PolarsByHand,
+    ScanReader,
+    SqlByHand,
+    delta_extension,
+    duckdb_with_delta,
+    some_row,
+)
+from timedb.client import connect
 from timedb.identity import OPEN_TENANT_ID
+from timedb.launch import start_service
 from timedb.settings import ServerSettings, load_settings
 from timedb.wire import CreateSeries
 
@@ -41,17 +53,8 @@ BLOCKS = re.findall(r"```(python|sql spark|sql)\n(.*?)```", PAGE, re.DOTALL)
 ON_A_CLUSTER = "from distributed import"
 (POLARS,) = [text for kind, text in BLOCKS if kind == "python" and "scan_delta" in text]
 (SQL,) = [text for kind, text in BLOCKS if kind == "sql" and "delta_scan" in text]
-COLUMNS = ["series_id", "valid_time", "value"]
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 VIEWS = [("flat", False), ("flat", True), ("overlapping", False), ("overlapping", True)]
-
-
-@pytest.fixture(scope="module")
-def duck() -> Iterator[duckdb.DuckDBPyConnection]:
-    """DuckDB with its Delta extension."""
-    with duckdb_with_delta() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        yield connection
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +64,22 @@ def lake_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def lake(lake_uri: str) -> Iterator[Lake]:
-    lake = Lake.open(lake_uri, load_settings(ServerSettings, lake=lake_uri))
+def settings(lake_uri: str) -> ServerSettings:
+    """Checkpoints and compactions after few commits, nothing by itself."""
+    ports = {"flight_port": 0, "rest_port": 0}
+    return load_settings(
+        ServerSettings,
+        lake=lake_uri,
+        checkpoint_commits=5,
+        compact_fresh_files=2,
+        maintenance_seconds=10_000.0,
+        **ports,
+    )
+
+
+@pytest.fixture(scope="module")
+def lake(lake_uri: str, settings: ServerSettings) -> Iterator[Lake]:
+    lake = Lake.open(lake_uri, settings)
     yield lake
     lake.close()
 
@@ -85,11 +102,18 @@ def folder(lake_uri: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def readers(tenant: Tenant, lake_uri: str, folder: str) -> Iterator[tuple[ScanReader, DuckReader, DuckReader]]:
-    """``td.scan_lake``, the macros made from the tenant's folder alone, and DuckDB in place of Spark."""
-    with duckdb_with_delta() as one, duckdb_with_delta() as other:
-        macros = DuckReader(tenant, one, td.duckdb_macros(folder))
-        yield ScanReader(tenant, lake_uri), macros, DuckReader(tenant, other, spark_in_duckdb(lake_uri))
+def readers(tenant: Tenant, lake_uri: str, folder: str) -> Iterator[dict[str, Any]]:
+    """Every reader; the macros are made from the tenant's folder alone, and DuckDB stands in for Spark."""
+    enough = "tier IN ('fresh', 'current')"
+    with duckdb_with_delta() as one, duckdb_with_delta() as two, duckdb_with_delta() as three:
+        yield {
+            "scan_lake": ScanReader(tenant, lake_uri),
+            "macros": DuckReader(tenant, one, td.duckdb_macros(folder)),
+            "Spark's": DuckReader(tenant, two, spark_in_duckdb(lake_uri)),
+            "scan_delta": PolarsByHand(tenant, lake_uri, POLARS),
+            "delta_scan": SqlByHand(tenant, three, folder, SQL),
+            "two tiers": SqlByHand(tenant, three, folder, SQL, enough),
+        }
 
 
 def spark_in_duckdb(lake: str) -> str:
@@ -105,27 +129,6 @@ def spark_in_duckdb(lake: str) -> str:
     return ";\n".join(statements)
 
 
-def rows(answer: pa.Table, series: list[str]) -> list[tuple[Any, ...]]:
-    """The answer's rows of some series, comparable to the bit."""
-    data = pl.DataFrame(answer.select(COLUMNS)).with_columns(pl.col("series_id").cast(pl.String))
-    found = data.filter(pl.col("series_id").is_in(series)).with_columns(pl.col("valid_time").dt.epoch("us"))
-    return sorted((tuple(plain(cell) for cell in row) for row in found.iter_rows()), key=repr)
-
-
-def in_polars(lake: str, name: str) -> pa.Table:
-    """``flat`` or ``standing`` of the page's block that needs Polars alone."""
-    namespace: dict[str, Any] = {"lake": lake, "tenant": OPEN_TENANT_ID}
-    exec(POLARS, namespace)
-    answer: pl.DataFrame = namespace[name].select(COLUMNS).collect()
-    return answer.to_arrow()
-
-
-def in_duckdb(duck: duckdb.DuckDBPyConnection, folder: str, sql: str = SQL) -> pa.Table:
-    """The page's SQL block over the values table."""
-    duck.execute("SET VARIABLE values = $folder", {"folder": f"{folder}/values"})
-    return duck.execute(sql).to_arrow_table()
-
-
 def check(played: Played, reader: Any, views: list[tuple[str, bool]], extra: list[drawn.Read]) -> None:
     """Some views of everything, then reads that were drawn, through a reader, against the oracle."""
     played.door = reader
@@ -135,98 +138,60 @@ def check(played: Played, reader: Any, views: list[tuple[str, bool]], extra: lis
         played.check_read(reader.can(read))
 
 
-def check_by_hand(played: Played, lake_uri: str, duck: duckdb.DuckDBPyConnection, folder: str) -> None:
-    """The page's own queries, with all tiers and with those that it says are enough, against the oracle."""
-    expected = {
-        view: sorted(
-            ((row.series_id, row.valid_time, plain(row.value)) for row in played.oracle.answer(view)), key=repr
-        )
-        for view in ("flat", "overlapping")
-    }
-    assert rows(in_polars(lake_uri, "flat"), played.series) == expected["flat"]
-    assert rows(in_polars(lake_uri, "standing"), played.series) == expected["overlapping"]
-    scan = "delta_scan(getvariable('values'))"
-    narrowed = SQL.replace(scan, f"{scan} WHERE tier IN ('fresh', 'current')")
-    assert narrowed != SQL
-    for sql in (SQL, narrowed):
-        assert rows(in_duckdb(duck, folder, sql), played.series) == expected["flat"]
-
-
-@given(history=histories(), extra=st.lists(reads(), min_size=5, max_size=5))
+@given(history=histories(), extra=st.lists(reads(), min_size=6, max_size=6))
 def test_every_reader(
-    readers: tuple[ScanReader, DuckReader, DuckReader],
-    storage_door: Door,
-    tenant: Tenant,
-    lake_uri: str,
-    folder: str,
-    duck: duckdb.DuckDBPyConnection,
-    history: list[Write],
-    extra: list[drawn.Read],
+    readers: dict[str, Any], storage_door: Door, tenant: Tenant, history: list[Write], extra: list[drawn.Read]
 ) -> None:
-    scan, macros, functions = readers
     played = play(storage_door, history)
-    check(played, scan, VIEWS, extra)
-    check(played, macros, [], extra[:2])
-    check(played, functions, [], extra[3:4])
+    check(played, readers["scan_lake"], VIEWS, extra)
+    check(played, readers["macros"], [], extra[:2])
+    check(played, readers["Spark's"], [], extra[2:4])
+    check(played, readers["scan_delta"], [], extra[4:5])
+    check(played, readers["delta_scan"], [], extra[5:])
     tenant.maintain()
-    check(played, scan, VIEWS[::2], extra[:3])
-    check(played, macros, VIEWS[:1], extra[4:])
-    check_by_hand(played, lake_uri, duck, folder)
+    check(played, readers["scan_lake"], VIEWS[::2], extra[:4])
+    check(played, readers["macros"], VIEWS[:1], extra[4:])
+    check(played, readers["scan_delta"], VIEWS[::2], extra[5:])
+    check(played, readers["delta_scan"], [], extra[4:5])
+    check(played, readers["two tiers"], VIEWS[:1], [])
 
 
-def test_while_uploads_and_compactions_run(storage_door: Door, tenant: Tenant, lake_uri: str, folder: str) -> None:
-    with duckdb_with_delta() as one, duckdb_with_delta() as other:
-        one.execute(td.duckdb_macros(lake_uri))
-        one.execute("SET TimeZone = 'UTC'; SET threads = 1")
-        other.execute("SET TimeZone = 'UTC'")
-        other.execute("SET VARIABLE values = $folder", {"folder": f"{folder}/values"})
-        by_hand = SQL.replace("series_id, valid_time, value FROM", "* FROM")
-
-        def polars(view: str, series: list[str]) -> pa.Table:
-            namespace: dict[str, Any] = {"lake": lake_uri, "tenant": OPEN_TENANT_ID}
-            exec(POLARS, namespace)
-            rows: pl.LazyFrame = namespace["flat" if view == "flat" else "standing"]
-            answer: pa.Table = rows.filter(pl.col("series_id").is_in(series)).collect().to_arrow()
-            return answer
-
-        def macros(view: str, series: list[str]) -> pa.Table:
-            query = f"SELECT * FROM timedb_{view}() WHERE list_contains($series, series_id)"
-            return one.execute(query, {"series": series}).to_arrow_table()
-
-        def sql(view: str, series: list[str]) -> pa.Table:
-            query = by_hand if view == "flat" else by_hand.rpartition("QUALIFY")[0]
-            query = f"SELECT * FROM ({query}) WHERE list_contains($series, series_id)"
-            return other.execute(query, {"series": series}).to_arrow_table()
-
-        scanning, splitting = ScanReader(tenant, lake_uri), PartsReader(tenant, lake_uri, read_parts)
-        readers: dict[str, Read] = {
-            "the service": lambda view, series: storage_door.read(view, series_ids=series),
-            "scan_lake": lambda view, series: scanning.read(view, series_ids=series),
-            "split_read": lambda view, series: splitting.read(view, series_ids=series),
-            "scan_delta": polars,
-            "macros": macros,
-            "delta_scan": sql,
+def test_while_others_write_compact_and_maintain(
+    readers: dict[str, Any], tenant: Tenant, lake_uri: str, settings: ServerSettings
+) -> None:
+    with (
+        start_service(settings) as service,
+        connect(service.flight_url) as client,
+        httpx.Client(base_url=service.rest_url) as http,
+    ):
+        door = FlightDoor(client, service.flight_url)
+        raced = {
+            "storage": Served(StorageDoor(tenant)),
+            "Flight": Served(door),
+            "REST": Served(RestDoor(http, client)),
+            "split_read": PartsReader(tenant, lake_uri, read_parts),
+            **{name: readers[name] for name in ("scan_lake", "macros", "scan_delta", "delta_scan")},
         }
-        Race(storage_door, some_writes(seed=1, count=30)).run(readers)
+        # Two servers: one takes the writes, both compact and maintain.
+        chores = {"compactor": tenant.compact, "maintenance": client.maintain, "more maintenance": tenant.maintain}
+        Race(door, tenant, some_writes(seed=1, count=60), chores).run(raced, every_read())
+
+
+class Served:
+    """A door as a reader."""
+
+    def __init__(self, door: Door) -> None:
+        self.read = door.read
+
+    @staticmethod
+    def can(read: drawn.Read) -> drawn.Read:
+        """The read: doors know them all."""
+        return read
 
 
 def read_parts(split: SplitRead) -> pa.Table:
     """The parts of a read, one after the other, as another process would get them."""
     return pa.concat_tables([part.read_arrow() for part in pickle.loads(pickle.dumps(split.parts))])
-
-
-@pytest.fixture
-def own_lake(tmp_path: Path) -> Iterator[tuple[str, Tenant]]:
-    """The path and the tenant of a lake for one test; the path has all that a shell would stumble on."""
-    path = str(tmp_path / "Åsa's lake #[1]")
-    lake = Lake.open(path, load_settings(ServerSettings, lake=path, maintenance_seconds=10_000.0))
-    yield path, lake.tenant(OPEN_TENANT_ID)
-    lake.close()
-
-
-def some_row(series: str, run_id: str, known: int, value: float, valid: int = 0) -> Row:
-    """A row to upload."""
-    return Row(series, valid, None, known, run_id, 0, value, None, None, retracted=False)
 
 
 def tree(path: str) -> dict[str, int]:
@@ -313,53 +278,6 @@ def test_only_files_that_can_matter_are_opened(own_lake: tuple[str, Tenant]) -> 
     with duckdb_with_delta() as connection:
         connection.execute(td.duckdb_macros(path))
         assert connection.execute("SELECT run_id FROM timedb_flat()").fetchall() == [("r1",)]
-
-
-@pytest.mark.parametrize(
-    ("asked", "error", "says"),
-    [
-        ({"tenant": "11111111-1111-4111-8111-111111111111"}, td.NotFound, "tenant: there is no tenant '11111111"),
-        ({"tenant": "somebody"}, td.InvalidRequest, "tenant: 'somebody' is not a UUID"),
-        ({"series_keys": "nobody"}, td.NotFound, "series_key: there is no series 'nobody'"),
-        ({"series_ids": ["x"]}, td.NotFound, "series_ids: there is no series 'x'"),
-        ({"view": "latest"}, td.InvalidRequest, "view: 'latest' is not flat or overlapping"),
-        ({"columns": ["speed"]}, td.InvalidRequest, "columns: unknown column 'speed'"),
-        ({"start_valid": "yesterday"}, td.InvalidRequest, "start_valid: 'yesterday'"),
-        ({"start_known": "2025-01-02T00:00:00Z", "end_known": "2025-01-01T00:00:00Z"}, td.InvalidRequest, "end_known"),
-    ],
-)
-def test_what_cannot_be_scanned(
-    lake_uri: str, tenant: Tenant, asked: dict[str, Any], error: type[Exception], says: str
-) -> None:
-    assert tenant.tenant_id == OPEN_TENANT_ID
-    with pytest.raises(error, match=re.escape(says)):
-        td.scan_lake(lake_uri, **asked)
-
-
-@pytest.mark.parametrize("read", [td.scan_lake, td.split_read, td.duckdb_macros, td.spark_functions])
-def test_where_there_is_no_lake(read: Callable[..., Any], tmp_path: Path, own_lake: tuple[str, Tenant]) -> None:
-    (tmp_path / "notes").mkdir()
-    for path in (tmp_path / "nowhere", tmp_path / "notes"):
-        with pytest.raises(td.NotFound, match=r"^path: there is no lake at"):
-            read(path)
-    with pytest.raises(td.InvalidRequest, match=r"^path: 'gopher://hole' is no folder and no address"):
-        read("gopher://hole")
-    lake, _ = own_lake
-    folder = f"{lake}/tenants/{OPEN_TENANT_ID}"
-    with pytest.raises(td.NotFound, match=r"^tenant: .*is no folder of '11111111"):
-        read(folder, "11111111-1111-4111-8111-111111111111")
-    marker = Path(lake) / "timedb-lake.json"
-    marker.write_text(marker.read_text().replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(td.InvalidRequest, match=r"^path: .*has format version 99, this reader knows"):
-        read(lake)
-    assert not (tmp_path / "nowhere").exists()
-    assert list((tmp_path / "notes").iterdir()) == []
-
-
-@pytest.mark.parametrize("prefix", ["", "Time", "1st", "a b", "x;drop", "é"])
-def test_prefixes_that_are_no_names(prefix: str, own_lake: tuple[str, Tenant]) -> None:
-    with pytest.raises(td.InvalidRequest, match=r"^prefix: "):
-        td.duckdb_macros(own_lake[0], prefix=prefix)
 
 
 def test_the_page(own_lake: tuple[str, Tenant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import timedb as td
 from timedb.launch import Service
 
 NOTEBOOK = """
@@ -153,12 +154,12 @@ print("ended")
     assert done.stdout.splitlines()[-1] == "ended"
 
 
-def test_a_lake_may_be_named(tmp_path: Path) -> None:
-    code = """
-import timedb as td
-td.create("somewhere/else")
-td.delete(lake="somewhere/else")
-"""
-    done = run(code, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "the lake at somewhere/else is gone" in done.stdout
+def test_a_lake_may_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    td.create("somewhere/else")
+    assert (tmp_path / "somewhere" / "else").is_dir()
+    td.delete(lake="somewhere/else")
+    assert "the lake at somewhere/else is gone" in capsys.readouterr().out
+    assert not (tmp_path / "somewhere" / "else").exists()
