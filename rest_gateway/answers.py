@@ -129,7 +129,7 @@ class Row(BaseModel):
             "examples": [
                 {
                     "valid_time": "2025-01-01T00:00:00.000000+00:00",
-                    "series_id": "49c45b07-7910-5f85-add4-1d77bf80d487",
+                    "series_id": "288dd910-eaab-5e01-bdbf-c6387db81bd4",
                     "value": 20.5,
                     "series_key": "temperature",
                     "series_unit": "celsius",

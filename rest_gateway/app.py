@@ -71,6 +71,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
         middleware=middleware,
         responses=errors(*_EVERYWHERE),
         redirect_slashes=False,
+        docs_url=None,  # those pages load their scripts from elsewhere; routes_ui has one that does not
         redoc_url=None,
     )
     app.state.connection = connection

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, FailFast, Field, PlainSerializer, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
+from rest_gateway.examples import RUN, SERIES_ID, TIME
 from timedb.times import format_time, parse_time, to_micros
 from timedb.wire import CreateSeries, ValueUpdate, WireModel
 from timedb.wire_fields import MAX_NAME_CHARS, Name, Number, Text
@@ -30,8 +31,6 @@ __all__ = [
     "Withdrawal",
 ]
 
-_EXAMPLE_ID = "49c45b07-7910-5f85-add4-1d77bf80d487"
-_EXAMPLE_TIME = "2025-01-01T00:00:00Z"
 _TIME_SCHEMA = WithJsonSchema(
     {"type": "string", "format": "date-time", "description": "RFC 3339; without an offset it is UTC"}
 )
@@ -167,9 +166,11 @@ class UploadRequest(WireModel):
         json_schema_extra={
             "examples": [
                 {
-                    "run_start_time": _EXAMPLE_TIME,
+                    "run_id": RUN,
+                    "run_start_time": TIME,
+                    "known_time": TIME,
                     "value_rows": [
-                        {"valid_time": _EXAMPLE_TIME, "value_key": "temperature", "value": 20.5},
+                        {"valid_time": TIME, "value_key": "temperature", "value": 20.5},
                         {"valid_time": "2025-01-01T01:00:00Z", "value_key": "temperature", "value": None},
                     ],
                 }
@@ -243,9 +244,9 @@ class UpdateRequest(WireModel):
                 {
                     "updates": [
                         {
-                            "run_id": "c5c7b465-1a9f-4605-a801-c51b8de0e73e",
-                            "series_id": _EXAMPLE_ID,
-                            "valid_time": _EXAMPLE_TIME,
+                            "run_id": RUN,
+                            "series_id": SERIES_ID,
+                            "valid_time": TIME,
                             "value": 22.5,
                             "annotation": "Updated via API",
                         }

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict
 
+from rest_gateway import examples
 from rest_gateway.errors import STATUS
 from rest_gateway.formats import FORMATS
 from timedb.errors import TimeDBError
@@ -104,6 +105,9 @@ def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, A
     if len(options) == 1:
         schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | options[0]
     schema = {key: value for key, value in schema.items() if key != "title"}
+    # As one value, where it is a list of one: that is what stands in a URL.
+    example = examples.QUERY[name]
+    schema["examples"] = [example if schema.get("type") == "array" or not isinstance(example, list) else example[0]]
     described = schema.pop("description", None)
     parameter = {"name": name, "in": "query", "required": required, "schema": schema}
     return parameter | ({"description": described} if described else {})
@@ -120,6 +124,10 @@ def install_openapi(app: FastAPI, bodies: Iterable[type[WireModel]]) -> None:
                 described = model.model_json_schema(ref_template=_TEMPLATE)
                 schemas |= described.pop("$defs", {})
                 schemas[model.__name__] = described
+            for operation in (each for calls in document["paths"].values() for each in calls.values()):
+                for parameter in operation.get("parameters", ()):
+                    if parameter["in"] == "path":
+                        parameter["schema"]["examples"] = [examples.PATH[parameter["name"]]]
             app.openapi_schema = document
         return app.openapi_schema
 

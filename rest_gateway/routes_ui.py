@@ -1,29 +1,31 @@
-"""The page to look at: ``/ui`` and its files. They hold no data and need no key; what it shows it asks of the API."""
+"""The pages: ``/ui``, to look at series, and ``/docs``, to read and try the API, with their files.
+
+They hold no data and need no key; what they show they ask of the API.
+"""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
-from rest_gateway.ui.files import PageFile, page_files
+from rest_gateway.ui.files import PageFile, PageFiles, docs_files, page_files
 
-__all__ = ["CONTENT_SECURITY_POLICY", "router"]
+__all__ = ["CONTENT_SECURITY_POLICY", "DOCS_SECURITY_POLICY", "router"]
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "connect-src 'self'",
-        "img-src 'self' data: blob:",  # a picture of the chart is drawn from a blob
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
+_OWN_ONLY = (
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "connect-src 'self'",
+    "img-src 'self' data: blob:",  # a picture of the chart is drawn from a blob
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
 )
+CONTENT_SECURITY_POLICY = "; ".join((*_OWN_ONLY, "require-trusted-types-for 'script'", "trusted-types 'none'"))
 """Nothing inline, nothing evaluated, nothing from anywhere else."""
+DOCS_SECURITY_POLICY = "; ".join(_OWN_ONLY)
+"""The same for Swagger UI, which cannot do without writing cleaned HTML into its page."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -31,7 +33,6 @@ _HEADERS = {
     "Vary": "Accept-Encoding",
 }
 _PAGE_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",  # the address names series
 }
@@ -45,7 +46,7 @@ router = APIRouter(include_in_schema=False)
 @router.api_route("/ui", methods=_READ)
 def read_page(request: Request) -> Response:
     """The page; its query is for its own script."""
-    return _answer(request, page_files().page, _ASK_EVERY_TIME, _PAGE_HEADERS)
+    return _page(request, page_files(), CONTENT_SECURITY_POLICY)
 
 
 @router.api_route("/ui/", methods=_READ)
@@ -57,7 +58,26 @@ def redirect_to_page() -> Response:
 @router.api_route("/ui/{version}/{name}", methods=_READ)
 def read_file(version: str, name: str, request: Request) -> Response:
     """A file of the page. Of another version, which a gateway beside this one may have named, it is not to be kept."""
-    files = page_files()
+    return _file(request, page_files(), version, name)
+
+
+@router.api_route("/docs", methods=_READ)
+def read_docs(request: Request) -> Response:
+    """Swagger UI over ``/openapi.json``."""
+    return _page(request, docs_files(), DOCS_SECURITY_POLICY)
+
+
+@router.api_route("/docs/{version}/{name}", methods=_READ)
+def read_docs_file(version: str, name: str, request: Request) -> Response:
+    """A file of that page."""
+    return _file(request, docs_files(), version, name)
+
+
+def _page(request: Request, files: PageFiles, policy: str) -> Response:
+    return _answer(request, files.page, _ASK_EVERY_TIME, _PAGE_HEADERS | {"Content-Security-Policy": policy})
+
+
+def _file(request: Request, files: PageFiles, version: str, name: str) -> Response:
     file = files.by_name.get(name)
     if file is None:
         raise HTTPException(404)

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 __all__ = ["CSV", "JSON", "JSON_NON_FINITE_TEXT", "NDJSON", "NDJSON_NON_FINITE_TEXT", "RowWriter", "Syntax"]
 
 _TEXT = pa.large_string()
-_ROWS_A_CHUNK = 32_768
+_ROWS_A_CHUNK = 16_384
 _BYTES_A_CHUNK = 8 << 20
+_MOST_RESERVED = 2 * _BYTES_A_CHUNK
 _FEW = 64  # texts for which a call into Arrow costs more than a loop
 
 Indices = npt.NDArray[np.int64]
@@ -90,6 +91,7 @@ class RowWriter:
         self._around = _punctuation(schema, syntax)
         self._lone_floats = _lone_floats(schema)
         self._pools: dict[int, tuple[pa.Array, pa.Array]] = {}
+        self._pairs: dict[int, tuple[pa.Array, pa.Array, pa.Array]] = {}
 
     def write(self, batch: pa.RecordBatch) -> Iterator[memoryview]:
         """The rows of a batch as text, in chunks of some megabytes."""
@@ -100,14 +102,13 @@ class RowWriter:
             yield self._rows(batch.slice(start, step))
 
     def _rows(self, batch: pa.RecordBatch) -> memoryview:
-        pools: list[pa.Array] = []
-        indices = np.empty((batch.num_rows, batch.num_columns), np.int64)
+        columns = self._paired([self._column(position, column) for position, column in enumerate(batch.columns)])
+        indices = np.empty((batch.num_rows, len(columns)), np.int64)
         offset = 0
-        for position, column in enumerate(batch.columns):
-            pool, index = self._column(position, column)
+        for position, (pool, index) in enumerate(columns):
             np.add(index, offset, out=indices[:, position])
-            pools.append(pool)
             offset += len(pool)
+        pools = [*(pool for pool, _ in columns), _filler(columns)]
         texts = pc.take(pa.concat_arrays(pools), pa.array(indices.ravel()), boundscheck=False)
         _, offsets, data = texts.buffers()
         return memoryview(data)[: int(np.frombuffer(offsets, np.int64)[len(texts)])]
@@ -145,6 +146,25 @@ class RowWriter:
             self._pools[position] = column.dictionary, pool
         return pool, _filled(column.indices, 0)
 
+    def _paired(self, columns: list[Column]) -> list[Column]:
+        """Neighbours with few texts as one column of all their pairs: a text less to copy for each row."""
+        found = columns[:1]
+        for position, (pool, index) in enumerate(columns[1:], 1):
+            before, first = found[-1]
+            if 4 * len(before) * len(pool) > len(index):
+                found.append((pool, index))
+                continue
+            known = self._pairs.get(position)
+            if known is None or known[0] is not before or known[1] is not pool:
+                known = self._pairs[position] = before, pool, _pairs(before, pool)
+            found[-1] = known[2], first if len(pool) == 1 else first * len(pool) + index
+        return found
+
+
+def _pairs(first: pa.Array, second: pa.Array) -> pa.Array:
+    one, other = np.divmod(np.arange(len(first) * len(second)), len(second))
+    return pc.binary_join_element_wise(first.take(pa.array(one)), second.take(pa.array(other)), pa.scalar("", _TEXT))
+
 
 def _punctuation(schema: pa.Schema, syntax: Syntax) -> list[tuple[str, str]]:
     """What stands before and after each field of a row."""
@@ -167,6 +187,27 @@ def _lone_floats(schema: pa.Schema) -> list[int]:
     return [position for position in floats if position not in beside and 0 < position < len(schema) - 1]
 
 
+def _filler(columns: list[Column]) -> pa.Array:
+    """A text that no row has, so long that the mean of the pools is that of the rows.
+
+    Arrow's ``take`` reserves the mean for every row; where that is too little, it copies what it has made, again and
+    again.
+    """
+    sizes = [_text_bytes(pool) for pool, _ in columns]
+    means = [size / len(pool) for size, (pool, _) in zip(sizes, columns, strict=True)]
+    rows, texts = len(columns[0][1]), sum(len(pool) for pool, _ in columns)
+    wanted = min(1.02 * rows * sum(means), _MOST_RESERVED) / (rows * len(columns))
+    size = max(0, int(wanted * (texts + 1)) - sum(sizes))
+    return pa.LargeStringArray.from_buffers(
+        1, pa.py_buffer(np.array([0, size])), pa.py_buffer(np.zeros(size, np.uint8))
+    )
+
+
+def _text_bytes(texts: pa.Array) -> int:
+    offsets = np.frombuffer(texts.buffers()[1], np.int64)
+    return int(offsets[texts.offset + len(texts)] - offsets[texts.offset])
+
+
 def _needs_encoding_anew(column: pa.DictionaryArray) -> bool:
     # A large dictionary for few rows costs more than the rows; and a null may stand in the dictionary itself.
     return len(column.dictionary) > 2 * len(column) or column.dictionary.null_count > 0
@@ -182,7 +223,7 @@ def _all(column: pa.Array) -> Indices:
 
 def _filled(column: pa.Array, value: int) -> Indices:
     whole = column.fill_null(value) if column.null_count else column
-    numbers: Indices = whole.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    numbers: Indices = whole.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
     return numbers
 
 
@@ -263,7 +304,7 @@ def _dates(days: Indices) -> npt.NDArray[np.bytes_]:
 
 def _times(column: pa.Array, before: str, after: str) -> Column:
     """Times as ``YYYY-MM-DDTHH:MM:SS.ffffff+00:00``; neighbours that are equal are written once."""
-    micros = _filled(column.cast(pa.int64()), 0)
+    micros = _filled(column.view(pa.int64()), 0)
     starts, lengths = _runs(micros)
     if 2 * len(starts) > len(micros):
         return _time_texts(micros, before, after), _all(column)

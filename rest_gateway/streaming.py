@@ -80,14 +80,16 @@ class _Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         request_id: str = request.state.request_id
+        following = self._begin_next()  # each piece is made while the one before it is sent
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             for piece in self._ready:
                 await _send_piece(send, piece)
             self._ready.clear()
             try:
-                while (following := await run_in_threadpool(next, self._rest, None)) is not None:
-                    await _send_piece(send, following)
+                while (made := await following) is not None:
+                    following = self._begin_next()
+                    await _send_piece(send, made)
                     if await request.is_disconnected():
                         return
             except TimeDBError as error:
@@ -99,7 +101,13 @@ class _Stream(Response):
         except TimeoutError:
             _log.warning("answer given up: nobody reads it request_id=%s", request_id)
         finally:
-            self._close()
+            self._close()  # which ends what is being made, too
+            await asyncio.wait({following})
+            if not following.cancelled():
+                following.exception()  # has been dealt with, or concerns nobody any more
+
+    def _begin_next(self) -> asyncio.Task[Piece | None]:
+        return asyncio.create_task(run_in_threadpool(next, self._rest, None))
 
 
 async def _send_piece(send: Send, piece: Piece) -> None:

@@ -172,14 +172,20 @@ class Client:
         return str(self.call("create_series", message_of(CreateSeries, fields))["series_id"])
 
     def list_series(
-        self, *, name: str | None = None, labels: Mapping[str, str | list[str] | None] | None = None
+        self,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str | list[str] | None] | None = None,
+        search: str | None = None,
+        limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """The series of that name and with those labels, else all.
+        """The series of that name, with those labels, whose texts hold each word of ``search``; the first by name.
 
         Returns:
             ``{"series_id", "name", "labels", "unit", "description"}`` each.
         """
-        found = self.call("list_series", message_of(ListSeries, {"name": name, "labels": labels and dict(labels)}))
+        asked = {"name": name, "labels": labels and dict(labels), "search": search, "limit": limit}
+        found = self.call("list_series", message_of(ListSeries, asked))
         series: list[dict[str, Any]] = found["series"]
         return series
 

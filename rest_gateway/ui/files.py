@@ -1,4 +1,5 @@
-"""The files of the page: read once, hashed, packed with gzip; Plotly's script comes out of the installed package.
+"""The files of the two pages, ``/ui`` and ``/docs``: read once, hashed, packed with gzip. What is not ours, the scripts
+of Plotly and of Swagger UI, comes out of installed packages.
 
 They are addressed under the hash of them all, so that a browser may keep them for ever and never mixes two versions.
 """
@@ -14,10 +15,11 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["PAGE", "PLOTLY", "PageFile", "PageFiles", "page_files"]
+__all__ = ["PAGE", "PLOTLY", "SWAGGER", "PageFile", "PageFiles", "docs_files", "page_files"]
 
 PAGE = "index.html"
 PLOTLY = "plotly.min.js"
+SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 _PLACE_OF_FILES = b"{{files}}"
 _PLACE_OF_MAP_STYLE = b"{{map_style}}"
 _MEDIA_TYPES = {
@@ -75,22 +77,25 @@ class PageFiles:
 
 @cache
 def page_files() -> PageFiles:
-    """The files as they are installed; read at the first call, a gateway that nobody looks at never does."""
-    found = {
-        each.name: PageFile(each.read_bytes(), _MEDIA_TYPES[Path(each.name).suffix])
-        for each in files(__package__).joinpath("static").iterdir()
-        if Path(each.name).suffix in _MEDIA_TYPES
-    }
-    script = _plotly_script()
-    if script is not None:
-        found[PLOTLY] = PageFile(script.read_bytes(), _MEDIA_TYPES[".js"])
-    return PageFiles(found)
+    """The files of ``/ui`` as they are installed; read at the first call, a gateway that nobody looks at never does."""
+    return _files_of("static", "plotly", "package_data", PLOTLY)
 
 
-def _plotly_script() -> Path | None:
-    """The script in the installed ``plotly`` package, which is found but not imported; None where it is not there."""
-    spec = find_spec("plotly")
-    if spec is None or spec.origin is None:
-        return None
-    script = Path(spec.origin).with_name("package_data") / PLOTLY
-    return script if script.is_file() else None
+@cache
+def docs_files() -> PageFiles:
+    """The files of ``/docs``, likewise."""
+    return _files_of("docs", "fastapi_offline", "static", *SWAGGER)
+
+
+def _files_of(folder: str, package: str, data: str, *names: str) -> PageFiles:
+    """Our files in a folder, and those of that name in an installed package, which is found but not imported.
+
+    They are left out where the package is not there.
+    """
+    paths = [*files(__package__).joinpath(folder).iterdir()]
+    spec = find_spec(package)
+    if spec is not None and spec.origin is not None:
+        installed = Path(spec.origin).with_name(data)
+        paths += [installed / name for name in names if (installed / name).is_file()]
+    kinds = [(each, Path(each.name).suffix) for each in paths]
+    return PageFiles({each.name: PageFile(each.read_bytes(), _MEDIA_TYPES[kind]) for each, kind in kinds if kind})

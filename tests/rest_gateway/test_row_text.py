@@ -205,3 +205,34 @@ def test_float_columns_may_stand_anywhere() -> None:
     ]
     text = b"".join(bytes(piece) for piece in RowWriter(batch.schema, CSV).write(batch)).decode()
     assert text == "1.5,NaN,a,2.0,7,\n,-0.0,,5e-324,-1,Infinity\n"
+
+
+@pytest.mark.parametrize("rows", [40, 41, 400])
+def test_neighbours_with_few_texts_are_written_together(rows: int) -> None:
+    keys, units = [f"k{row % 5}" for row in range(rows)], ["MW" if row % 3 else None for row in range(rows)]
+    labels = ["long " * 200 if row % 7 == 0 else "" for row in range(rows)]
+    columns = {
+        "key": pa.array(keys).dictionary_encode(),
+        "unit": pa.array(units).dictionary_encode(),
+        "flag": pa.array([row % 2 == 0 for row in range(rows)]),
+        "label": pa.array(labels).dictionary_encode(),
+    }
+    batch = pa.record_batch(columns)
+    writer = RowWriter(batch.schema, NDJSON)
+    for part in (batch, batch.slice(0, 20), batch):  # the pairs are kept only as long as their texts are the same
+        read = [json.loads(line) for piece in writer.write(part) for line in bytes(piece).splitlines()]
+        assert read == part.to_pylist()
+
+
+def test_one_long_text_among_many_reserves_no_more_than_a_few_chunks() -> None:
+    texts = pa.array(["x" * (4 << 20), "short"])
+    key = pa.DictionaryArray.from_arrays(pa.array([1] * 10_000 + [0], pa.int32()), texts)
+    before = pa.total_allocated_bytes()
+    batch = pa.RecordBatch.from_arrays([key, pa.array(range(10_001))], ["key", "row"])
+    most = 0
+    read: list[Row] = []
+    for piece in RowWriter(batch.schema, NDJSON).write(batch):
+        most = max(most, pa.total_allocated_bytes() - before)
+        read += [json.loads(line) for line in bytes(piece).splitlines()]
+    assert read == batch.to_pylist()
+    assert most < 100 << 20

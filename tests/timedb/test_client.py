@@ -292,6 +292,8 @@ def test_series_are_described(client: Client, name: str) -> None:
     assert client.update_series(series_id, description=None)["description"] is None
     assert client.list_series(name=name, labels={"site": "north"})[0]["series_id"] == series_id
     assert client.list_series(name=name, labels={"site": "south"}) == []
+    assert [one["series_id"] for one in client.list_series(search=f"{name} NORTH", limit=1)] == [series_id]
+    assert client.list_series(search=f"{name} nowhere") == []
 
 
 def test_the_service_says_how_it_is(client: Client) -> None:
