@@ -138,7 +138,8 @@ def _latest(
         wanted = {*columns, *_DECISIVE}
         return latest(answer(flat, selection, store, files, wanted, last_rows))
     settled = last_rows.read([file for file in files if file.partition["tier"] == "current"])
-    fresh = scan(store, _fresh(files), selection.predicates()).collect(engine="in-memory")
+    found = _fresh(files)
+    fresh = [scan(store, found, selection.predicates()).collect(engine="in-memory")] if found or not settled else []
     return latest_over(fresh, settled, selection)
 
 

@@ -21,6 +21,7 @@ __all__ = ["RowsDigest", "fields_digest", "rows_checksum"]
 _CHUNK_ROWS = 16_384  # what is mixed stays in the processor's cache
 _NULL = np.uint64(0x6E756C6C6E756C6C)
 _NAN = np.uint64(0x7FF8000000000000)
+_SENT = ("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 
@@ -37,23 +38,23 @@ class RowsDigest:
         self._rows = 0
         self._total, self._mixed, self._parity = np.uint64(0), np.uint64(0), np.uint64(0)
 
-    def add(self, frame: pl.DataFrame, series_ids: Sequence[str]) -> None:
+    def add(self, rows: pa.Table, series_ids: Sequence[str]) -> None:
         """Count further rows in.
 
         Args:
-            frame: Columns ``series`` (index into ``series_ids``), valid_time, valid_time_end, known_time, value,
+            rows: Columns ``series`` (index into ``series_ids``), valid_time, valid_time_end, known_time, value,
                 annotation, tags, as the client sent them.
             series_ids: The ids.
         """
         ids = np.array([_word(series_id) for series_id in series_ids], dtype=np.uint64)
         with np.errstate(over="ignore"):
-            columns = _columns(frame, ids)
-            for start in range(0, frame.height, _CHUNK_ROWS):
+            columns = [ids[rows.column("series").to_numpy()], *(_bits(rows.column(name)) for name in _SENT)]
+            for start in range(0, rows.num_rows, _CHUNK_ROWS):
                 words = _row_words([_piece(column, start) for column in columns])
                 self._total += words.sum(dtype=np.uint64)
                 self._mixed += _mix(words).sum(dtype=np.uint64)
                 self._parity ^= np.bitwise_xor.reduce(words)
-        self._rows += frame.height
+        self._rows += rows.num_rows
 
     def text(self) -> str:
         """The digest so far."""
@@ -71,7 +72,7 @@ def rows_checksum(rows: pa.Table) -> int:
     """
     total = 0
     with np.errstate(over="ignore"):
-        columns = [_arrow_bits(column) for column in rows.columns]
+        columns = [_bits(column) for column in rows.columns]
         for start in range(0, rows.num_rows, _CHUNK_ROWS):
             words = np.zeros(min(_CHUNK_ROWS, rows.num_rows - start), dtype=np.uint64)
             for number, column in enumerate(columns):
@@ -80,7 +81,8 @@ def rows_checksum(rows: pa.Table) -> int:
     return total % (1 << 64)
 
 
-def _arrow_bits(column: pa.ChunkedArray) -> Words:
+def _bits(column: pa.ChunkedArray) -> Words:
+    """A column as words; one word where it is null throughout."""
     if column.null_count == len(column):
         return np.array(_NULL)
     if pa.types.is_dictionary(column.type):
@@ -88,18 +90,16 @@ def _arrow_bits(column: pa.ChunkedArray) -> Words:
         known: Words = np.array([*map(_word, coded.dictionary.to_pylist()), _NULL], dtype=np.uint64)
         words: Words = known[pc.fill_null(coded.indices, len(known) - 1).to_numpy()]
         return words
-    if pa.types.is_timestamp(column.type) or pa.types.is_float64(column.type):
-        bits = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-        plain: Words = bits.fill_null(0).to_numpy().view(np.uint64)
-        return np.where(column.is_null().to_numpy(), _NULL, plain) if column.null_count else plain
-    return _text_bits(pl.Series(column.cast(pa.string()) if pa.types.is_boolean(column.type) else column))
-
-
-def _columns(frame: pl.DataFrame, ids: Words) -> list[Words]:
-    """Each column as words; one word where all rows have the same."""
-    times = [_time_bits(frame[name]) for name in ("valid_time", "valid_time_end", "known_time")]
-    texts = [_text_bits(frame[name]) for name in ("annotation", "tags")]
-    return [ids[frame["series"].to_numpy()], *times, _value_bits(frame["value"]), *texts]
+    if not pa.types.is_timestamp(column.type) and not pa.types.is_float64(column.type):
+        return _text_bits(pl.Series(column.cast(pa.string()) if pa.types.is_boolean(column.type) else column))
+    if pa.types.is_timestamp(column.type):
+        bits: Words = column.cast(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
+    else:
+        values = column.fill_null(0.0).to_numpy()
+        nothing = np.isnan(values)
+        bits = values.view(np.uint64)
+        bits = np.where(nothing, _NAN, bits) if nothing.any() else bits
+    return np.where(column.is_null().to_numpy(), _NULL, bits) if column.null_count else bits
 
 
 def _piece(column: Words, start: int) -> Words:
@@ -114,8 +114,6 @@ def _row_words(columns: list[Words]) -> Words:
 
 
 def _text_bits(column: pl.Series) -> Words:
-    if column.null_count() == len(column):
-        return np.array(_NULL)
     text = column if column.dtype == pl.String else _joined(column)
     known = {item: _word(item) for item in text.unique().to_list()}
     return np.array([known[item] for item in text.to_list()], dtype=np.uint64)
@@ -126,19 +124,6 @@ def _joined(tags: pl.Series) -> pl.Series:
     return tags.list.eval(
         pl.element().str.replace_all("\\", "\\\\", literal=True).str.replace_all(",", "\\,", literal=True)
     ).list.join(",")
-
-
-def _time_bits(times: pl.Series) -> Words:
-    if times.null_count() == len(times):
-        return np.array(_NULL)
-    bits: Words = times.to_physical().fill_null(0).to_numpy().view(np.uint64)
-    return np.where(times.is_null().to_numpy(), _NULL, bits) if times.null_count() else bits
-
-
-def _value_bits(values: pl.Series) -> Words:
-    bits: Words = values.fill_null(0.0).to_numpy().view(np.uint64)
-    bits = np.where(values.is_nan().fill_null(False).to_numpy(), _NAN, bits)
-    return np.where(values.is_null().to_numpy(), _NULL, bits) if values.null_count() else bits
 
 
 def _word(text: str | None) -> np.uint64:

@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 
 import polars as pl
 
-from storage import views
 from storage.delta_log import DataFile
 from storage.parquet import may_hold_corrections
 from storage.scan import Selection, scan
@@ -78,7 +77,11 @@ class LastRows:
         return found
 
 
-def latest_over(fresh: pl.DataFrame, settled: Sequence[pl.DataFrame], selection: Selection) -> pl.DataFrame:
-    """The last rows of a bucket from its fresh rows and the last rows of its settled files."""
-    rows = pl.concat([fresh, *(frame.filter(*selection.predicates()) for frame in settled)])
-    return latest(views.winners(rows))
+def latest_over(fresh: Sequence[pl.DataFrame], settled: Sequence[pl.DataFrame], selection: Selection) -> pl.DataFrame:
+    """The last rows of a bucket from its fresh rows and the last rows of its settled files.
+
+    No row is withdrawn or corrected there, so that the last row of a series is the winner of its last point.
+    """
+    predicates = selection.predicates()
+    kept = [frame.filter(*predicates) for frame in settled] if predicates else settled
+    return latest(pl.concat([*fresh, *kept]))

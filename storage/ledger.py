@@ -74,7 +74,13 @@ class Register:
         removes = removes if len(removes) >= _MAX_SMALL_FILES else []
         adds = self._write_file(records, removes)
         done = self.table.commit_or_delete(base, adds=adds, removes=removes, transactions={REACHED: reached})
-        return done is not None
+        if done is None:
+            return False
+        with self._lock:
+            if self._seen == set(base.files):  # what was written need not be read again
+                self._hashes.update(_hash(record[self._key]) for record in records)
+                self._seen = set(done.files)
+        return True
 
     def _write_file(self, records: Sequence[Mapping[str, Any]], merged: Sequence[DataFile]) -> list[DataFile]:
         if not records:

@@ -192,7 +192,7 @@ class Upload:
         table, ids = rows.table, rows.series_ids
         if self._command.run_id is not None:
             # Of what was sent: a retry stays one whatever the series' units have become.
-            self._digest.add(pl.DataFrame(table), ids)
+            self._digest.add(table, ids)
         table = _set(table, "value", self._in_stored_units(table, ids))
         known_times = table.column("known_time")
         if known_times.null_count:

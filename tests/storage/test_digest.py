@@ -51,5 +51,5 @@ def digest(pieces: list[list[dict[str, Any]]]) -> str:
     }
     found = RowsDigest()
     for piece in pieces:
-        found.add(pl.DataFrame(piece, schema=schema), ["a", "b", "c"])
+        found.add(pl.DataFrame(piece, schema=schema).to_arrow(), ["a", "b", "c"])
     return found.text()
