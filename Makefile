@@ -8,13 +8,14 @@ PYTEST_ARGS ?=
 SERVE_ARGS ?=
 BENCH_ARGS ?=
 CAMPAIGN_ARGS ?=
+SOAK_MINUTES ?= 10
 CAMPAIGN_FILE ?= .campaign.jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test soak campaign browser check format bench docs clean
+.PHONY: help setup serve test soak soak-service campaign browser check format bench bench-peers docs clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv and install everything; redone only when pyproject.toml changes
 
@@ -31,6 +32,9 @@ test: $(STAMP) ## Run the tests; PYTEST_ARGS="tests/storage -k flat ..."
 
 soak: $(STAMP) ## Run the behaviour suite on many more random histories (minutes)
 	$(BIN)/python -m pytest tests/behaviour --hypothesis-profile=soak --timeout=3600 $(PYTEST_ARGS)
+
+soak-service: $(STAMP) ## Writers, readers and clients that leave, all at once, every answer checked; 50 times open and close; SOAK_MINUTES=10
+	TIMEDB_TEST_SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest tests/soak tests/flight_server/test_open_close.py --timeout=7200 -rP $(PYTEST_ARGS)
 
 campaign: $(STAMP) ## Every fault at every file operation, ten writers (an hour; goes on where stopped); CAMPAIGN_ARGS="-k compaction"
 	TIMEDB_TEST_CAMPAIGN=$(CAMPAIGN_FILE) $(BIN)/python -m pytest $(addprefix tests/storage/test_,faults.py full_disk.py many_writers.py) --show-capture=no $(CAMPAIGN_ARGS)
@@ -49,9 +53,16 @@ format: $(STAMP) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## Measure beside ClickHouse and the raw limits; BENCH_ARGS="--size medium --json FILE ..."
+bench: $(STAMP) ## Measure beside the peers and write docs/benchmarks.md; BENCH_ARGS="--size medium --parts run ..."
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+	@$(MAKE) --no-print-directory bench-peers
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-peers: # those that pip cannot install beside the rest; what is not to be had is left out of the run
+	-@test -x .venv-arcticdb/bin/python || { $(PYTHON) -m venv .venv-arcticdb && .venv-arcticdb/bin/pip install --quiet 'arcticdb>=6.28,<7' 'pyarrow>=26,<27'; }
+	-@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && \
+	  timeout 60 apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=10 update && DEBIAN_FRONTEND=noninteractive \
+	  timeout 180 apt-get -qq -o Acquire::http::Timeout=20 install --yes --no-install-recommends postgresql >/dev/null; }
 
 docs: $(STAMP) ## Write the generated pages of docs/ anew and build the site into site/
 	$(BIN)/python docs/generate.py

@@ -61,7 +61,9 @@ class History:
 
 def flat(frame: pl.DataFrame) -> pl.DataFrame:
     """The truth of a flat read: per series and valid_time the value with the greatest known_time."""
-    latest = frame.sort("known_time").unique(["series_key", "valid_time"], keep="last", maintain_order=True)
+    if not frame["known_time"].is_sorted():
+        frame = frame.sort("known_time")
+    latest = frame.unique(["series_key", "valid_time"], keep="last")
     return latest.select("series_key", "valid_time", "value")
 
 
@@ -94,5 +96,6 @@ def many_series(series: int, values: int, revisions: int) -> pl.DataFrame:
 
 def last_values(frame: pl.DataFrame) -> pl.DataFrame:
     """The truth of a read of last values: per series the value known last of its last valid_time."""
-    last = frame.sort("valid_time", "known_time").unique("series_key", keep="last", maintain_order=True)
+    last = frame.filter(pl.col("valid_time") == pl.col("valid_time").max().over("series_key"))
+    last = last.sort("known_time").unique("series_key", keep="last")
     return last.select("series_key", "valid_time", "value")

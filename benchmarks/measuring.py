@@ -9,13 +9,23 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Measurement", "Report", "Wrong", "machine", "measure", "measure_in_turn"]
+__all__ = [
+    "Measurement",
+    "Report",
+    "Wrong",
+    "cpu_seconds",
+    "machine",
+    "measure",
+    "measure_in_turn",
+    "peak_mib",
+    "reset_peak",
+]
 
-LIBRARIES = ("deltalake", "polars", "pyarrow", "fastapi", "uvicorn", "orjson", "chdb", "duckdb")
+LIBRARIES = ("deltalake", "polars", "pyarrow", "fastapi", "uvicorn", "orjson", "chdb", "duckdb", "psycopg")
 
 
 class Wrong(Exception):
@@ -52,10 +62,12 @@ class Measurement:
 
 @dataclass
 class Report:
-    """All measurements of a run, and figures that are no times (bytes a row, say), by target and contestant."""
+    """All measurements of a run, figures that are no times (bytes a row, say), by target and contestant, and how each
+    peer is configured, or why it is left out."""
 
     measurements: list[Measurement] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
+    peers: dict[str, str] = field(default_factory=dict)
 
     def add(self, measurement: Measurement) -> None:
         """Keep a measurement and say so."""
@@ -70,6 +82,11 @@ class Report:
         wanted = (target, work, who)
         found = [one for one in self.measurements if (one.target, one.work, one.who) == wanted]
         return found[0].median if found else None
+
+    def to_json(self) -> dict[str, Any]:
+        """What :mod:`benchmarks.compare` and :mod:`benchmarks.report` read."""
+        measurements = [{**asdict(one), "median": one.median} for one in self.measurements]
+        return {"peers": self.peers, "figures": self.figures, "measurements": measurements}
 
     def to_markdown(self) -> str:
         """A table of the measurements."""
@@ -174,8 +191,16 @@ def peak_mib(pid: int | None) -> float | None:
     return int(line.split()[1]) / 1024
 
 
-def machine() -> dict[str, str]:
-    """What the numbers depend on."""
+def cpu_seconds(pid: int) -> float | None:
+    """Processor time that a process has taken; None where the system does not say."""
+    if sys.platform != "linux":
+        return None
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def machine(module: str = "benchmarks.run") -> dict[str, str]:
+    """What the numbers depend on; the command is that of a module that is run."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -183,7 +208,7 @@ def machine() -> dict[str, str]:
         model = names[0] if names else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "command": " ".join(["python -m benchmarks.run", *sys.argv[1:]]),
+        "command": " ".join([f"python -m {module}", *sys.argv[1:]]),
         "machine": f"{model}, {os.cpu_count()} cores, {memory / 2**30:.0f} GiB",
         "load": f"{os.getloadavg()[0]:.1f} in the minute before",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",

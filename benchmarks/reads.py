@@ -1,8 +1,7 @@
-"""P2 to P6, P11 and P12: what is read of the history, through Flight and REST, beside the peer and the raw limits."""
+"""P2 to P6, P11 and P12: what is read of the history, through Flight and REST, beside the peers and the raw limits."""
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Callable
 from functools import partial
@@ -15,9 +14,10 @@ import pyarrow as pa
 from pyarrow import flight
 
 from benchmarks import servers
-from benchmarks.bench import US, Bench
+from benchmarks.bench import US, Bench, fingerprint, is_as
 from benchmarks.history import flat, last_values, small_upload
 from benchmarks.measuring import measure, measure_in_turn
+from benchmarks.peers import Where
 from timedb.wire import UploadCommand
 
 __all__ = ["flat_under_uploads", "last_value", "one_series", "rest_rows", "whole_history"]
@@ -41,9 +41,10 @@ def whole_history(bench: Bench) -> None:
         KNOWN,
         partial(bench.fetch, columns=COLUMNS, end_known=midway),
         flat(bench.frame.filter(pl.col("known_time") < midway)),
-        lambda peer: peer.flat("history", f"knowledge_time < {moment(midway)}"),
+        lambda peer: peer.flat("history", Where(before_known=midway)),
     )
     raw_limits(bench, {("P2", FLAT): bench.fetch(columns=COLUMNS), ("P3", OVERLAPPING): overlapping()})
+    raw_frames(bench, {("P2", FLAT): truth, ("P3", OVERLAPPING): everything})
 
 
 def raw_limits(bench: Bench, answers: dict[tuple[str, str], pa.Table]) -> None:
@@ -67,6 +68,37 @@ def raw_limits(bench: Bench, answers: dict[tuple[str, str], pa.Table]) -> None:
             )
 
 
+def raw_frames(bench: Bench, answers: dict[tuple[str, str], pl.DataFrame]) -> None:
+    """The same rows by Polars from one local Parquet file, and the history by ArcticDB as it was written."""
+    for (target, work), answer in answers.items():
+        path = bench.folder / f"{target}.parquet"
+        answer.write_parquet(path)
+        bench.report.add(
+            measure(
+                target,
+                work,
+                "Polars from Parquet",
+                partial(pl.read_parquet, path),
+                check=partial(is_as, fingerprint(answer)),
+                times=bench.rounds,
+                rows=answer.height,
+            )
+        )
+    if (arctic := bench.arctic) is not None:
+        everything = answers["P3", OVERLAPPING]
+        bench.report.add(
+            measure(
+                "P3",
+                OVERLAPPING,
+                arctic.name,
+                lambda: arctic.read("history"),
+                check=lambda _: fingerprint(arctic.answer("history")) == fingerprint(everything),
+                times=bench.rounds,
+                rows=everything.height,
+            )
+        )
+
+
 def _get(raw: flight.FlightClient, ticket: flight.Ticket) -> pa.Table:
     return raw.do_get(ticket).read_all()
 
@@ -83,7 +115,7 @@ def one_series(bench: Bench) -> None:
         (pl.col("series_key") == name) & pl.col("valid_time").is_between(start, end, closed="left")
     )
     selection: dict[str, Any] = {"series_keys": [name], "start_valid": start, "end_valid": end}
-    where = f"series_id = {bench.history.series // 2} AND valid_time >= {moment(start)} AND valid_time < {moment(end)}"
+    where = Where(series=bench.history.series // 2, start_valid=start, end_valid=end)
     truth = flat(mine)
     bench.compete(
         "P4",
@@ -162,8 +194,3 @@ def rest_rows(bench: Bench, rows: int) -> None:
         found = measure_in_turn("P12", ROWS, contestants, checks=checks, times=bench.rounds, rows=len(held))
         for measurement in found.values():
             bench.report.add(measurement)
-
-
-def moment(time: dt.datetime) -> str:
-    """A time in ClickHouse's SQL."""
-    return f"toDateTime64('{time.strftime('%Y-%m-%d %H:%M:%S.%f')}', 6, 'UTC')"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -25,11 +26,14 @@ class Served:
 
 
 @contextlib.contextmanager
-def timedb(lake: Path) -> Iterator[Served]:
-    """``timedb serve`` on free ports."""
+def timedb(lake: Path, **settings: object) -> Iterator[Served]:
+    """``timedb serve`` on free ports; settings by their names, say ``compact_fresh_files=24``."""
     command = [sys.executable, "-m", "timedb", "serve", "--lake", str(lake), "--flight-port", "0", "--rest-port", "0"]
     with tempfile.NamedTemporaryFile() as log:
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        environment = os.environ | {f"TIMEDB_{name.upper()}": str(value) for name, value in settings.items()}
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
         with stopping(server):
             deadline = time.monotonic() + 60
             while True:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from benchmarks import reads, writes
 from benchmarks.bench import US
+from benchmarks.clickhouse import ClickHouse
 from benchmarks.measuring import Report
+from benchmarks.postgres import PostgreSQL
 
 __all__ = ["Outcome", "outcomes"]
 
-PEER = "ClickHouse"
+PEER, OLD = ClickHouse.name, PostgreSQL.name
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def outcomes(report: Report) -> list[Outcome]:
         Outcome("P5", "flat as known midway, speed against ClickHouse", 3, True, speed("P5", reads.KNOWN, PEER)),
         Outcome("P6", "flat with uploads uncompacted, time against P2", 3, False, _share(waiting, all_flat)),
         Outcome("P7", "small uploads, time of the last against the first", 1.3, False, _share(*small)),
+        Outcome("P7", "32 clients at once, uploads/s against TimeDB 0.1", 2, True, speed("P7", writes.MANY, OLD)),
         Outcome("P8", "one wide run, speed against ClickHouse's insert", 1.5, True, speed("P8", writes.WIDE, PEER)),
         Outcome("P9", "bytes of the live files against ClickHouse", 0.6, False, _share(*sizes)),
         Outcome("P10", "peak memory of the server in P1 and P3, GiB", 1, False, max(peaks) / 1024 if peaks else None),

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import flight
 
 from benchmarks import servers
 from benchmarks.bench import US, Bench
-from benchmarks.clickhouse import numbered
+from benchmarks.clients import ROWS, names, uploads_at_once
 from benchmarks.history import START, small_upload
 from benchmarks.measuring import Measurement, Wrong, measure, measure_in_turn
+from benchmarks.peers import numbered
 from timedb.wire import UploadCommand
 
-__all__ = ["load", "small_uploads", "wide_run"]
+__all__ = ["load", "many_clients", "small_uploads", "wide_run"]
 
 LOAD, COMPACT, WIDE = "load the history", "until compacted", "one run of many series"
-SMALL = "uploads of 24 rows"
+SMALL, MANY = "uploads of 24 rows", "uploads of 24 rows, many clients at once"
 
 
 def load(bench: Bench) -> None:
@@ -39,14 +43,19 @@ def load(bench: Bench) -> None:
     bench.report.add(ours)
     bench.report.add(once("P1", COMPACT, US, bench.client.compact, server=bench.served.pid))
     bench.report.figures["P9 bytes a row, TimeDB"] = bench.client.status()["bytes"] / rows
-    if bench.peer is not None:
-        peer, given = bench.peer, numbered(bench.frame)
+    given = numbered(bench.frame)
+    for peer in bench.peers:
         peer.create("history")
-        bench.report.add(once("P1", LOAD, "ClickHouse", lambda: peer.insert("history", given)))
-        bench.report.add(once("P1", COMPACT, "ClickHouse", lambda: peer.merge("history")))
-        bench.report.figures["P9 bytes a row, ClickHouse"] = peer.bytes("history") / rows
+        bench.report.add(once("P1", LOAD, peer.name, partial(peer.insert, "history", given)))
+        bench.report.add(once("P1", COMPACT, peer.name, partial(peer.merge, "history")))
+        bench.report.figures[f"P9 bytes a row, {peer.name}"] = peer.bytes("history") / rows
+    if (arctic := bench.arctic) is not None:
+        arctic.give("history", bench.frame)
+        bench.report.add(once("P1", LOAD, arctic.name, partial(arctic.write, "history")))
+        bench.report.figures[f"P9 bytes a row, {arctic.name}"] = arctic.bytes("history") / rows
     path = bench.folder / "history.parquet"
     bench.report.add(measure("P1", LOAD, "Polars to Parquet", lambda: bench.frame.write_parquet(path), rows=rows))
+    path.unlink()
     with servers.raw_flight(bench.folder) as url, flight.connect(url) as raw:
         bench.report.add(measure("P1", LOAD, "raw Flight", lambda: _put(raw, table), rows=rows))
 
@@ -74,6 +83,30 @@ def small_uploads(bench: Bench, count: int) -> None:
         bench.report.add(Measurement("P7", f"{SMALL}, {part}", US, taken, 24, checked=True))
 
 
+def many_clients(bench: Bench, clients: int, uploads: int, turns: int) -> None:
+    """P7: many Python clients at once, ours over Flight and those of PostgreSQL, in turn; none of it may be lost."""
+    series, seconds = names("many", clients), dict[str, list[float]]()
+    postgres = bench.postgres
+    numbers = None if postgres is None else postgres.series(series)
+    for turn in range(turns):
+        at_once = partial(uploads_at_once, name="many", turn=turn, clients=clients, uploads=uploads)
+        seconds.setdefault(US, []).append(at_once("timedb", bench.served.flight_url))
+        if postgres is not None:
+            seconds.setdefault(postgres.name, []).append(at_once("postgres", postgres.url, series=numbers))
+    sent = clients * turns * (uploads + 1)
+    wanted = (sent, ROWS * sent, float(ROWS * clients * sum(range(turns * (uploads + 1)))))
+    rows = bench.fetch(view="overlapping", series_keys=series, columns=["run_id", "value"])
+    held = {US: (len(pc.unique(rows["run_id"])), rows.num_rows, pc.sum(rows["value"]).as_py())}
+    if postgres is not None:
+        held[postgres.name] = postgres.held()
+    for who, found in held.items():
+        if found != wanted:
+            raise Wrong(f"P7 {MANY}: {who} holds {found} uploads, rows and their sum, not {wanted}")
+        bench.report.add(Measurement("P7", MANY, who, seconds[who], ROWS * clients * uploads, checked=True))
+        rate = clients * uploads / bench.report.measurements[-1].median
+        bench.report.figures[f"P7 uploads a second of {clients} clients, {who}"] = rate
+
+
 def wide_run(bench: Bench, series: int, values: int = 288) -> None:
     """P8: one run of many series, several times; each is another run."""
     frame = pl.DataFrame(
@@ -86,11 +119,13 @@ def wide_run(bench: Bench, series: int, values: int = 288) -> None:
         known_time=pl.lit(START, pl.Datetime("us", "UTC")),
     )
     table = frame.with_columns(pl.col("series_key").cast(pl.Categorical)).to_arrow(compat_level=pl.CompatLevel.oldest())
-    contestants = {US: lambda: bench.client.send(UploadCommand(), table.to_reader(max_chunksize=65_536))["rows"]}
-    if bench.peer is not None:
-        peer, given = bench.peer, numbered(frame)
+    contestants: dict[str, Callable[[], Any]] = {
+        US: lambda: bench.client.send(UploadCommand(), table.to_reader(max_chunksize=65_536))["rows"]
+    }
+    given = numbered(frame)
+    for peer in bench.peers:
         peer.create("wide")
-        contestants["ClickHouse"] = lambda: peer.insert("wide", given)
+        contestants[peer.name] = partial(peer.insert, "wide", given)
     found = measure_in_turn(
         "P8",
         WIDE,
