@@ -59,10 +59,16 @@ class ReadAhead:
                 with self._changed:
                     self._ready.append(batch)
                     self._changed.notify_all()
-        except BaseException as error:  # StopIteration, too: whoever takes the batches gets it
-            with self._changed:
-                self._end = error
-                self._changed.notify_all()
+                del batch  # or an error would hold it
+        except StopIteration:
+            self._finish(StopIteration())  # another one: this one holds the frames that it came through
+        except BaseException as error:
+            self._finish(error)
+
+    def _finish(self, end: BaseException) -> None:
+        with self._changed:
+            self._end = end
+            self._changed.notify_all()
 
     def _has_room(self) -> bool:
         with self._changed:

@@ -113,7 +113,7 @@ class _Batches:
         self._lease = lease
         self._read: Callable[[], pa.RecordBatch] | None = reader.read_next_batch
         self._reader: pa.RecordBatchReader | None = reader
-        self._ahead: ReadAhead | None = None
+        self._stop_ahead: Callable[[], object] = lambda: None
         self._may_read_ahead = read_ahead
         self._given = 0
         # A generator's `finally` would not do: it never runs if the client goes before the first batch.
@@ -150,11 +150,13 @@ class _Batches:
 
     def _read_ahead(self) -> None:
         """From here on, on a thread; most answers are short, and never come here."""
-        self._ahead = ReadAhead(self._reader)
-        self._read, self._reader = self._ahead.take, None
-        weakref.finalize(self, self._ahead.stop).atexit = False
+        ahead = ReadAhead(self._reader)
+        self._read, self._reader = ahead.take, None
+        # Called at the end, too: until then the interpreter itself holds what is ahead, and with it whatever the error
+        # that ended the batches has passed through, this object included.
+        self._stop_ahead = finalizer = weakref.finalize(self, ahead.stop)
+        finalizer.atexit = False
 
     def _let_go(self) -> None:
         self._read = self._reader = None
-        if self._ahead is not None:
-            self._ahead.stop()
+        self._stop_ahead()

@@ -129,7 +129,9 @@ class CallContext:
         try:
             self._write_lines(error, self.code)
         finally:
-            for release in reversed(self._releases):
+            # Nothing is held any more, so that nothing of it lives as long as whoever holds the call.
+            releases, self._releases = self._releases, []
+            for release in reversed(releases):
                 release()
 
     def _write_lines(self, error: BaseException | None, code: str) -> None:

@@ -15,6 +15,15 @@ _ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
 
 def exchange(port: int, method: str, messages: Sequence[bytes], headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
     """Make one call; everything that the server sends for it, headers still encoded."""
+    with begin(port, method, messages, headers) as connection:
+        connection.sendall(_frame(_DATA, _END_STREAM, 1, b""))
+        return _answer(connection)
+
+
+def begin(
+    port: int, method: str, messages: Sequence[bytes], headers: Sequence[tuple[bytes, bytes]] = (), *, cut: int = 0
+) -> socket.socket:
+    """Begin a call and go no further: the last ``cut`` bytes of its messages are not sent, nor their end."""
     fields = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
@@ -26,14 +35,20 @@ def exchange(port: int, method: str, messages: Sequence[bytes], headers: Sequenc
     ]
     body = b"".join(b"\0" + struct.pack(">I", len(message)) + message for message in messages)
     assert len(body) < 65_535, "more would need flow control"
+    body = body[: len(body) - cut]
     chunks = [body[start : start + 16_384] for start in range(0, len(body), 16_384)]
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
-        connection.sendall(_frame(_HEADERS, _END_HEADERS, 1, b"".join(_literal(*field) for field in fields)))
-        connection.sendall(
-            b"".join(_frame(_DATA, 0, 1, chunk) for chunk in chunks) + _frame(_DATA, _END_STREAM, 1, b"")
-        )
-        return _answer(connection)
+    connection = half_open(port)
+    connection.sendall(_frame(_SETTINGS, 0, 0, b""))
+    connection.sendall(_frame(_HEADERS, _END_HEADERS, 1, b"".join(_literal(*field) for field in fields)))
+    connection.sendall(b"".join(_frame(_DATA, 0, 1, chunk) for chunk in chunks))
+    return connection
+
+
+def half_open(port: int) -> socket.socket:
+    """A connection on which nothing has been said but that it is HTTP/2."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection.sendall(_PREFACE)
+    return connection
 
 
 def flight_data(header: bytes, body: bytes, command: bytes | None = None, metadata: bytes = b"") -> bytes:

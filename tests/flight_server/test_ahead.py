@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
+from flight_server import FlightService
 from flight_server.ahead import AHEAD_BATCHES, ReadAhead
+from flight_server.boundary import _Batches
 from tests.flight_server.flights import eventually, read_ticket
 from timedb.errors import Conflict
 
@@ -91,3 +94,25 @@ def test_a_client_that_goes_away_ends_the_thread(
 def test_a_stream_read_to_its_end_leaves_no_thread(client: flight.FlightClient, wide_read: dict[str, Any]) -> None:
     assert client.do_get(read_ticket(**wide_read)).read_all().num_rows == 400_000
     eventually(lambda: threads() == 0)
+
+
+@pytest.mark.parametrize("how", ["whole", "cancelled", "dropped"])
+def test_a_stream_that_has_ended_is_forgotten(
+    client: flight.FlightClient, flight_service: FlightService, wide_read: dict[str, Any], how: str
+) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(each, (_Batches, ReadAhead)) for each in gc.get_objects())
+
+    eventually(lambda: flight_service.calls_in_flight == 0)
+    before = alive()
+    for _ in range(3):
+        stream = client.do_get(read_ticket(**wide_read))
+        if how == "whole":
+            stream.read_all()
+        else:
+            stream.read_chunk()
+        if how == "cancelled":
+            stream.cancel()
+        del stream
+    eventually(lambda: alive() <= before)
