@@ -6,6 +6,7 @@ An upload's batches share one :class:`SeriesCodes`, so that identifiers are look
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,7 @@ BATCH = pa.schema(
 
 Codes = np.ndarray[Any, np.dtype[np.int32]]
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _REQUIRED = ("valid_time", "value")
 _IDENTIFIERS = ("series_id", "series_key", "labels")
 _TIMES = ("valid_time", "valid_time_end", "known_time")
@@ -243,8 +245,8 @@ def _codes_of_one_column(batch: pa.RecordBatch, codes: SeriesCodes, first_row: i
         unknown = np.flatnonzero(numbers < 0)
         entries, places = np.unique(indices[unknown], return_index=True)
         by_id = named[0] == "series_id"
-        for entry, row in zip(entries, unknown[places], strict=True):
-            text = values[entry].as_py()
+        texts = values.take(pa.array(entries)).to_pylist()
+        for entry, text, row in zip(entries, texts, unknown[places], strict=True):
             series_id, name = (text, None) if by_id else (None, text)
             known[entry] = codes.code(_identity(series_id, name, None, first_row + int(row)))
         numbers = known[indices]
@@ -276,7 +278,7 @@ def _identity(series_id: str | None, name: str | None, labels: str | None, row: 
         return Identity(series_id, None, None)
     if name is None:
         raise InvalidRequest(f"series_key: row {row} names no series")
-    if not name.strip() or len(name) > MAX_NAME_CHARS or any(ord(char) < 32 or ord(char) == 127 for char in name):
+    if not name.strip() or len(name) > MAX_NAME_CHARS or _CONTROL.search(name):
         raise InvalidRequest(
             f"series_key: row {row}: {shown(name)} is not a name of 1 to {MAX_NAME_CHARS} printable characters"
         )

@@ -57,7 +57,7 @@ def _find(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *, 
             raise NotFound(f"series_id: there is no series {shown(identity.series_id)}")
         return known[identity.series_id]
     name = identity.name or ""
-    series = known.get(catalog.id_for(name, json.loads(identity.labels or "{}")))
+    series = known.get(catalog.id_for(name, json.loads(identity.labels) if identity.labels else None))
     if series is None and identity.labels is None:
         try:
             return catalog.find(name)[0]

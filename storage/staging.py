@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
@@ -11,6 +13,8 @@ from storage.parquet import UPLOAD_PREFIX, StagedFile, restamp
 from storage.store import Store
 
 __all__ = ["StagedFiles"]
+
+_THREADS = max(2, os.cpu_count() or 1)
 
 
 class StagedFiles:
@@ -34,12 +38,21 @@ class StagedFiles:
         """Rows in all finished files."""
         return sum(file.rows for file in self.files)
 
-    def add(self, bucket: str, rows: pa.Table) -> None:
-        """Write rows of one bucket, a row group or more.
+    def add(self, parts: Sequence[tuple[str, pa.Table]]) -> None:
+        """Write rows, a row group or more for each bucket; buckets side by side, for encoding is most of the work.
+
+        Args:
+            parts: (bucket, its rows).
 
         Raises:
             OSError: they could not be written.
         """
+        with ThreadPoolExecutor(min(_THREADS, len(parts)), "timedb-stage") as threads:
+            writes = [threads.submit(self._add, bucket, rows) for bucket, rows in parts]
+        for write in writes:  # all have ended by now, so that whoever deletes the files deletes all
+            write.result()
+
+    def _add(self, bucket: str, rows: pa.Table) -> None:
         file = self._open.get(bucket)
         if file is not None and (file.rows + rows.num_rows > self._file_rows or not file.has_place_for(rows)):
             self._finish(bucket)

@@ -243,8 +243,7 @@ class Upload:
         numbers = np.array([self._numbers[series_id] for series_id in rows.series_ids])
         self._extents.append(extent(rows.table, starts, numbers))
         table = run_table(rows.table, rows.series_ids, self._staged.stamp, self._run_id, self._created_by)
-        for bucket, part in split_buckets(table, self._bucket_digits):
-            self._staged.add(bucket, part)
+        self._staged.add(split_buckets(table, self._bucket_digits))
 
     def _finish_staging(self, last: RunRows) -> None:
         """Write the last rows, end all files, and see that no row is there twice."""

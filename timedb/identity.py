@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID, uuid5
 
 from timedb.times import from_micros, to_micros
@@ -20,12 +21,19 @@ OPEN_TENANT_ID = "00000000-0000-0000-0000-000000000000"
 
 def canonical_labels(labels: Mapping[str, str] | None) -> str:
     """Labels as canonical JSON text: keys sorted, no spaces, ``{}`` for none."""
-    return json.dumps(dict(labels or {}), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    if not labels:
+        return "{}"
+    return json.dumps(dict(labels), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def series_id_for(tenant_id: str, name: str, labels: Mapping[str, str] | None) -> str:
     """The id of the series (tenant, name, labels): a UUIDv5 (RFC 9562 section 5.5) in the tenant's namespace."""
-    identity = json.dumps([name, canonical_labels(labels)], ensure_ascii=False, separators=(",", ":"))
+    return _derived_id(tenant_id, name, canonical_labels(labels))
+
+
+@lru_cache(maxsize=100_000)  # run after run names the same series
+def _derived_id(tenant_id: str, name: str, labels: str) -> str:
+    identity = json.dumps([name, labels], ensure_ascii=False, separators=(",", ":"))
     return str(uuid5(UUID(tenant_id), identity))
 
 

@@ -91,7 +91,7 @@ class ServerSettings(BaseSettings):
     stuck_seconds: float = Field(
         60.0, gt=0, description="Seconds that a write may wait for its commit before health says that it does not work"
     )
-    upload_chunk_rows: int = Field(1_000_000, ge=1, description="Rows of an upload that wait in memory")
+    upload_chunk_rows: int = Field(500_000, ge=1, description="Rows of an upload that wait in memory")
     bulk_rows: int = Field(50_000, ge=1, description="Rows from which an upload gets files of its own")
     group_rows: int = Field(500_000, ge=1, description="Rows of waiting small uploads that one commit takes")
     compact_fresh_files: int = Field(24, ge=1, description="Fresh files of a bucket that start its compaction")

@@ -59,7 +59,7 @@ def test_a_chunk_is_written_out_while_the_stream_goes_on(client: flight.FlightCl
     rows = many_rows("whole", ROWS, series=2)
     writer, reader = client.do_put(upload_command(), rows.schema)
     writer.write_table(rows, max_chunksize=1_000)
-    eventually(lambda: len(files(folder) - before) >= 4)
+    eventually(lambda: len(files(folder) - before) >= 1)
     writer.write_metadata(commit_marker(ROWS))
     writer.done_writing()
     assert reader.read() is not None
@@ -134,7 +134,7 @@ def test_nothing_is_left_of_an_upload_that_fails(client: flight.FlightClient, fo
     rows = many_rows("broken", 4_000, series=2)
 
     def written() -> bool:
-        return len(files(folder) - before) >= 4
+        return len(files(folder) - before) >= 1
 
     if code is None:
         fail(client, rows, written)
