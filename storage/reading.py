@@ -48,6 +48,7 @@ __all__ = ["ReadPart", "ReadPlan", "plan_read", "select_series"]
 
 BATCH_ROWS = 65_536
 UNKNOWN = -1
+_PAGES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -253,18 +254,24 @@ class ReadPlan:
         if self._page is None:
             limit = self.ticket.limit or 0
             after = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, self.ticket)
-            page = None
+            parts: list[pa.Table] = []
+            total = 0
             for files in self._files.values():
                 piece = self._gathered(files)
                 if after is not None:
                     piece = after.beyond(piece)
-                page = first_rows(piece if page is None else gathered([page, piece]), self._order, limit + 1)
-                if min(page.num_rows, limit + 1) > self._max_sorted_rows + 1:
+                parts.append(first_rows(piece, self._order, limit + 1))
+                total += parts[-1].num_rows
+                if min(total, limit + 1) > self._max_sorted_rows + 1:
                     raise TooLarge(
                         f"limit: a page of {limit} rows is more than the {self._max_sorted_rows} that are put together "
                         "for one answer; make it smaller"
                     )
-            self._page = self._page_of(result_schema(self.ticket).empty_table() if page is None else page, limit)
+                if total > _PAGES_AT_ONCE * (limit + 1):
+                    parts = [first_rows(gathered(parts), self._order, limit + 1)]
+                    total = parts[0].num_rows
+            page = gathered(parts) if parts else result_schema(self.ticket).empty_table()
+            self._page = self._page_of(page, limit)
         return self._page
 
     def _page_of(self, rows: pa.Table, limit: int) -> tuple[pa.Table, str | None]:

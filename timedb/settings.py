@@ -96,7 +96,7 @@ class ServerSettings(BaseSettings):
     group_rows: int = Field(500_000, ge=1, description="Rows of waiting small uploads that one commit takes")
     compact_fresh_files: int = Field(24, ge=1, description="Fresh files of a bucket that start its compaction")
     compact_fresh_rows: int = Field(2_000_000, ge=1, description="Fresh rows of a bucket that start its compaction")
-    compact_input_rows: int = Field(1_000_000, ge=1, description="Rows that compaction works on at once, about")
+    compact_input_rows: int = Field(500_000, ge=1, description="Rows that compaction works on at once, about")
     compact_file_rows: int = Field(2_000_000, ge=1, description="Rows of a compacted file, about")
     read_cache_bytes: int = Field(256 << 20, ge=0, description="Bytes of decoded rows that a tenant keeps in memory")
     latest_cache_rows: int = Field(1_000_000, ge=0, description="Last rows of series that a tenant keeps in memory")
