@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from storage.catalog import StoredCatalog
 from storage.delta_log import DataFile, Snapshot
 from storage.ledger import Ledger
 from storage.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
-from storage.schemas import VALUES_DATA
+from storage.rows import as_rows, gathered, in_file_order
 from storage.table import Table
 from timedb.errors import Busy, Internal, OutcomeUnknown, TimeDBError
 from timedb.identity import series_bucket
@@ -386,8 +385,7 @@ def split_buckets(rows: pa.Table, bucket_digits: int | None) -> list[tuple[str, 
 
 
 def _gather(tables: Sequence[pa.Table]) -> pa.Table:
-    frames = [pl.DataFrame(table.cast(VALUES_DATA)) for table in tables]
-    return pl.concat(frames).sort("series_id", "valid_time", "known_time", "change_time").to_arrow().cast(VALUES_DATA)
+    return in_file_order(gathered([as_rows(table) for table in tables]))
 
 
 def _merge_info(infos: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

@@ -21,6 +21,7 @@ from storage.store import Store
 __all__ = [
     "ROWS",
     "SORT_ORDER",
+    "as_rows",
     "codes",
     "first_rows",
     "gathered",
@@ -92,6 +93,17 @@ def _within(batch: pa.RecordBatch, piece: Slice) -> pa.RecordBatch:
     for test in tests[1:]:
         tests[0] = pc.and_(tests[0], test)
     return batch.filter(tests[0]) if tests else batch
+
+
+def as_rows(table: pa.Table) -> pa.Table:
+    """Rows with the columns of the values table, as :data:`ROWS`: text that identifies made a dictionary."""
+    columns = [
+        table.column(wanted.name).dictionary_encode()
+        if pa.types.is_string(table.schema.field(wanted.name).type) and pa.types.is_dictionary(wanted.type)
+        else table.column(wanted.name)
+        for wanted in ROWS
+    ]
+    return pa.table(columns, schema=ROWS)
 
 
 def gathered(tables: Sequence[pa.Table]) -> pa.Table:
