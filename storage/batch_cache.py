@@ -12,6 +12,9 @@ __all__ = ["BatchCache"]
 
 Key = tuple[str, ...]
 
+_COLUMN_BYTES = 1500
+"""Bytes about which an array takes beside its values: most of what a batch of few rows takes."""
+
 
 class BatchCache:
     """Keeps record batches of whole files, those that were asked for last, up to a number of bytes. Thread-safe.
@@ -40,7 +43,7 @@ class BatchCache:
         taken: list[pa.RecordBatch] = []
         size = 0
         for batch in batches:
-            size += batch.nbytes
+            size += batch.nbytes + _COLUMN_BYTES * batch.num_columns
             if size <= self._max_bytes // 4:
                 taken.append(batch)
             yield batch
