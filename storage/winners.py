@@ -25,6 +25,7 @@ __all__ = ["DECISIVE", "Area", "winners_of"]
 DECISIVE = (*views.REVISION, "change_time")
 """The columns that tell which row of a point wins."""
 
+_WORTH_THREADS = 200_000
 Batches = Iterable[pa.RecordBatch]
 
 
@@ -40,8 +41,11 @@ def winners_of(files: Sequence[DataFile], rows: Callable[[DataFile], Batches], c
     def unbeaten(file: DataFile) -> list[pa.Table]:
         return [pa.Table.from_batches([_drop_beaten(batch)]) for batch in rows(file)]
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        parts = [part for found in threads.map(unbeaten, files) for part in found]
+    if sum(file.rows for file in files) < _WORTH_THREADS:
+        parts = [part for file in files for part in unbeaten(file)]
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            parts = [part for found in threads.map(unbeaten, files) for part in found]
     if not parts:
         return pa.table({})
     found = gathered(parts)
