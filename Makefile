@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SERVE := $(VENV)/.serve
 WORKERS ?= 2
 PYTEST_ARGS ?=
 SERVE_ARGS ?=
@@ -19,12 +20,18 @@ help: ## List the commands
 
 setup: $(STAMP) ## Make .venv and install everything; redone only when pyproject.toml changes
 
-$(STAMP): pyproject.toml
+$(BIN)/pip: # the last that venv makes
 	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(SERVE) $@
+
+$(SERVE): pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-serve: $(STAMP) ## Run the Flight server (8815) and the REST gateway (8000); SERVE_ARGS="--lake URI ..."
+serve: $(SERVE) ## Install what the service needs and run the Flight server (8815) and the REST gateway (8000); SERVE_ARGS="--lake URI ..."
 	$(BIN)/timedb serve $(SERVE_ARGS)
 
 test: $(STAMP) ## Run the tests; PYTEST_ARGS="tests/storage -k flat ..."

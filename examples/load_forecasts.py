@@ -4,24 +4,26 @@ Start the service with ``make serve``, then:
 
     python examples/load_forecasts.py
 
+On a lake with users the key is that of TIMEDB_API_KEY.
+
 Running it again is safe: the run has a fixed run_id, so the second upload is a retry that adds nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
-import httpx
 import polars as pl
 
 from timedb.client import Client, connect
-from timedb.identity import OPEN_TENANT_ID
 
 CSV = Path(__file__).parent / "data" / "temperature_forecasts.csv"
 RUN_ID = "example-temperature-forecasts"
@@ -92,13 +94,15 @@ def ask_flight(client: Client) -> Answers:
 
 def ask_rest(url: str) -> Answers:
     """The three answers as CSV over HTTP."""
+    key = os.environ.get("TIMEDB_API_KEY")
+    headers = {"Accept": "text/csv"} | ({"X-API-Key": key} if key else {})
 
     def get(labels: dict[str, Any], **parameters: str) -> pl.DataFrame:
         parameters |= {"labels": json.dumps(labels)}
-        response = httpx.get(f"{url}/values", params=parameters, headers={"Accept": "text/csv"})
-        response.raise_for_status()
+        with urlopen(Request(f"{url}/values?{urlencode(parameters)}", headers=headers)) as response:
+            body = response.read()
         times = ("valid_time", "known_time")
-        frame = pl.read_csv(io.BytesIO(response.content))
+        frame = pl.read_csv(body)
         return frame.with_columns(
             pl.col(name).str.to_datetime(time_unit="us", time_zone="UTC") for name in times if name in frame.columns
         )
@@ -112,9 +116,9 @@ def ask_rest(url: str) -> Answers:
     )
 
 
-def ask_lake(lake: str) -> Answers:
+def ask_lake(lake: str, tenant_id: str) -> Answers:
     """The three answers from the Delta tables, past the service."""
-    tables = f"{lake}/tenants/{OPEN_TENANT_ID}"
+    tables = f"{lake}/tenants/{tenant_id}"
     series = pl.scan_delta(f"{tables}/series").filter(name=NAME)
     values = pl.scan_delta(f"{tables}/values").join(series.select("series_id", "labels"), on="series_id")
 
@@ -183,7 +187,7 @@ def main() -> None:
         answers = {
             "Arrow Flight": ask_flight(client),
             "REST": ask_rest(options.rest_url),
-            "the Delta tables": ask_lake(options.lake),
+            "the Delta tables": ask_lake(options.lake, client.status()["tenant_id"]),
         }
         show(answers["Arrow Flight"], client)
     compare(answers)

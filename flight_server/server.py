@@ -12,7 +12,7 @@ from flight_server.actions import ACTIONS, HEALTH, find_action
 from flight_server.audit import facts_of
 from flight_server.authentication import METHODS, Access, Caller, authenticate, authorise, recheck, tenant_of
 from flight_server.boundary import MIDDLEWARE_KEY, guarded_stream, rpc
-from flight_server.context import CallContext, RequestIds, refuse_strangers
+from flight_server.context import CANCELLED, CallContext, RequestIds, refuse_strangers
 from flight_server.errors import to_schema_error
 from flight_server.exchange import answer_lookups
 from flight_server.limits import Gate, Lease, Slots
@@ -23,6 +23,7 @@ from flight_server.sql.door import ACTIONS as SQL_ACTIONS
 from flight_server.sql.door import FlightSql, is_flight_sql
 from flight_server.tls import ServerTls
 from flight_server.uploads import UploadStream
+from timedb.errors import Timeout
 from timedb.settings import ServerSettings
 from timedb.wire import AccuracyTicket, ListSeries, LookupCommand, Nothing, ReadTicket, UploadCommand, parse
 
@@ -108,7 +109,9 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         call.hold(lease.release)
         if read is None:
             return self.sql.do_get(tenant, call, context, ticket.ticket, lease)
-        return guarded_stream(call, tenant.plan(read).reader(), lease, read.compression)
+        plan = tenant.plan(read)
+        plan.put_together(_still_wanted(call, context, lease))
+        return guarded_stream(call, plan.reader(), lease, read.compression)
 
     @rpc("get_flight_info")
     def get_flight_info(
@@ -223,6 +226,18 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
 
 def _principal(call: CallContext) -> str | None:
     return None if call.caller is None else call.caller.principal
+
+
+def _still_wanted(call: CallContext, context: flight.ServerCallContext, lease: Lease) -> Callable[[], None]:
+    """What a handler asks while it works out an answer; for the handler's own thread, as the context is."""
+
+    def check() -> None:
+        lease.check()
+        if context.is_cancelled():
+            call.end(code=CANCELLED)
+            raise Timeout("the client gave up")
+
+    return check
 
 
 def _slots(kind: str, settings: ServerSettings) -> Slots:

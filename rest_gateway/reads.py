@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,12 +12,33 @@ from pydantic import Field, model_validator
 from rest_gateway.formats import FormatName
 from rest_gateway.models import Count, Flag, Labels, QueryTime
 from timedb.columns import AUDIT_COLUMNS
+from timedb.errors import TimeDBError
 from timedb.wire import AccuracyCommand, Aggregate, ReadCommand, Relative, View, WireModel, parse_object
 
-__all__ = ["AccuracyQuery", "ValuesQuery"]
+__all__ = ["AccuracyQuery", "ValuesQuery", "in_words_of_the_query"]
 
 _SELECTING = ("start_valid", "end_valid", "start_known", "end_known", "as_of", "token", "labels")
 _DAILY_OR_WINDOWS = set(Relative.model_fields) - {"time_zone"}
+_FIELD = re.compile(r"^(?:relative: |relative\.|resample\.)?(series_keys?|series_ids|after|resample)?\b")
+_PARAMETERS = {
+    "series_keys": "name",
+    "series_key": "name",
+    "series_ids": "series_id",
+    "after": "cursor",
+    "resample": "period",
+}
+
+
+@contextmanager
+def in_words_of_the_query() -> Iterator[None]:
+    """Errors about a field of the contract name the parameter that it came from."""
+    try:
+        yield
+    except TimeDBError as error:
+        detail = _FIELD.sub(lambda field: _PARAMETERS.get(field[1] or "", ""), error.detail)
+        if detail == error.detail:
+            raise
+        raise type(error)(detail, request_id=error.request_id) from None
 
 
 class RowsQuery(WireModel):
@@ -85,9 +109,9 @@ class ValuesQuery(RowsQuery):
     @model_validator(mode="after")
     def _parts_go_together(self) -> Self:
         if self.time_zone is None and (self.days_ahead is not None or self.time_of_day is not None):
-            raise ValueError("time_zone: is missing; days_ahead and time_of_day need it")
+            raise ValueError("time_zone is missing; days_ahead and time_of_day need it")
         if self.aggregate is not None and self.period is None:
-            raise ValueError("period: is missing; aggregate needs it")
+            raise ValueError("period is missing; aggregate needs it")
         return self
 
     def to_command(self) -> ReadCommand:

@@ -13,10 +13,10 @@ from rest_gateway.formats import BodyFormat, choose_format, write_body
 from rest_gateway.inputs import json_body, query
 from rest_gateway.models import NoQuery, UpdateRequest
 from rest_gateway.openapi import answer_formats, describe_inputs, errors
-from rest_gateway.reads import AccuracyQuery, ValuesQuery
+from rest_gateway.reads import AccuracyQuery, ValuesQuery, in_words_of_the_query
 from rest_gateway.streaming import streamed
 from timedb.columns import META_AS_OF, META_CURSOR, META_TABLE_VERSION, META_TOKEN
-from timedb.wire import AccuracyCommand, ReadCommand, UpdateValues, parse_object
+from timedb.wire import UpdateValues, parse_object
 
 __all__ = ["router"]
 
@@ -73,7 +73,7 @@ def read_values(
 ) -> Response:
     """Stream the rows as they come from the Flight server."""
     make_body = choose_format(accept, asked.format)
-    return _answer(caller, asked.to_command(), make_body, non_finite_text=asked.non_finite == "text")
+    return _answer(caller, asked, make_body, non_finite_text=asked.non_finite == "text")
 
 
 @router.get(
@@ -93,7 +93,7 @@ def read_accuracy(
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Stream the figures as they come from the Flight server."""
-    return _answer(caller, asked.to_command(), choose_format(accept, asked.format), non_finite_text=False)
+    return _answer(caller, asked, choose_format(accept, asked.format), non_finite_text=False)
 
 
 @router.put(
@@ -117,9 +117,10 @@ def update_values(body: Annotated[UpdateRequest, Depends(json_body(UpdateRequest
 
 
 def _answer(
-    caller: Caller, command: ReadCommand | AccuracyCommand, make_body: type[BodyFormat], *, non_finite_text: bool
+    caller: Caller, asked: ValuesQuery | AccuracyQuery, make_body: type[BodyFormat], *, non_finite_text: bool
 ) -> Response:
-    stream = caller.stream(command)
+    with in_words_of_the_query():
+        stream = caller.stream(asked.to_command())
     metadata = stream.schema.metadata or {}
     cursor = metadata.get(META_CURSOR, b"").decode() or None
     body = make_body(stream.schema, cursor, non_finite_text=non_finite_text)

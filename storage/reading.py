@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,12 +16,13 @@ from storage.boundary import errors_are_ours
 from storage.catalog import Catalog, Series
 from storage.cursor import Cursor, sort_columns
 from storage.delta_log import DataFile, Snapshot
+from storage.first_rows import FirstRows
 from storage.lane import CHANGE_TIME
 from storage.latest import LastRows
 from storage.relative import check_time_zone, check_windows
 from storage.resample import resample
 from storage.retention import refuse_removed
-from storage.rows import first_rows, gathered, in_order
+from storage.rows import gathered, in_order
 from storage.scan import Selection, live_files
 from storage.schemas import VALUES_DATA
 from storage.streaming import stream_rows
@@ -48,7 +49,10 @@ __all__ = ["ReadPart", "ReadPlan", "plan_read", "select_series"]
 
 BATCH_ROWS = 65_536
 UNKNOWN = -1
-_PAGES_AT_ONCE = 8
+
+
+def _always() -> None:
+    """An answer that somebody waits for."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class ReadPlan:
         self._columns = result_columns(ticket)
         self._order = sort_columns(ticket)
         self._page: tuple[pa.Table, str | None] | None = None
+        self._sorted: pa.Table | None = None
 
     @property
     def as_of(self) -> datetime:
@@ -135,6 +140,21 @@ class ReadPlan:
             return [self._part(fixed, [file for files in self._files.values() for file in files])]
         return [self._part(fixed.model_copy(update={"bucket": bucket}), files) for bucket, files in self._files.items()]
 
+    @errors_are_ours()
+    def put_together(self, still_wanted: Callable[[], None]) -> None:
+        """Compute now what has to be whole before its first row can go out; of other answers nothing.
+
+        Args:
+            still_wanted: Called before each bucket; what it raises ends the work.
+
+        Raises:
+            TooLarge: more rows than may be sorted across buckets.
+        """
+        if self.ticket.limit is not None:
+            self._limited(still_wanted)
+        elif self.whole:
+            self._sorted = self._sorted_whole(still_wanted)
+
     def reader(self) -> pa.RecordBatchReader:
         """The answer as batches of about 64k rows, computed as they are taken."""
         return pa.RecordBatchReader.from_batches(self.schema, self.batches())
@@ -158,7 +178,10 @@ class ReadPlan:
                 for batch in self._rows(files):
                     yield from self._finish(pa.Table.from_batches([batch]), schema)
             return
-        rows = self._limited()[0] if self.ticket.limit is not None else self._sorted_whole()
+        if self.ticket.limit is not None:
+            rows, _ = self._limited()
+        else:
+            rows, self._sorted = self._sorted_whole() if self._sorted is None else self._sorted, None
         yield from self._finish(rows, schema)
 
     def _part(self, ticket: ReadTicket, files: Sequence[DataFile]) -> ReadPart:
@@ -177,7 +200,13 @@ class ReadPlan:
     def _gathered(self, files: Sequence[DataFile]) -> pa.Table:
         names = self._stored_columns()
         empty = pa.schema([(name, COLUMN_TYPES[name]) for name in names]).empty_table()
-        return gathered([empty, *(pa.Table.from_batches([batch]).select(names) for batch in self._rows(files))])
+        return gathered([empty, *self._tables(files)])
+
+    def _tables(self, files: Sequence[DataFile]) -> Iterator[pa.Table]:
+        """The batches of :meth:`_rows` as tables of one chunk."""
+        names = self._stored_columns()
+        for batch in self._rows(files):
+            yield pa.Table.from_batches([batch]).select(names)
 
     def _as_stored(self, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
         for file in files:
@@ -236,9 +265,10 @@ class ReadPlan:
             wanted |= {"value", *views.POINT, *(("known_time", "run_id") if self.ticket.view == "overlapping" else ())}
         return [name for name in VALUES_DATA.names if name in wanted]
 
-    def _sorted_whole(self) -> pa.Table:
+    def _sorted_whole(self, still_wanted: Callable[[], None] = _always) -> pa.Table:
         pieces, total = [], 0
         for files in self._files.values():
+            still_wanted()
             piece = self._gathered(files)
             total += piece.num_rows
             if total > self._max_sorted_rows:
@@ -249,33 +279,26 @@ class ReadPlan:
             pieces.append(piece)
         return in_order(gathered(pieces), self._order) if pieces else result_schema(self.ticket).empty_table()
 
-    def _limited(self) -> tuple[pa.Table, str | None]:
+    def _limited(self, still_wanted: Callable[[], None] = _always) -> tuple[pa.Table, str | None]:
         """The page and the cursor to the next one; None where there is none."""
         if self._page is None:
             limit = self.ticket.limit or 0
             after = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, self.ticket)
-            parts: list[pa.Table] = []
-            total = 0
+            first = FirstRows(self._order, limit + 1)
             for files in self._files.values():
-                piece = self._gathered(files)
-                if after is not None:
-                    piece = after.beyond(piece)
-                parts.append(first_rows(piece, self._order, limit + 1))
-                total += parts[-1].num_rows
-                if min(total, limit + 1) > self._max_sorted_rows + 1:
-                    raise TooLarge(
-                        f"limit: a page of {limit} rows is more than the {self._max_sorted_rows} that are put together "
-                        "for one answer; make it smaller"
-                    )
-                if total > _PAGES_AT_ONCE * (limit + 1):
-                    parts = [first_rows(gathered(parts), self._order, limit + 1)]
-                    total = parts[0].num_rows
-            page = gathered(parts) if parts else result_schema(self.ticket).empty_table()
-            self._page = self._page_of(page, limit)
+                still_wanted()
+                for rows in self._tables(files):
+                    first.add(rows if after is None else after.beyond(rows))
+                    if min(first.held, limit + 1) > self._max_sorted_rows + 1:
+                        raise TooLarge(
+                            f"limit: a page of {limit} rows is more than the {self._max_sorted_rows} that are put "
+                            "together for one answer; make it smaller"
+                        )
+            found = first.sorted()
+            self._page = self._page_of(result_schema(self.ticket).empty_table() if found is None else found, limit)
         return self._page
 
     def _page_of(self, rows: pa.Table, limit: int) -> tuple[pa.Table, str | None]:
-        rows = in_order(rows, self._order) if rows.num_rows else rows
         if rows.num_rows <= limit:
             return rows, None
         page = rows.slice(0, limit)

@@ -23,7 +23,6 @@ __all__ = [
     "SORT_ORDER",
     "as_rows",
     "codes",
-    "first_rows",
     "gathered",
     "in_file_order",
     "in_order",
@@ -142,17 +141,14 @@ def keys_of(rows: pa.Table, names: Sequence[str]) -> list[Integers]:
 
 def in_order(rows: pa.Table, names: Sequence[str]) -> pa.Table:
     """:func:`gathered` rows in ascending order of some columns, nulls first."""
+    if "valid_time" in names and "valid_time_end" in names and not _has_values(rows, "valid_time_end"):
+        names = [name for name in names if name != "valid_time_end"]  # it would only repeat the valid_time
     order = sorted_order(keys_of(rows, names)) if rows.num_rows else None
     return rows if order is None else taken(rows, order)
 
 
-def first_rows(rows: pa.Table, names: Sequence[str], count: int) -> pa.Table:
-    """Rows among which are the first ones in the order of some columns, at most twice as many as are asked for."""
-    if rows.num_rows <= 2 * count:
-        return rows
-    first = keys_of(rows, names[:1])[0]
-    few = rows.filter(pa.array(first <= np.partition(first, count - 1)[count - 1])).combine_chunks()
-    return few if few.num_rows <= 2 * count else in_order(few, names).slice(0, count).combine_chunks()
+def _has_values(rows: pa.Table, name: str) -> bool:
+    return bool(rows.column(name).null_count < rows.num_rows)
 
 
 def in_file_order(rows: pa.Table) -> pa.Table:

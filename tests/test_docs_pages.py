@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ from docs.generate import commands_of
 from tests.conftest import Served
 from tests.test_readme import BLOCK, on_this_service, run_bash, run_python
 from timedb.cli import app
+from timedb.wire import ApplyRetention, parse_object
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -44,6 +46,8 @@ def test_every_block_runs_and_prints_what_it_says(page: Path, served: Served) ->
                 assert printed == code
             case "sh":
                 check_commands(code)
+            case "json":
+                parse_object(ApplyRetention, {"rules": json.loads(code), "dry_run": True})
             case _:
                 pytest.fail(f"a block of {page.name} is {language or 'of no language'}: nothing runs it")
     if client := namespace.get("client"):
@@ -55,7 +59,7 @@ def check_commands(code: str) -> None:
     for line in code.splitlines():
         words = shlex.split(line)
         if words[0] != "timedb":
-            assert words[:2] == ["pip", "install"], line
+            assert words[:2] == ["pip", "install"] or words[1].startswith("TIMEDB_API_KEY="), line
             continue
         name = next(name for name in (" ".join(words[1:3]), words[1]) if name in COMMANDS)
         known = {option for each in COMMANDS[name].params for option in (*each.opts, *each.secondary_opts)}

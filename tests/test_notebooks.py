@@ -47,16 +47,23 @@ def test_the_notebooks_are_committed_without_outputs() -> None:
             assert cell.get("execution_count") is None
 
 
-def test_the_rest_api(lake_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("with_users", [False, True])
+def test_the_rest_api(
+    lake_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], with_users: bool
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     for name, value in {"LAKE": str(lake_dir), "REST_PORT": str(port), "FLIGHT_PORT": "0"}.items():
         monkeypatch.setenv(f"TIMEDB_{name}", value)
+    if with_users:
+        monkeypatch.setenv("TIMEDB_API_KEY", td.create_user("ann@example.com")["api_key"])
     try:
         left = run(EXAMPLES / "rest_api.ipynb", ("http://127.0.0.1:8000", f"http://127.0.0.1:{port}"))
     finally:
         td.stop_api()
     assert left["temp_records"]["annotation"].tolist()[1:] == ["Updated via API"]
+    assert left["temp_records"]["changed_by"].tolist()[1:] == ["ann@example.com" if with_users else None]
+    assert bool(td.list_users()) == with_users
     assert "Run created successfully" in capsys.readouterr().out
 
 

@@ -53,7 +53,14 @@ def test_the_sdist_holds_what_the_tests_need(tmp_path: Path) -> None:
     with tarfile.open(built) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     assert files_of_packages() <= held
-    for name in ("pyproject.toml", "LICENSE", "mkdocs.yml", "packaging/timedb.service", "examples/backtest.ipynb"):
+    for name in (
+        "pyproject.toml",
+        "LICENSE",
+        "mkdocs.yml",
+        ".containerignore",
+        "packaging/timedb.service",
+        "examples/backtest.ipynb",
+    ):
         assert name in held
     assert not [name for name in held if name.startswith((".venv", "timedb-data", "site/", ".git/"))]
 

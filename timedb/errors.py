@@ -69,7 +69,7 @@ class Unauthenticated(TimeDBError):
     """No API key was sent, or it is not a valid one."""
 
     code = "unauthenticated"
-    summary = "a valid API key is required"
+    summary = "a valid API key is required: header X-API-Key over HTTP, TIMEDB_API_KEY or api_key elsewhere"
 
 
 class Forbidden(TimeDBError):

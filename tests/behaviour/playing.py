@@ -138,8 +138,8 @@ class Played:
         """Compare one drawn read."""
         self.check(read.view, all_versions=read.all_versions, **self.fields(read))
 
-    def check(self, view: str, *, all_versions: bool = False, **fields: Any) -> None:
-        """Compare the door's answer with the oracle's, row for row."""
+    def check(self, view: str, *, all_versions: bool = False, **fields: Any) -> pa.Table:
+        """Compare the door's answer with the oracle's, row for row; the answer."""
         fields = {"series_ids": self.series, **fields}
         answer = self.door.read(view, all_versions=all_versions, **fields)
         asked = {name: value for name, value in fields.items() if name not in ("series_ids", "as_of", "columns")}
@@ -151,6 +151,7 @@ class Played:
         assert self._comparable(answer, columns) == sorted(
             (tuple(plain(getattr(row, name)) for name in columns) for row in expected), key=repr
         )
+        return answer
 
     def pages(self, read: Read, fields: dict[str, Any]) -> list[pa.Table]:
         """A read under a limit, page after page until there is no cursor."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -179,23 +180,24 @@ class Race:
 
     def _compare(self) -> None:
         self._played.learn_change_times()
-        self._played.door = server = StorageDoor(self._tenant)
+        self._played.door = StorageDoor(self._tenant)
         stamps = sorted(self._played.ranks)
         expected: dict[str, pa.Table] = {}
+        different: dict[str, set[str]] = defaultdict(set)
         for name, read, fields, answer, (low, high) in self._seen:
+            found = comparable(answer)
+            different[name].add(repr(found))
             for moment in [stamp for stamp in stamps if low <= stamp <= high]:
                 at = {**fields, "as_of": min(moment, fields.get("as_of", moment))}
                 key = repr((read, at))
                 if key not in expected:
-                    self._played.check(read.view, all_versions=read.all_versions, **at)
-                    expected[key] = server.read(read.view, all_versions=read.all_versions, **at)
-                if comparable(answer) == comparable(expected[key], answer.column_names):
+                    expected[key] = self._played.check(read.view, all_versions=read.all_versions, **at)
+                if found == comparable(expected[key], answer.column_names):
                     break
             else:
                 raise AssertionError(f"{name}: the answer to {read} is that of no moment from {low} to {high}")
-        for name in {name for name, *_ in self._seen}:
-            different = {repr(comparable(answer)) for one, _, _, answer, _ in self._seen if one == name}
-            assert len(different) > 5, f"{name} saw too little for a comparison"
+        for name, answers in different.items():
+            assert len(answers) > 5, f"{name} saw too little for a comparison"
 
 
 def comparable(answer: pa.Table, columns: Sequence[str] | None = None) -> list[tuple[Any, ...]]:

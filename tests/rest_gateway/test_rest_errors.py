@@ -144,22 +144,23 @@ BAD_QUERIES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("/values", {"limit": "-1"}, ("limit", "-1")),
     ("/values", {"limit": "1.5"}, ("limit", "'1.5'")),
     ("/values", {"limit": "9" * 500}, ("limit", "999")),
-    ("/values", {"cursor": "nonsense", "limit": 1}, ("nonsense",)),
+    ("/values", {"cursor": "nonsense", "limit": 1}, ("cursor: 'nonsense'",)),
     ("/values", {"labels": "site:north"}, ("labels", "site:north")),
     ("/values", {"labels": '{"site": 5}'}, ("labels.site", "5")),
     ("/values", {"labels": "[" * 10_000}, ("labels", "[[[")),
     ("/values", {"days_ahead": 1}, ("time_zone", "missing")),
     ("/values", {"time_zone": "Europe/Atlantis"}, ("Europe/Atlantis",)),
     ("/values", {"time_zone": "UTC", "time_of_day": "25:00"}, ("time_of_day", "25:00")),
-    ("/values", {"window_length": "6h"}, ("issue_offset", "missing")),
+    ("/values", {"window_length": "6h"}, ("issue_offset is missing",)),
+    ("/values", {"window_length": "6"}, ("window_length: '6'",)),
     ("/values", {"lead_time": "-1h"}, ("lead_time", "-PT1H", "negative")),
     ("/values", {"lead_time": "soon"}, ("lead_time", "'soon'")),
-    ("/values", {"period": "1h", "time_zone": "Europe/Atlantis"}, ("resample.time_zone", "Europe/Atlantis")),
+    ("/values", {"period": "1h", "time_zone": "Europe/Atlantis"}, ("time_zone: 'Europe/Atlantis'",)),
     ("/values", {"period": "an hour"}, ("period", "'an hour'")),
     ("/values", {"aggregate": "mean"}, ("period", "missing")),
     ("/values", {"period": "1h", "aggregate": "most"}, ("aggregate", "'most'")),
-    ("/values", {"period": "1h", "all_versions": "true"}, ("resample", "versions")),
-    ("/values", {"mode": "latest", "period": "1h"}, ("resample", "latest")),
+    ("/values", {"period": "1h", "all_versions": "true"}, ("period", "versions")),
+    ("/values", {"mode": "latest", "period": "1h"}, ("period", "latest")),
     ("/values", {"since": "x"}, ("since", "changes")),
     ("/values", {"mode": "changes", "since": "x"}, ("since", "'x'")),
     ("/values", {"token": "x"}, ("token", "'x'")),
@@ -188,6 +189,13 @@ def test_a_bad_query_is_told_by_parameter_and_value(
 ) -> None:
     upload(rest, [ROW], run_id="bad-queries", known_time=START)  # with something to read; the same run each time
     assert_error(rest.get(path, params=query), 422, "invalid_request", *parts)
+
+
+@pytest.mark.parametrize("parameter", ["name", "series_id"])
+def test_a_series_that_is_not_there_is_told_by_parameter_and_value(rest: httpx.Client, parameter: str) -> None:
+    answer = rest.get("/values", params={parameter: "nobody"})
+    assert_error(answer, 404, "not_found")
+    assert answer.json()["detail"] == f"{parameter}: there is no series 'nobody'"
 
 
 @pytest.mark.parametrize(

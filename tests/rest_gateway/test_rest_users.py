@@ -139,7 +139,7 @@ def test_who_has_no_valid_key_gets_one_answer_everywhere(closed: Closed, key: st
     with httpx.Client(base_url=closed.url, timeout=60) as client:
         for method, path, body in CLOSED:
             answer = client.request(method, path, json=body, headers=headers)
-            assert_error(answer, 401, "unauthenticated", "a valid API key is required")
+            assert_error(answer, 401, "unauthenticated", "a valid API key is required", "X-API-Key")
             assert answer.headers["www-authenticate"] == "Bearer"
         for path in OPEN:
             assert client.get(path, headers=headers).status_code == 200, path

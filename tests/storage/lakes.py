@@ -8,6 +8,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,9 +107,15 @@ class Stored(NamedTuple):
 
 def tiny_settings(**overrides: Any) -> ServerSettings:
     """Settings under which everything happens with few rows, and nothing by itself."""
-    immediate = {name: overrides.pop(name) for name in list(overrides) if name.endswith("retention_hours")}
+    return _frozen(tuple(overrides.items()))
+
+
+@cache
+def _frozen(overrides: tuple[tuple[str, Any], ...]) -> ServerSettings:
+    given = dict(overrides)
+    immediate = {name: given.pop(name) for name in list(given) if name.endswith("retention_hours")}
     # No service may be told to keep nothing for its readers; these tests are their only reader.
-    return load_settings(ServerSettings, **{**TINY, **overrides}).model_copy(update=immediate)
+    return load_settings(ServerSettings, **{**TINY, **given}).model_copy(update=immediate)
 
 
 def open_tenant(lake: Lake) -> Tenant:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from storage import Lake, Tenant
@@ -56,14 +60,23 @@ class Operation:
         """Make the lake that the operation starts from; its rows."""
         if self.from_nothing:
             return []
-        lake = Lake.open(str(folder), self.lake_settings())
-        tenant = open_tenant(lake)
-        write_history(tenant)
-        if self.prepare is not None:
-            self.prepare(tenant)
-        rows = read(tenant)
-        lake.close()
-        return rows
+        copy_lake(_lake_with_history(self.lake_settings()), folder)
+        with closing(Lake.open(str(folder), self.lake_settings())) as lake:
+            tenant = open_tenant(lake)
+            if self.prepare is not None:
+                self.prepare(tenant)
+            return read(tenant)
+
+
+@cache
+def _lake_with_history(settings: ServerSettings) -> Path:
+    """A lake that is made once under these settings, to be copied; it goes with the process."""
+    made = TemporaryDirectory()
+    atexit.register(made.cleanup)
+    folder = Path(made.name) / "lake"
+    with closing(Lake.open(str(folder), settings)) as lake:
+        write_history(open_tenant(lake))
+    return folder
 
 
 def write_history(tenant: Tenant) -> None:

@@ -95,18 +95,19 @@ def serving(*command: str, **settings: str) -> Iterator[tuple[subprocess.Popen[s
 # Serving
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_serve_prints_where_it_is_and_ends_well_at_a_signal(lake_dir: Path, stop: signal.Signals) -> None:
+def test_serve_prints_where_it_is_and_ends_well_at_a_signal(lake_dir: Path) -> None:
     command = ("serve", "--lake", str(lake_dir), "--flight-port", "0", "--rest-port", "0")
-    with serving(*command, TIMEDB_FLIGHT_URL="grpc://127.0.0.1:1") as (process, urls):
-        assert list(urls) == ["Arrow Flight", "REST", "Page", "Docs"]
-        assert timedb("status", "--flight-url", urls["Arrow Flight"]).returncode == 0
-        with td.connect(urls["Arrow Flight"]) as client:
-            client.upload(frame("load", [1.0]))
-        process.send_signal(stop)
-        assert process.wait(30) == 0
-    with serving(*command) as (_, urls), td.connect(urls["Arrow Flight"]) as client:
-        assert client.read(series_keys="load")["value"].to_list() == [1.0]
+    for number, stop in enumerate((signal.SIGTERM, signal.SIGINT)):
+        with serving(*command, TIMEDB_FLIGHT_URL="grpc://127.0.0.1:1") as (process, urls):
+            assert list(urls) == ["Arrow Flight", "REST", "Page", "Docs"]
+            assert timedb("status", "--flight-url", urls["Arrow Flight"]).returncode == 0
+            with td.connect(urls["Arrow Flight"]) as client:
+                client.upload(frame("load", [float(number)]))
+                assert client.read(series_keys="load")["value"].to_list() == [float(number)]
+                assert client.read(series_keys="load", view="overlapping").height == number + 1
+            process.send_signal(stop)
+            assert process.wait(30) == 0
+    assert td.scan_lake(lake_dir, view="overlapping").collect()["value"].sort().to_list() == [0.0, 1.0]
 
 
 def test_serve_ends_although_a_reader_stalls(lake_dir: Path) -> None:
@@ -293,6 +294,8 @@ def test_series_and_status_are_shown_as_text_and_json(ask: Any, client: Client, 
     assert header.split()[:3] == ["series_id", "name", "labels"]
     assert line.split()[:2] == [series_id, name]
     assert ask("series", "--name", name, "--label", "site=south") == ""
+    assert ask("series", "--search", f"{name} north", "--limit", "1") == f"{header}\n{line}\n"
+    assert ask("series", "--search", f"{name} south") == ""
     assert json.loads(ask("status", "--json"))["series"] >= 1
     assert re.search(r"^series: +\d+$", ask("status"), re.MULTILINE)
     assert json.loads(ask("maintain", "--json")).keys() >= {"compacted", "checkpoints", "vacuumed_files"}

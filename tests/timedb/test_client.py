@@ -207,6 +207,7 @@ HOURLY = {"period": "1h", "aggregate": "mean"}
 def test_a_selection_that_makes_no_sense_is_refused_by_name(
     client: Client, selection: dict[str, Any], reason: str
 ) -> None:
+    client.create_series("refused", unit="MW")  # a unit is refused for a series
     with pytest.raises(td.InvalidRequest, match=reason):
         client.read(**selection)
 

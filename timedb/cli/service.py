@@ -27,12 +27,17 @@ def status(flight_url: FlightUrl = None, json: AsJson = False) -> None:
 def series(
     name: Annotated[str | None, typer.Option(help="Only series of this name.")] = None,
     labels: Labels = None,
+    search: Annotated[
+        str | None, typer.Option(help="Words that name, unit, description, id or labels must contain.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many by name.")] = None,
     flight_url: FlightUrl = None,
     json: AsJson = False,
 ) -> None:
     """List the series."""
     with client_of(flight_url) as client:
-        show(client.list_series(name=name, labels=labels_of(labels) or None), as_json=json)
+        listed = client.list_series(name=name, labels=labels_of(labels) or None, search=search, limit=limit)
+    show(listed, as_json=json)
 
 
 def maintain(flight_url: FlightUrl = None, json: AsJson = False) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from timedb.cli.allocators import choose_allocators
 from timedb.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def serve(
     json: AsJson = False,
 ) -> None:
     """Run everything in one process: the lake, its Flight server and its REST gateway."""
+    choose_allocators()
     from timedb.launch import start_service
     from timedb.settings import ServerSettings, load_settings
 
@@ -75,6 +77,7 @@ def api(
     json: AsJson = False,
 ) -> None:
     """Run a REST gateway; without a Flight server to speak to it starts one on the lake of TIMEDB_LAKE."""
+    choose_allocators()
     from timedb.launch import start_gateway
     from timedb.settings import ServerSettings, load_settings
 

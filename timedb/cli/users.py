@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def create(
-    email: Annotated[str, typer.Option("--email", "-e", help="Who it is; one user a tenant.")],
+    email: Annotated[str, typer.Option("--email", "-e", help="Who it is; unique within the tenant.")],
     tenant_id: Annotated[
         str | None, typer.Option("--tenant-id", "-t", metavar="UUID", help="Whose data the key opens. [a new tenant]")
     ] = None,
