@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -20,6 +21,8 @@ _WHOLE_BYTES = 256 << 10
 _SENT_BYTES = 1 << 20
 # A client that takes no megabyte for so long is given up: its read holds one of the few places of the Flight server.
 _STALLED_SECONDS = 60.0
+# A task would only hand its work to a thread once the loop has nothing else to do: after the piece before is sent.
+_MAKERS = ThreadPoolExecutor(40, "timedb-rest-body")
 _log = logging.getLogger("timedb.rest")
 
 Piece = bytes | memoryview
@@ -106,8 +109,9 @@ class _Stream(Response):
             if not following.cancelled():
                 following.exception()  # has been dealt with, or concerns nobody any more
 
-    def _begin_next(self) -> asyncio.Task[Piece | None]:
-        return asyncio.create_task(run_in_threadpool(next, self._rest, None))
+    def _begin_next(self) -> asyncio.Future[Piece | None]:
+        context = copy_context()
+        return asyncio.get_running_loop().run_in_executor(_MAKERS, lambda: context.run(next, self._rest, None))
 
 
 async def _send_piece(send: Send, piece: Piece) -> None:
