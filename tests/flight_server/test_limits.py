@@ -118,7 +118,8 @@ def test_uploads_over_the_limit_are_busy_until_one_ends(start: Start, connect: C
     writer, reader = client.do_put(upload_command(), rows.schema)
     writer.write_table(rows)
     other = rows_of(f"{name}-other")
-    eventually(lambda: not _answers(lambda: send(client, other, rows=3)))
+    # Whoever asks first has the slot, so the other one waits until it is taken.
+    eventually(lambda: 'timedb_flight_slots_taken{kind="uploads"} 1.0' in act(client, "metrics")["text"])
     with fails("busy", "1 uploads"):
         send(client, other, rows=3)
     writer.write_metadata(commit_marker(3))
