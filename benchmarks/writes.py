@@ -108,7 +108,8 @@ def many_clients(bench: Bench, clients: int, uploads: int, turns: int) -> None:
 
 
 def wide_run(bench: Bench, series: int, values: int = 288) -> None:
-    """P8: one run of many series, several times; each is another run."""
+    """P8: one run of many series, several times; each is another run. What came before is compacted first."""
+    bench.client.compact()
     frame = pl.DataFrame(
         {
             "series_key": np.repeat([f"wide-{index:05}" for index in range(series)], values),
