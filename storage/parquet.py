@@ -107,12 +107,16 @@ class StagedFile:
         self._null_count = dict.fromkeys(first.column_names, 0)
         self._target = store.stage(self.path)
         self._columns = [name for name in first.column_names if not self._may_lack(name, first.column(name))]
-        handle = open(self._target, "xb")  # noqa: SIM115  # finish() and delete() close it
-        self._sink = pa.BufferedOutputStream(pa.PythonFile(handle, "w"), _BUFFER_BYTES)
         data = first.select(self._columns)
         self._schema = _without_nulls(data) if partition else data.schema
         options = _options(data, partition.get("tier"))
-        self._writer = pq.ParquetWriter(self._sink, self._schema, store_schema=False, **options)
+        try:
+            handle = open(self._target, "xb")  # noqa: SIM115  # finish() and delete() close it
+            self._sink = pa.BufferedOutputStream(pa.PythonFile(handle, "w"), _BUFFER_BYTES)
+            self._writer = pq.ParquetWriter(self._sink, self._schema, store_schema=False, **options)
+        except BaseException:
+            store.delete(self.path)  # it may be there, whatever the error says
+            raise
 
     def has_place_for(self, table: pa.Table) -> bool:
         """Whether the file has all columns in which some rows have values, and takes the nulls that are in them."""
@@ -149,12 +153,13 @@ class StagedFile:
         try:
             self._writer.close()
             self._sink.close()
+            size = self._target.stat().st_size
         except BaseException:
             self.delete()
             raise
         return DataFile(
             path=self.path,
-            size=self._target.stat().st_size,
+            size=size,
             rows=self.rows,
             partition=self._partition,
             minimum=self._minimum,

@@ -50,6 +50,14 @@ def test_the_disk_fails_and_the_process_dies(operation: Operation, tmp_path: Pat
             judge(dying(trial, points, None if ALL else 1, power_cut=power_cut, shift=shift))
 
 
+def test_a_file_that_is_made_although_the_disk_says_it_failed_is_removed(tmp_path: Path) -> None:
+    """Whichever file of an upload it is, of those that are written piece by piece."""
+    trial = Trial(next(one for one in OPERATIONS if one.name == "small upload"), tmp_path)
+    points = [point for point in trial.points() if point.name == "create" and point.path.endswith(".parquet")]
+    assert len(points) > 1
+    judge(failing(trial, "late", points, len(points)))
+
+
 @pytest.mark.parametrize(
     "operation",
     [one for one in OPERATIONS if ALL or one.name in KILLED],
