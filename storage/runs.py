@@ -151,12 +151,13 @@ class Run:
 
     def _receipt(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         series = sorted(self.series, key=lambda one: (one.name, one.labels))
+        labels = {text: json.loads(text) for text in {one.labels for one in series}}  # many series share few
         return {
             "run_id": self.run_id,
             **stored,
             "series_ids": {one.name: one.series_id for one in series},
             "series": [
-                {"series_key": one.name, "labels": json.loads(one.labels), "series_id": one.series_id} for one in series
+                {"series_key": one.name, "labels": labels[one.labels], "series_id": one.series_id} for one in series
             ],
         }
 
