@@ -19,7 +19,7 @@ from storage.delta_log import DataFile, Snapshot
 from storage.digest import rows_checksum
 from storage.lane import CommitLane, Swap, Turn
 from storage.parquet import may_hold_corrections, write_file
-from storage.rows import ROWS, gathered, in_file_order, pieces_by_valid_time, read_rows
+from storage.rows import ROWS, flags, gathered, in_file_order, pieces_by_valid_time, read_rows
 from storage.scan import ranges_meet, scan
 from storage.schemas import TIERS
 from storage.settling import Tiers, settle
@@ -239,7 +239,7 @@ class _SettledFiles:
             mine = tiers == number
             if mine.any():
                 waiting = self._waiting.setdefault(tier, [])
-                waiting.append(rows if mine.all() else rows.filter(pa.array(mine)))
+                waiting.append(rows if mine.all() else rows.filter(flags(mine)))
                 if sum(part.num_rows for part in waiting) >= self._file_rows:
                     self._write(tier)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.rows import integers
+from storage.rows import flags, integers
 from timedb.errors import InvalidRequest
 from timedb.times import format_time, parse_time, to_micros
 from timedb.wire import ReadCommand, shown
@@ -85,7 +85,7 @@ class Cursor:
                 greater, equal = times > own, times == own
             later |= same & greater
             same &= equal
-        return rows.filter(pa.array(later))
+        return rows.filter(flags(later))
 
 
 def _of_text(column: pa.ChunkedArray, value: str) -> tuple[Mask, Mask]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from storage.rows import gathered, in_order, integers, keys_of
+from storage.rows import flags, gathered, in_order, integers, keys_of
 
 __all__ = ["FirstRows"]
 
@@ -59,7 +59,7 @@ class FirstRows:
             keys = [integers(part, name) for part in self._parts]
         every = np.concatenate(keys)
         bound = np.partition(every, self._count - 1)[self._count - 1]
-        self._parts = [part.filter(pa.array(key <= bound)) for part, key in zip(self._parts, keys, strict=True)]
+        self._parts = [part.filter(flags(key <= bound)) for part, key in zip(self._parts, keys, strict=True)]
         self._held = sum(part.num_rows for part in self._parts)
         if self._held > 2 * self._count:
             few = in_order(gathered(self._parts), self._names).slice(0, self._count).combine_chunks()

@@ -49,6 +49,7 @@ __all__ = ["ReadPart", "ReadPlan", "plan_read", "select_series"]
 
 BATCH_ROWS = 65_536
 UNKNOWN = -1
+_LARGE_SHARE = 0.2
 
 
 def _always() -> None:
@@ -96,6 +97,7 @@ class ReadPlan:
         self._order = sort_columns(ticket)
         self._page: tuple[pa.Table, str | None] | None = None
         self._sorted: pa.Table | None = None
+        self._selections: dict[str, Selection] = {}
 
     @property
     def as_of(self) -> datetime:
@@ -191,10 +193,11 @@ class ReadPlan:
 
     def _rows(self, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
         """The rows of a bucket's answer with the stored columns, in no particular order."""
-        if self._needs_no_engine and is_plain(self.ticket, self._selection, files):
-            return self._as_stored(files)
-        if self._needs_no_engine and is_flat_of_uploads(self.ticket, self._selection, files):
-            return self._winners(files)
+        if self._needs_no_engine(files):
+            if is_plain(self.ticket, self._selection, files):
+                return self._as_stored(files)
+            if is_flat_of_uploads(self.ticket, self._selection, files):
+                return self._winners(files)
         return iter(self._view(files).to_batches())
 
     def _gathered(self, files: Sequence[DataFile]) -> pa.Table:
@@ -212,13 +215,17 @@ class ReadPlan:
         for file in files:
             yield from self._stored(file, self._stored_columns())
 
-    @property
-    def _needs_no_engine(self) -> bool:
-        """Whether stored rows can go out as they are; a few series are picked out faster by the query engine."""
-        return self._selection.series_ids is None and self.ticket.unit is None and self.ticket.resample is None
+    def _needs_no_engine(self, files: Sequence[DataFile]) -> bool:
+        """Whether stored rows can go out as they are; a few rows of a series are picked out faster by the engine."""
+        if self.ticket.unit is not None or self.ticket.resample is not None:
+            return False
+        return self._selection.series_ids is None or self._selection.share_of(files) >= _LARGE_SHARE
 
     def _stored(self, file: DataFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return stream_rows(self._table.store, [file], self._selection, columns, BATCH_ROWS, self._cache)
+        bucket = file.partition["series_bucket"]
+        if bucket not in self._selections:
+            self._selections[bucket] = self._selection.of_bucket(bucket)
+        return stream_rows(self._table.store, [file], self._selections[bucket], columns, BATCH_ROWS, self._cache)
 
     def _winners(self, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
         """The winners of a bucket: settled ones as they are stored where no fresh row is near."""

@@ -23,6 +23,7 @@ __all__ = [
     "SORT_ORDER",
     "as_rows",
     "codes",
+    "flags",
     "gathered",
     "in_file_order",
     "in_order",
@@ -168,6 +169,12 @@ def taken(rows: pa.Table, places: Integers) -> pa.Table:
     )
 
 
+def flags(chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> pa.BooleanArray:
+    """A mask for ``filter``; ``pa.array`` would look at each flag by itself."""
+    bits = np.packbits(chosen, bitorder="little")
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(chosen), [None, pa.py_buffer(bits)])
+
+
 def pieces_by_valid_time(rows: pa.Table, count: int) -> Iterator[pa.Table]:
     """Rows cut by valid_time into about equal pieces, as many as there are different enough times for."""
     times = integers(rows, "valid_time")
@@ -175,4 +182,4 @@ def pieces_by_valid_time(rows: pa.Table, count: int) -> Iterator[pa.Table]:
     cuts = np.unique(ranked[[rows.num_rows * index // count for index in range(1, count)]])
     piece = np.searchsorted(cuts, times, side="right")
     for number in np.unique(piece):
-        yield rows.filter(pa.array(piece == number))
+        yield rows.filter(flags(piece == number))

@@ -78,6 +78,23 @@ class Selection:
             return self
         return replace(self, series_ids=[series_id for series_id in self.series_ids if series_id.startswith(bucket)])
 
+    def share_of(self, files: Iterable[DataFile]) -> float:
+        """About which part of the files' times it asks for, from 0 to 1, as far as their statistics tell."""
+        share, held = 1.0, list(files)
+        for name, start, end in (
+            ("valid_time", self.start_valid, self.end_valid),
+            ("known_time", self.start_known, self.end_known),
+        ):
+            lows = [low for file in held if isinstance(low := file.minimum.get(name), int)]
+            highs = [high for file in held if isinstance(high := file.maximum.get(name), int)]
+            if (start is None and end is None) or not lows or not highs:
+                continue
+            low, high = min(lows), max(highs)
+            first = low if start is None else max(low, to_micros(start))
+            last = high if end is None else min(high, to_micros(end))
+            share *= max(0, last - first) / max(1, high - low)
+        return share
+
     def ends_after(self, file: DataFile) -> bool:
         """Whether no row of the file lies at ``end_valid`` or beyond, as far as its statistics tell."""
         last = file.maximum.get("valid_time")

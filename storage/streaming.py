@@ -6,6 +6,7 @@ the answer.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -34,34 +35,60 @@ def stream_rows(
     batch_rows: int,
     cache: BatchCache | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of some files that pass the time bounds of a selection, in batches of at most ``batch_rows``.
+    """The rows of some files that pass a selection, in batches of at most ``batch_rows``.
 
     Args:
         store: The Delta table's folder.
         files: Data files.
-        selection: Its ``series_ids`` must be None.
+        selection: Which rows; of settled files, which are sorted by series, only the row groups of its series are read.
         columns: Stored columns, in the order wanted; text comes dictionary-encoded where the wire has it so.
         batch_rows: Rows of a batch.
         cache: Where rows of settled winners and of small uploads are kept for the next time; None: nowhere.
     """
     tests = _tests(selection)
-    wanted = [*columns, *(name for name in _BOUNDED if name in tests and name not in columns)]
     for file in files:
-        for batch in _batches(store, file, wanted, batch_rows, cache):
+        series = _series_to_pick(selection, file)
+        asked = [*tests, *(["series_id"] if series else [])]
+        wanted = [*columns, *(name for name in (*_BOUNDED, "series_id") if name in asked and name not in columns)]
+        for batch in _batches(store, file, wanted, batch_rows, series, cache):
             for name, bounds in tests.items():
                 batch = batch.filter(_mask(batch.column(name), bounds))
+            if series:
+                batch = batch.filter(_of_series(batch.column("series_id"), series))
             if batch.num_rows:
                 yield batch.select(list(columns))
 
 
+def _series_to_pick(selection: Selection, file: DataFile) -> list[str]:
+    """The series of a selection in order, where the file may hold others; none where each of its rows passes."""
+    if selection.series_ids is None:
+        return []
+    low, high = file.minimum.get("series_id"), file.maximum.get("series_id")
+    return [] if low == high and low in selection.series_ids else sorted(selection.series_ids)
+
+
+def _of_series(column: pa.DictionaryArray, series: Sequence[str]) -> pa.Array:
+    picked = pc.is_in(column.dictionary, value_set=pa.array(series, column.dictionary.type))
+    return picked.take(column.indices)
+
+
 def _batches(
-    store: Store, file: DataFile, columns: Sequence[str], batch_rows: int, cache: BatchCache | None
+    store: Store,
+    file: DataFile,
+    columns: Sequence[str],
+    batch_rows: int,
+    series: Sequence[str],
+    cache: BatchCache | None,
 ) -> Iterable[pa.RecordBatch]:
     if cache is None or not _read_often(file):
-        return _decoded(store, file, columns, batch_rows)
+        return _decoded(store, file, columns, batch_rows, series)
     key = (file.path, *columns)
     kept = cache.get(key)
-    return kept if kept is not None else cache.keep(key, _decoded(store, file, columns, batch_rows))
+    if kept is not None:
+        return kept
+    if series and file.rows > _SMALL_ROWS:
+        return _decoded(store, file, columns, batch_rows, series)  # only whole files are kept
+    return cache.keep(key, _decoded(store, file, columns, batch_rows))
 
 
 def _read_often(file: DataFile) -> bool:
@@ -69,14 +96,38 @@ def _read_often(file: DataFile) -> bool:
     return file.partition["tier"] == "current" or (file.partition["tier"] == "fresh" and file.rows <= _SMALL_ROWS)
 
 
-def _decoded(store: Store, file: DataFile, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _decoded(
+    store: Store, file: DataFile, columns: Sequence[str], batch_rows: int, series: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
     source = store.open(file.path)
     metadata = pq.read_metadata(source)
     there = [name for name in columns if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
     dictionaries = [name for name in there if pa.types.is_dictionary(COLUMN_TYPES[name])]
+    groups = _row_groups(metadata, series) if series else None
+    if groups == []:
+        return
     with pq.ParquetFile(source, metadata=metadata, read_dictionary=dictionaries) as parquet:
-        for batch in parquet.iter_batches(batch_rows, columns=there):
+        for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=there):
             yield _complete(batch, columns)
+
+
+def _row_groups(metadata: pq.FileMetaData, series: Sequence[str]) -> list[int]:
+    """The row groups that may hold some of the series, as far as their statistics tell.
+
+    Args:
+        metadata: Of the file.
+        series: In ascending order.
+    """
+    column = metadata.schema.to_arrow_schema().get_field_index("series_id")
+    found = []
+    for group in range(metadata.num_row_groups):
+        bounds = metadata.row_group(group).column(column).statistics
+        if bounds is not None and bounds.has_min_max:
+            first = bisect_left(series, bounds.min)
+            if first == len(series) or series[first] > bounds.max:
+                continue
+        found.append(group)
+    return found
 
 
 def _complete(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from storage import views
 from storage.delta_log import DataFile
-from storage.rows import gathered, integers, keys_of, taken
+from storage.rows import flags, gathered, integers, keys_of, taken
 from storage.settling import differs_from_next, numbered
 from storage.sorting import sorted_order
 
@@ -53,6 +53,8 @@ def winners_of(files: Sequence[DataFile], rows: Callable[[DataFile], Batches], c
     order = sorted_order(keys)
     point = numbered(*(key if order is None else key[order] for key in keys[:3]))
     last = differs_from_next(point)
+    if order is None and last.all():
+        return found.select(columns)
     picked = np.flatnonzero(last) if order is None else order[last]
     return taken(found.select(columns), picked)
 
@@ -70,7 +72,7 @@ def _drop_beaten(batch: pa.RecordBatch) -> pa.RecordBatch:
     known, change = integers(batch, "known_time"), integers(batch, "change_time")
     later = known[1:] > known[:-1]
     later |= (known[1:] == known[:-1]) & (change[1:] > change[:-1])
-    return batch.filter(pa.array(np.append(~(same & later), True)))
+    return batch.filter(flags(np.append(~(same & later), True)))
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ class Area:
             if mask is None:
                 yield batch.select(columns)
                 continue
-            inside.append(pa.Table.from_batches([batch.filter(pa.array(mask))]))
-            rest = batch.filter(pa.array(~mask)).select(columns)
+            inside.append(pa.Table.from_batches([batch.filter(flags(mask))]))
+            rest = batch.filter(flags(~mask)).select(columns)
             if rest.num_rows:
                 yield rest
 
