@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Each example talks to a real service: its time says nothing, and shrinking one takes minutes. `quick` draws the same
 # examples every time and reports the first that fails as it was drawn; `soak` draws many and shrinks.
 PROFILE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
-settings.register_profile("quick", derandomize=True, max_examples=9, phases=[Phase.explicit, Phase.generate], **PROFILE)
+settings.register_profile("quick", derandomize=True, max_examples=7, phases=[Phase.explicit, Phase.generate], **PROFILE)
 settings.register_profile("soak", max_examples=1000, phases=[*set(Phase) - {Phase.explain}], **PROFILE)
 settings.load_profile("quick")
 

@@ -33,7 +33,7 @@ from tests.soak.writing import BulkWriter, Upkeep, Writer
 
 MINUTES = float(os.environ.get("TIMEDB_TEST_SOAK_MINUTES") or 0)  # read before the tests' environment is cleared
 LONG = MINUTES >= 2
-SECONDS = 60 * MINUTES if MINUTES else 8.0
+SECONDS = 60 * MINUTES if MINUTES else 6.0
 SAMPLE_SECONDS = 3.0 if LONG else 0.5
 WARM_UP = 0.3
 IDLE_SECONDS = 20.0 if LONG else 2.0
