@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks.history import small_upload
@@ -63,14 +64,14 @@ def uploads_at_once(
 def _through_flight(task: dict[str, Any], number: int) -> list[Callable[[], object]]:
     client = connect(task["url"])
     name = names(task["name"], task["clients"])[number]
-    return [lambda table=table: client.upload(table) for table in _tables(task, name)]  # type: ignore[misc] # the default binds
+    return [partial(client.upload, table) for table in _tables(task, name)]
 
 
 def _through_postgres(task: dict[str, Any], number: int) -> list[Callable[[], object]]:
     upload, series = Uploads(task["url"]), task["series"][number]
     tables = _tables(task, "")
     rows = [list(zip(*table.select(["valid_time", "value"]).to_pydict().values(), strict=True)) for table in tables]
-    return [lambda values=values: upload(series, values) for values in rows]  # type: ignore[misc] # the default binds
+    return [partial(upload, series, values) for values in rows]
 
 
 def _tables(task: dict[str, Any], name: str) -> list[Any]:

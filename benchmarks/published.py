@@ -274,7 +274,7 @@ def run(scale: int, rounds: int, only: Sequence[str] | None, peers: bool) -> Rep
             client = stack.enter_context(connect(served.flight_url, timeout=600, stream_timeout=3600))
             bench = Bench(History(0, 0), pl.DataFrame(), folder, served, client, rounds=rounds, report=report)
             if peers and target == "W5":
-                bench.arctic = stack.enter_context(opened(report, "arcticdb", lambda at=folder: ArcticDB(at)))  # type: ignore[misc] # binds
+                bench.arctic = stack.enter_context(opened(report, "arcticdb", partial(ArcticDB, folder)))
             workload(bench, scale)
     return report
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -135,7 +136,7 @@ def run(options: argparse.Namespace, size: Size) -> Bench:
         def peer(name: str, make: Callable[[], Made]) -> Made | None:
             return stack.enter_context(opened(report, name, make)) if name in wanted else None
 
-        peers = [peer(name, lambda make=make: make(folder)) for name, make in PEERS.items()]  # type: ignore[misc] # make binds
+        peers = [peer(name, partial(make, folder)) for name, make in PEERS.items()]
         arctic, postgres = peer("arcticdb", lambda: ArcticDB(folder)), peer("postgres", PostgreSQL)
         served = stack.enter_context(servers.timedb(folder / "lake"))
         client = stack.enter_context(connect(served.flight_url, timeout=600, stream_timeout=3600))
