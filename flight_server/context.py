@@ -18,13 +18,14 @@ from pyarrow import flight
 from flight_server.audit import write_line
 from flight_server.authentication import Access, Caller, Credentials
 from flight_server.errors import as_timedb_error
-from timedb.errors import Forbidden, Internal
+from timedb.errors import Forbidden, Internal, Timeout
 
 __all__ = [
     "CANCELLED",
     "REQUEST_ID_HEADER",
     "CallContext",
     "RequestIds",
+    "end_if_gone",
     "is_loopback",
     "refuse_strangers",
 ]
@@ -153,6 +154,17 @@ class CallContext:
                 peer=self.peer,
                 facts=self.facts,
             )
+
+
+def end_if_gone(call: CallContext, context: flight.ServerCallContext) -> None:
+    """End a call whose client has gone; only the handler's own thread may ask.
+
+    Raises:
+        Timeout: it has.
+    """
+    if context.is_cancelled():
+        call.end(code=CANCELLED)
+        raise Timeout("the client gave up")
 
 
 def refuse_strangers(lake: Lake, peer: str, *, insecure: bool) -> None:

@@ -13,7 +13,7 @@ from flight_server.actions import ACTIONS, HEALTH, find_action
 from flight_server.audit import facts_of
 from flight_server.authentication import METHODS, Access, Caller, authenticate, authorise, recheck, tenant_of
 from flight_server.boundary import MIDDLEWARE_KEY, guarded_stream, rpc
-from flight_server.context import CANCELLED, CallContext, RequestIds, refuse_strangers
+from flight_server.context import CallContext, RequestIds, end_if_gone, refuse_strangers
 from flight_server.errors import to_schema_error
 from flight_server.exchange import answer_lookups
 from flight_server.limits import Gate, Lease, Slots
@@ -24,7 +24,6 @@ from flight_server.sql.door import ACTIONS as SQL_ACTIONS
 from flight_server.sql.door import FlightSql, is_flight_sql
 from flight_server.tls import ServerTls
 from flight_server.uploads import UploadStream
-from timedb.errors import Timeout
 from timedb.settings import ServerSettings
 from timedb.wire import AccuracyTicket, ListSeries, LookupCommand, Nothing, ReadTicket, UploadCommand, parse
 
@@ -242,9 +241,7 @@ def _still_wanted(call: CallContext, context: flight.ServerCallContext, lease: L
         if time.monotonic() - asked < _ASK_SECONDS:
             return
         asked = time.monotonic()
-        if context.is_cancelled():
-            call.end(code=CANCELLED)
-            raise Timeout("the client gave up")
+        end_if_gone(call, context)
 
     return check
 

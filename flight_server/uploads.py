@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pyarrow as pa
 from pyarrow import flight
 
@@ -89,7 +88,7 @@ class UploadStream:
     def acknowledge(self, receipt: dict[str, Any]) -> None:
         """Send the receipt. The upload is committed, so a client that has left is no error."""
         try:
-            self._writer.write(orjson.dumps(receipt))  # texts and counts; thousands of series have a long one
+            self._writer.write(to_json(receipt))
         except (pa.ArrowException, OSError) as error:
             self._call.log.info("the client left before its receipt: %s", ascii(error))
 

@@ -23,7 +23,7 @@ from storage.relative import check_time_zone, check_windows
 from storage.resample import resample
 from storage.retention import refuse_removed
 from storage.rows import gathered, in_order
-from storage.scan import Selection, live_files
+from storage.scan import Selection, live_files, range_of
 from storage.schemas import VALUES_DATA
 from storage.streaming import stream_rows
 from storage.table import Table
@@ -449,10 +449,8 @@ def _check_units(unit: str, known: Mapping[str, Series], series_ids: Collection[
 
 def _valid_times(selection: Selection, files: Mapping[str, Sequence[DataFile]]) -> tuple[datetime, datetime]:
     """The first and the last valid_time that rows of a selection can have, as far as files tell."""
-    found = [file for held in files.values() for file in held]
-    lows = [low for file in found if isinstance(low := file.minimum.get("valid_time"), int)]
-    tops = [top for file in found if isinstance(top := file.maximum.get("valid_time"), int)]
-    first, last = from_micros(min(lows, default=0)), from_micros(max(tops, default=0))
+    low, high = range_of([file for held in files.values() for file in held], "valid_time")
+    first, last = from_micros(low or 0), from_micros(high or 0)
     return max(first, selection.start_valid or first), min(last, selection.end_valid or last)
 
 

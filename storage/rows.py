@@ -89,7 +89,7 @@ def _within(batch: pa.RecordBatch, piece: Slice) -> pa.RecordBatch:
             inside &= pc.greater_equal(names, first).to_numpy(zero_copy_only=False)
         if last is not None:
             inside &= pc.less(names, last).to_numpy(zero_copy_only=False)
-        tests.append(pa.array(inside[batch.column("series_id").indices.to_numpy()]))
+        tests.append(flags(inside[batch.column("series_id").indices.to_numpy()]))
     for test in tests[1:]:
         tests[0] = pc.and_(tests[0], test)
     return batch.filter(tests[0]) if tests else batch

@@ -15,7 +15,7 @@ from storage.store import Store
 from timedb.identity import series_bucket
 from timedb.times import to_micros
 
-__all__ = ["Selection", "live_files", "ranges_meet", "scan", "scan_staged"]
+__all__ = ["Selection", "live_files", "range_of", "ranges_meet", "scan", "scan_staged"]
 
 VALUES_POLARS = pl.DataFrame(pa.Table.from_pylist([], schema=VALUES_DATA)).schema
 _TIME = pl.Datetime("us", "UTC")
@@ -85,11 +85,11 @@ class Selection:
             ("valid_time", self.start_valid, self.end_valid),
             ("known_time", self.start_known, self.end_known),
         ):
-            lows = [low for file in held if isinstance(low := file.minimum.get(name), int)]
-            highs = [high for file in held if isinstance(high := file.maximum.get(name), int)]
-            if (start is None and end is None) or not lows or not highs:
+            if start is None and end is None:
                 continue
-            low, high = min(lows), max(highs)
+            low, high = range_of(held, name)
+            if low is None or high is None:
+                continue
             first = low if start is None else max(low, to_micros(start))
             last = high if end is None else min(high, to_micros(end))
             share *= max(0, last - first) / max(1, high - low)
@@ -149,6 +149,13 @@ def _scan(urls: list[str], predicates: Sequence[pl.Expr]) -> pl.LazyFrame:
         glob=False,
     )
     return rows.filter(*predicates) if predicates else rows
+
+
+def range_of(files: Sequence[DataFile], name: str) -> tuple[int | None, int | None]:
+    """The least and the greatest time of a column in some files, microseconds since 1970, as far as statistics tell."""
+    lows = [low for file in files if isinstance(low := file.minimum.get(name), int)]
+    highs = [high for file in files if isinstance(high := file.maximum.get(name), int)]
+    return min(lows, default=None), max(highs, default=None)
 
 
 def ranges_meet(left: DataFile, right: DataFile, names: Sequence[str]) -> bool:

@@ -35,8 +35,7 @@ def sort_rows(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     key = _key([_codes(rows[name]) for name in names])
     if key is None:
         return rows.sort(*names)
-    order = _order(*key)
-    return rows if order is None else rows[order]
+    return rows if _ascending([key[0]]) else rows[_order(*key)]
 
 
 def sorted_order(columns: Sequence[Integers]) -> Integers | None:
@@ -76,9 +75,7 @@ def _key(codes: Sequence[tuple[Integers, int]]) -> tuple[Integers, int] | None:
     return key, used
 
 
-def _order(key: Integers, bits: int) -> Integers | None:
-    if bool((key[1:] >= key[:-1]).all()):
-        return None
+def _order(key: Integers, bits: int) -> Integers:
     below = (len(key) - 1).bit_length()
     if bits + below > _KEY_BITS:
         return np.argsort(key, kind="stable")

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 from flight_server.boundary import guarded_stream
-from flight_server.context import CANCELLED, CallContext
+from flight_server.context import CallContext, end_if_gone
 from flight_server.incoming import Incoming
 from flight_server.limits import Lease, Slots
 from flight_server.messages import command_of
@@ -253,9 +253,8 @@ class FlightSql:
             if time.monotonic() >= deadline:
                 raise Timeout(f"the query took longer than {seconds:g} seconds")
             # Of another thread nobody knows whether the call is still there to be asked.
-            if threading.get_ident() == handler and context.is_cancelled():
-                call.end(code=CANCELLED)
-                raise Timeout("the client gave up")
+            if threading.get_ident() == handler:
+                end_if_gone(call, context)
 
         return watch
 
