@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from storage.boundary import errors_are_ours
 from storage.direct import find_tenant
+from storage.duckdb_extension import load_statement
 from storage.schemas import VALUES_DATA
 from storage.views import POINT, REVISION
 from timedb.errors import InvalidRequest
@@ -120,6 +121,8 @@ CREATE OR REPLACE TEMPORARY VIEW {prefix}_series AS SELECT * FROM delta.`{series
 def duckdb_macros(path: str, tenant: str | None = None, *, prefix: str = "timedb") -> str:
     """SQL that makes the table macros ``timedb_flat`` and so on in DuckDB, over the tables of one tenant.
 
+    It begins with the statement that loads the Delta extension out of its package.
+
     Args:
         path: A lake, or the folder of one tenant in it.
         tenant: The tenant of a lake (UUID text); None: the one of a lake without users.
@@ -129,7 +132,8 @@ def duckdb_macros(path: str, tenant: str | None = None, *, prefix: str = "timedb
         NotFound: there is no such lake or tenant.
         InvalidRequest: names the argument that does not fit.
     """
-    return _text(_DUCKDB, _checked(prefix), find_tenant(path, tenant).store.url().replace("'", "''"))
+    text = _text(_DUCKDB, _checked(prefix), find_tenant(path, tenant).store.url().replace("'", "''"))
+    return f"{load_statement()}\n\n{text}"
 
 
 @errors_are_ours()

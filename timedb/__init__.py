@@ -14,7 +14,7 @@ from timedb._version import __version__
 
 if TYPE_CHECKING:
     from timedb.client import Client, connect
-    from timedb.direct import duckdb_macros, scan_lake, spark_functions, split_read
+    from timedb.direct import duckdb_macros, load_duckdb_delta, scan_lake, spark_functions, split_read
     from timedb.errors import (
         Busy,
         Conflict,
@@ -73,6 +73,7 @@ __all__ = [
     "delete",
     "duckdb_macros",
     "list_users",
+    "load_duckdb_delta",
     "regenerate_api_key",
     "scan_lake",
     "spark_functions",
@@ -84,7 +85,7 @@ __all__ = [
 
 _HOMES = {
     "timedb.client": ("Client", "connect"),
-    "timedb.direct": ("duckdb_macros", "scan_lake", "spark_functions", "split_read"),
+    "timedb.direct": ("duckdb_macros", "load_duckdb_delta", "scan_lake", "spark_functions", "split_read"),
     "timedb.receipt": ("Receipt",),
     "timedb.sdk": (
         "activate_user",

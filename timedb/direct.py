@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from typing import Unpack
     from uuid import UUID
 
+    import duckdb
     import polars as pl
 
     from storage.cluster import SplitRead
     from timedb.selection import Length, Selection, Time
     from timedb.wire import Relative
 
-__all__ = ["duckdb_macros", "scan_lake", "spark_functions", "split_read"]
+__all__ = ["duckdb_macros", "load_duckdb_delta", "scan_lake", "spark_functions", "split_read"]
 
 
 def scan_lake(
@@ -112,6 +113,8 @@ def split_read(
 def duckdb_macros(path: str | PathLike[str], tenant: str | UUID | None = None, *, prefix: str = "timedb") -> str:
     """SQL that makes the views as table macros in a DuckDB connection; see docs/direct-reads.md.
 
+    It begins with what :func:`load_duckdb_delta` does, where the package is installed and fits.
+
     Args:
         path: As of :func:`scan_lake`.
         tenant: As of :func:`scan_lake`.
@@ -124,6 +127,29 @@ def duckdb_macros(path: str | PathLike[str], tenant: str | UUID | None = None, *
     from storage.sql_views import duckdb_macros as macros
 
     return macros(_address(path), _text(tenant), prefix=prefix)
+
+
+def load_duckdb_delta(connection: duckdb.DuckDBPyConnection) -> None:
+    """Load DuckDB's Delta extension into a connection, out of the package ``duckdb-extension-delta``.
+
+    ``pip install 'timedb-flight[duckdb]'`` installs the package and the DuckDB that it fits. Nothing is downloaded, as
+    DuckDB's own ``LOAD delta`` would. Without the package it takes what ``INSTALL delta`` has left.
+
+    Args:
+        connection: Of DuckDB. Where the extension is loaded already nothing happens.
+
+    Raises:
+        NotFound: there is no extension for this version of DuckDB; the text says what to install.
+
+    Example::
+
+        con = duckdb.connect()
+        td.load_duckdb_delta(con)
+        con.execute("SELECT count(*) FROM delta_scan(?)", [f"timedb-data/tenants/{tenant_id}/values"])
+    """
+    from storage.duckdb_extension import load_delta
+
+    load_delta(connection)
 
 
 def spark_functions(path: str | PathLike[str], tenant: str | UUID | None = None, *, prefix: str = "timedb") -> str:

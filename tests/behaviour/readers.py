@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -25,20 +23,11 @@ _INSTANTS = ("start_valid", "end_valid", "start_known", "end_known", "as_of")
 _NEW_YORK = "America/New_York"
 
 
-def delta_extension() -> Path:
-    """DuckDB's Delta extension, from the installed package and not from the network."""
-    package = importlib.util.find_spec("duckdb_extension_delta")
-    assert package is not None
-    (folder,) = package.submodule_search_locations or []
-    (extension,) = Path(folder).rglob(f"v{duckdb.__version__}/delta.duckdb_extension")
-    return extension
-
-
 @contextmanager
 def duckdb_with_delta() -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB with its Delta extension; some dozen rows need no threads."""
     with duckdb.connect(config={"threads": 1}) as connection:
-        connection.execute(f"LOAD '{delta_extension()}'")
+        td.load_duckdb_delta(connection)
         yield connection
 
 

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import httpx
 import polars as pl
 import pyarrow as pa
@@ -38,7 +37,6 @@ from tests.behaviour.readers import (
     PolarsByHand,
     ScanReader,
     SqlByHand,
-    delta_extension,
     duckdb_with_delta,
     some_row,
 )
@@ -288,9 +286,7 @@ def test_the_page(own_lake: tuple[str, Tenant], tmp_path: Path, monkeypatch: pyt
     series = door.create_series("wind")
     noon = micros(NOON)
     door.upload([some_row(series, "r", noon, 1.0, noon)], run_id="r", known_time=noon)
-    monkeypatch.setenv("HOME", str(tmp_path))  # where DuckDB installs extensions
-    with duckdb.connect() as connection:
-        connection.execute(f"INSTALL '{delta_extension()}'")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where DuckDB would install extensions
     renamed = tmp_path / "lake"  # without a space, for the block that needs it
     renamed.symlink_to(path)
     namespace: dict[str, Any] = {"lake": str(renamed), "tenant": OPEN_TENANT_ID}

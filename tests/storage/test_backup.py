@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 
 from storage import Lake, Tenant
 from storage.backup import MANIFEST, back_up
+from storage.duckdb_extension import load_delta
 from storage.object_store import ObjectStore
 from storage.users import NewUser
 from tests.storage.backups import MARKER, ROOT, VALUES, restored
@@ -138,7 +139,7 @@ def test_other_engines_open_a_backup_as_it_lies(
     assert table.version() == version
     assert table.to_pyarrow_table().num_rows == sum(rows.values())
     with duckdb.connect() as connection:
-        connection.execute("LOAD delta")
+        load_delta(connection)
         query = "SELECT count(*), count(DISTINCT run_id) FROM delta_scan(?)"
         counts = connection.execute(query, [str(backup / VALUES)]).fetchone()
     assert counts == (sum(rows.values()), len({row.run_id for row in rows}))

@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 
 from storage import Lake, Tenant
 from storage.compaction import Compactor, bucket_transaction
+from storage.duckdb_extension import load_delta
 from storage.lane import SwapWrite
 from storage.retention import Retention
 from tests.storage.lakes import SERIES, Sent, open_tenant, read, read_table, tenant_folder, tiny_settings, upload
@@ -80,7 +81,7 @@ def test_other_engines_see_the_rows_that_are_left(lake_dir: Path, tenant: Tenant
     assert set(pl.scan_delta(folder).collect(engine="in-memory")["run_id"]) == expected
     assert set(DeltaTable(folder).to_pyarrow_table(columns=["run_id"]).column("run_id").to_pylist()) == expected
     with duckdb.connect() as connection:
-        connection.execute("LOAD delta")
+        load_delta(connection)
         assert {
             row[0] for row in connection.execute("SELECT run_id FROM delta_scan(?)", [folder]).fetchall()
         } == expected

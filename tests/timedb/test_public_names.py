@@ -36,6 +36,7 @@ NAMES = [
     "delete",
     "duckdb_macros",
     "list_users",
+    "load_duckdb_delta",
     "regenerate_api_key",
     "scan_lake",
     "spark_functions",
