@@ -69,7 +69,8 @@ def test_the_doctor_gives_rows_up_only_when_told_to(lake: Path) -> None:
     only_repair = timedb("doctor", "--lake", str(lake), "--repair", "--json")
     assert only_repair.returncode == 1
     assert [fault["fault"] for fault in json.loads(only_repair.stdout)] == ["missing data file"]
-    assert timedb("doctor", "--lake", str(lake), "--repair", "--accept-loss").returncode == 0
+    assert "does nothing without --repair" in timedb("doctor", "--lake", str(lake), "--accept-loss", "--yes").stderr
+    assert timedb("doctor", "--lake", str(lake), "--repair", "--accept-loss", "--yes").returncode == 0
     assert _values(lake) == []
 
 
@@ -94,7 +95,7 @@ def test_retention_tells_before_it_removes(lake: Path, tmp_path: Path) -> None:
             told = timedb("retention", str(rules), "--json", TIMEDB_FLIGHT_URL=service.flight_url)
             assert told.returncode == 0, told.stderr
             assert client.read(series_keys=["wind"]).height == 4
-            done = timedb("retention", str(rules), "--apply", "--json", TIMEDB_FLIGHT_URL=service.flight_url)
+            done = timedb("retention", str(rules), "--apply", "--yes", "--json", TIMEDB_FLIGHT_URL=service.flight_url)
             assert done.returncode == 0, done.stderr
             assert client.read(series_keys=["wind"])["value"].to_list() == [9.0]
             rules.write_text("[")

@@ -59,7 +59,7 @@ def test_a_user_s_life(users: Callable[..., Any], lake_dir: Path) -> None:
                     return False
 
         assert opens(made["api_key"])
-        assert users("deactivate", "--email", "ann@example.com")["is_active"] is False
+        assert users("deactivate", "--email", "ann@example.com", "--yes")["is_active"] is False
         assert not opens(made["api_key"])
         assert users("list") == []
         assert [user["is_active"] for user in users("list", "--include-inactive")] == [False]
@@ -94,9 +94,9 @@ def test_scopes_and_labels(users: Callable[..., Any]) -> None:
         (["create", "-e", "a@example.com", "--label", "north"], 2, "--label: 'north' is not KEY=VALUE"),
         (["create", "-e", "a@example.com", "--scope", "admin", "--label", "a=b"], 2, "'admin'"),
         (["create", "-e", "known@example.com", "-t", TENANT], 6, "already"),
-        (["deactivate", "-e", "nobody@example.com"], 5, "there is no user 'nobody@example.com'"),
-        (["deactivate"], 2, "either email or user_id"),
-        (["regenerate-key", "-e", "a@example.com", "--user-id", TENANT], 2, "either email or user_id"),
+        (["deactivate", "-e", "nobody@example.com", "-y"], 5, "there is no user 'nobody@example.com'"),
+        (["deactivate", "-y"], 2, "either email or user_id"),
+        (["regenerate-key", "-e", "a@example.com", "--user-id", TENANT, "-y"], 2, "either email or user_id"),
     ],
 )
 def test_mistakes_are_told(lake_dir: Path, arguments: list[str], code: int, said: str) -> None:
@@ -107,7 +107,11 @@ def test_mistakes_are_told(lake_dir: Path, arguments: list[str], code: int, said
 
 
 def test_commands_but_create_make_no_lake(lake_dir: Path) -> None:
-    for command in (["list"], ["deactivate", "-e", "a@example.com"], ["regenerate-key", "-e", "a@example.com"]):
+    for command in (
+        ["list"],
+        ["deactivate", "-e", "a@example.com", "-y"],
+        ["regenerate-key", "-e", "a@example.com", "-y"],
+    ):
         done = timedb("users", *command, "--lake", str(lake_dir))
         assert done.returncode == 5
         assert "there is no lake" in done.stderr

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from timedb.cli.options import AsJson
-from timedb.cli.output import show
+from timedb.cli.output import confirm, show
 
 __all__ = ["register"]
 
@@ -48,13 +48,9 @@ def delete(
 ) -> None:
     """Delete the lake with everything in it. Asks first."""
     from timedb import sdk
-    from timedb.errors import InvalidRequest
 
     address = _address(lake)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidRequest("--yes: is needed where nobody can be asked")
-        typer.confirm(f"Delete the lake at {address} with everything in it?", abort=True)
+    confirm(f"Delete the lake at {address} with everything in it?", yes=yes)
     with _sdk_prints_beside(json):
         sdk.delete(address)
     if json:

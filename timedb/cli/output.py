@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from timedb.errors import Internal, TimeDBError
+from timedb.errors import Internal, InvalidRequest, TimeDBError
 
 __all__ = ["confirm", "progress_bar", "say", "show", "show_error"]
 
@@ -52,15 +52,23 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[int], object]]:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is destroyed; a script, which nobody can answer for, said what it wants.
+    """Ask before something is changed for good, unless the caller has said yes already.
+
+    Args:
+        question: What is to be done, and what it costs.
+        yes: Whether ``--yes`` was said.
 
     Raises:
-        typer.Abort: the answer is no.
+        InvalidRequest: nobody can be asked, as standard input is no terminal: what it holds is no answer, yes or no.
+        typer.Abort: the answer is no, or there is none.
     """
-    if not yes and sys.stdin.isatty():
-        import typer
+    if yes:
+        return
+    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+        raise InvalidRequest("--yes: is needed where nobody can be asked, as standard input is no terminal")
+    import typer
 
-        typer.confirm(question, abort=True)
+    typer.confirm(question, abort=True)
 
 
 def say(line: str) -> None:

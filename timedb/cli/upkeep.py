@@ -36,8 +36,11 @@ def doctor(
 ) -> None:
     """Examine the lake's files; ends with 1 where a fault is left."""
     from storage import Lake as StoredLake
+    from timedb.errors import InvalidRequest
 
-    if repair and accept_loss:
+    if accept_loss and not repair:
+        raise InvalidRequest("--accept-loss: does nothing without --repair")
+    if accept_loss:
         confirm("Take data files that are gone or damaged out of their tables? Their rows are lost then.", yes=yes)
     found = StoredLake.doctor(_address(lake), repair=repair, accept_loss=accept_loss)
     show(found, as_json=json)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from timedb.cli.options import AsJson, labels_of
-from timedb.cli.output import say, show
+from timedb.cli.output import confirm, say, show
 
 __all__ = ["register"]
 
@@ -91,7 +90,7 @@ def regenerate_key(
     """Give a user a new key and print it, once. The old one opens nothing any more."""
     from timedb import sdk
 
-    _ask(f"Give {email or user_id} a new key, and let the old one open nothing any more?", yes)
+    confirm(f"Give {email or user_id} a new key, and let the old one open nothing any more?", yes=yes)
     user = sdk.regenerate_api_key(email, user_id=user_id, tenant_id=tenant_id, lake=lake)
     _show_with_key(user, as_json=json)
 
@@ -107,7 +106,7 @@ def deactivate(
     """Let a user's key open nothing any more."""
     from timedb import sdk
 
-    _ask(f"Let the key of {email or user_id} open nothing any more?", yes)
+    confirm(f"Let the key of {email or user_id} open nothing any more?", yes=yes)
     show(sdk.deactivate_user(email, user_id=user_id, tenant_id=tenant_id, lake=lake), as_json=json)
 
 
@@ -122,12 +121,6 @@ def activate(
     from timedb import sdk
 
     show(sdk.activate_user(email, user_id=user_id, tenant_id=tenant_id, lake=lake), as_json=json)
-
-
-def _ask(question: str, yes: bool) -> None:
-    # A script that revokes a key must not fail for want of an answer.
-    if not yes and sys.stdin.isatty():
-        typer.confirm(question, abort=True)
 
 
 def _show_with_key(user: dict[str, Any], *, as_json: bool) -> None:
