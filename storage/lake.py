@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from storage.backup import back_up, restore
 from storage.boundary import errors_are_ours
 from storage.doctor import examine_lake
 from storage.layout import MARKER, TENANTS, USERS_FOLDER, tenant_folder
+from storage.nesting import refuse_nested
 from storage.object_store import PROBE_FOLDER, ObjectStore, check_conditional_put
 from storage.store import ASIDE_PREFIX, LocalStore, Store
 from storage.tenant import Tenant
@@ -32,6 +34,7 @@ _FOLDERS = (TENANTS, USERS_FOLDER)
 _AUTHENTICATION = "authentication"  # in the marker
 # What one look at the users table costs decides how often calls look: a file that is not there, or a round trip.
 _LOOK_SECONDS = 1.0
+_LOOKED_AT = 10_000  # files of a folder that may hold a lake further down
 
 
 class Lake:
@@ -67,7 +70,8 @@ class Lake:
 
         Raises:
             NotFound: there is none, and ``create`` is False.
-            InvalidRequest: what is there is no lake of ours, or one of another format.
+            InvalidRequest: what is there is no lake of ours, or one of another format; a new one would lie inside
+                another, or around it.
         """
         store = _store(uri)
         try:
@@ -75,6 +79,7 @@ class Lake:
                 if not create:
                     raise NotFound(f"lake: there is no lake at {shown(uri)}")
                 _refuse_foreign(store, uri)
+                refuse_nested(uri)
                 _make(store, settings)
             marker = _read_marker(store, uri)
         except (NotADirectoryError, FileExistsError, PermissionError) as error:
@@ -144,6 +149,7 @@ class Lake:
         store = _store(uri)
         if not store.exists(MARKER):
             raise NotFound(f"lake: there is no lake at {shown(uri)}")
+        refuse_nested(target, field="target")
         return back_up(store, MARKER, _folder(target, "target"), hard_links=hard_links)
 
     @staticmethod
@@ -154,6 +160,7 @@ class Lake:
         Raises:
             InvalidRequest, Internal: there is no lake, and the target is as before.
         """
+        refuse_nested(target, field="target")
         return restore(_folder(source, "source"), MARKER, _folder(target, "target"))
 
     @property
@@ -247,8 +254,18 @@ def _refuse_foreign(store: Store, uri: str) -> None:
     """A folder with something else in it neither becomes a lake nor goes away as one."""
     # Another process may be making this lake, or have died doing so.
     passing = (ASIDE_PREFIX, PROBE_FOLDER)
-    if any(not file.path.startswith(passing) for file in store.list()) and not store.exists(MARKER):
-        raise InvalidRequest(f"lake: {shown(uri)} holds something else and is no lake, so it is left alone")
+    found = (file.path for file in store.list() if not file.path.startswith(passing))
+    first = next(found, None)
+    if first is None or store.exists(MARKER):
+        return
+    for path in (first, *islice(found, _LOOKED_AT)):
+        if path.endswith(f"/{MARKER}"):
+            inner = store.url(path.removesuffix(f"/{MARKER}"))
+            raise InvalidRequest(
+                f"lake: {shown(uri)} is no lake but holds the one at {shown(inner)}, and one lake does not hold "
+                "another; use that one, or a folder beside it"
+            )
+    raise InvalidRequest(f"lake: {shown(uri)} holds something else and is no lake, so it is left alone")
 
 
 def _folder(uri: str, field: str) -> Path:

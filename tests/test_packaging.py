@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import shlex
 import tarfile
 import tomllib
 import zipfile
@@ -13,6 +14,8 @@ import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
+import timedb as td
+from tests.timedb.test_cli import timedb
 from timedb._version import __version__
 from timedb.settings import ServerSettings
 
@@ -93,3 +96,47 @@ def test_the_container_runs_without_privileges_and_copies_all_packages() -> None
     assert set(PACKAGES) <= copied
     allowed = (ROOT / ".containerignore").read_text().split()
     assert {f"!{package}" for package in PACKAGES} <= set(allowed)
+
+
+def lakes_named(text: str) -> set[str]:
+    """Every lake that a text names, by option or by environment."""
+    return set(re.findall(r"(?:--lake[ =]|TIMEDB_LAKE=)([^\s\\`]+)", text))
+
+
+def test_the_unit_the_container_and_the_docs_speak_of_one_lake() -> None:
+    lakes = {
+        name: lakes_named((ROOT / name).read_text())
+        for name in (
+            "packaging/timedb.service",
+            "packaging/Containerfile",
+            "docs/operations.md",
+            "docs/how-to/operator.md",
+        )
+    }
+    served = configparser_of((ROOT / "packaging" / "timedb.service").read_text())["Service"]["Environment"]
+    lake = served.removeprefix("TIMEDB_LAKE=")
+    lakes["docs/operations.md"] -= {"/var/lib/timedb/restored", "s3://bucket/lake"}
+    assert all(named == {lake} for named in lakes.values()), lakes
+    assert Path(lake).parent == Path("/var/lib/timedb"), "in the state directory and the volume, not the folder itself"
+
+
+def commands_in_comments(name: str) -> list[list[str]]:
+    """The commands in the first lines of a file, whole where they go on in the next line."""
+    head = re.match(r"(?:#.*\n)+", (ROOT / "packaging" / name).read_text())
+    assert head
+    text = re.sub(r"\\\n#\s*", " ", head[0])
+    return [shlex.split(line[1:]) for line in text.splitlines() if "--" in line or "systemctl" in line]
+
+
+@pytest.mark.parametrize("name", ["timedb.service", "Containerfile"])
+def test_the_command_that_makes_users_closes_the_lake_that_is_served(name: str, tmp_path: Path) -> None:
+    text = (ROOT / "packaging" / name).read_text()
+    (command,) = (words for words in commands_in_comments(name) if words[-4:-1] == ["users", "create", "--email"])
+    own = [word.removeprefix("Environment=") for word in command if word.startswith("Environment=")]
+    (served,) = lakes_named(text[text.index("\n[Unit]" if name == "timedb.service" else "\nENV ") :])
+    # A container has the environment of its image; a command beside the unit has what it is given.
+    given = own or [f"TIMEDB_LAKE={served}"]
+    here = dict(setting.replace("/var/lib", str(tmp_path)).split("=", 1) for setting in given)
+    done = timedb(*command[-4:], **here)
+    assert done.returncode == 0, done.stderr
+    assert [user["email"] for user in td.list_users(lake=served.replace("/var/lib", str(tmp_path)))] == command[-1:]

@@ -307,7 +307,7 @@ def test_targets_and_sources_that_do_not_fit(lake_dir: Path, tenant: Tenant, bac
     refusals: list[tuple[Callable[[], object], str]] = [
         (lambda: Lake.backup(str(lake_dir), str(full)), "target: .* is not empty"),
         (lambda: Lake.backup(str(lake_dir), str(full / "mine")), "target: .* is no folder"),
-        (lambda: Lake.backup(str(lake_dir), str(lake_dir / "backup")), "target: .* is inside the lake"),
+        (lambda: Lake.backup(str(lake_dir), str(lake_dir / "backup")), "target: .* lies inside the lake"),
         (lambda: Lake.backup(str(lake_dir), "s3://bucket/backup"), "target: 's3://bucket/backup' is no local folder"),
         (lambda: Lake.restore("s3://bucket/backup", str(backup)), "source: 's3://bucket/backup' is no local folder"),
         (lambda: Lake.restore(str(full), str(backup)), "source: .* is no backup"),

@@ -124,6 +124,36 @@ def test_a_folder_of_something_else(lake_dir: Path) -> None:
     assert (lake_dir / "mine").read_text() == "keep"
 
 
+def test_a_lake_is_made_neither_inside_another_nor_around_it(lake_dir: Path, tmp_path: Path) -> None:
+    outer, inner = lake_dir, lake_dir / "deep" / "lake"
+    Lake.open(str(outer), tiny_settings()).close()
+    (tmp_path / "link").symlink_to(outer)
+    for place in (inner, outer / "tenants", tmp_path / "link" / "lake", tmp_path / "other" / ".." / "lake" / "inner"):
+        with pytest.raises(InvalidRequest, match=r"^lake: .* lies inside the lake at .*; use that lake"):
+            Lake.open(str(place), tiny_settings())
+    assert [path.name for path in outer.iterdir()] == [MARKER]
+    around = tmp_path / "around"
+    Lake.open(str(around / "deep" / "lake"), tiny_settings()).close()
+    with pytest.raises(InvalidRequest, match=r"^lake: .* holds the one at .*deep/lake', .*; use that one"):
+        Lake.open(str(around), tiny_settings())
+    assert [path.name for path in around.iterdir()] == ["deep"]
+    Lake.open(str(around / "deep" / "beside"), tiny_settings()).close()
+
+
+def test_no_backup_is_made_or_restored_inside_a_lake(lake_dir: Path, tmp_path: Path) -> None:
+    other, backup = tmp_path / "other", tmp_path / "backup"
+    for lake in (lake_dir, other):
+        Lake.open(str(lake), tiny_settings()).close()
+    Lake.backup(str(lake_dir), str(backup))
+    for work in (
+        lambda: Lake.backup(str(lake_dir), str(other / "backup")),
+        lambda: Lake.restore(str(backup), str(other / "lake")),
+    ):
+        with pytest.raises(InvalidRequest, match=r"^target: .* lies inside the lake at"):
+            work()
+    assert [path.name for path in other.iterdir()] == [MARKER]
+
+
 def test_what_a_process_that_died_has_left_is_nothing_else(lake_dir: Path) -> None:
     lake_dir.mkdir()
     (lake_dir / ".aside-0123").write_bytes(b'{"format_')

@@ -179,6 +179,16 @@ def test_a_lake_on_an_object_store(bucket: str, tmp_path: Path) -> None:
     assert not Lake.delete(uri)
 
 
+def test_a_lake_on_an_object_store_lies_neither_inside_another_nor_around_it(bucket: str) -> None:
+    Lake.open(f"{bucket}/some/lake", tiny_settings()).close()
+    with pytest.raises(InvalidRequest, match=r"lies inside the lake at 's3://.*/some/lake'"):
+        Lake.open(f"{bucket}/some/lake/deep/inner", tiny_settings())
+    for around in (bucket, f"{bucket}/some"):
+        with pytest.raises(InvalidRequest, match=r"holds the one at 's3://.*/some/lake'"):
+            Lake.open(around, tiny_settings())
+    Lake.open(f"{bucket}/some/lake-2", tiny_settings()).close()
+
+
 def test_two_servers_on_one_object_store(bucket: str) -> None:
     uri, runs = f"{bucket}/lake", 5
     with closing(Lake.open(uri, tiny_settings())) as one, closing(Lake.open(uri, tiny_settings())) as other:
