@@ -262,7 +262,7 @@ def _refuse_foreign(store: Store, uri: str) -> None:
         if path.endswith(f"/{MARKER}"):
             inner = store.url(path.removesuffix(f"/{MARKER}"))
             raise InvalidRequest(
-                f"lake: {shown(uri)} is no lake but holds the one at {shown(inner)}, and one lake does not hold "
+                f"lake: {shown(uri)} is no lake but holds the one at {inner!a}, and one lake does not hold "
                 "another; use that one, or a folder beside it"
             )
     raise InvalidRequest(f"lake: {shown(uri)} holds something else and is no lake, so it is left alone")

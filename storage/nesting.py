@@ -30,7 +30,7 @@ def refuse_nested(uri: str, *, field: str = "lake") -> None:
     outer = outer_lake(uri)
     if outer is not None:
         raise InvalidRequest(
-            f"{field}: {shown(uri)} lies inside the lake at {shown(outer)}, and one lake does not hold another; "
+            f"{field}: {shown(uri)} lies inside the lake at {outer!a}, and one lake does not hold another; "
             "use that lake, or a folder beside it"
         )
 
