@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -19,10 +19,11 @@ from flight_server.ahead import ReadAhead
 from flight_server.context import CANCELLED, CallContext, RequestId
 from flight_server.errors import as_timedb_error, to_flight_error
 from flight_server.limits import Lease
+from flight_server.pieces import batches_that_fit, check_fits
 from timedb.errors import Internal, TimeDBError
 from timedb.request_id import REQUEST_ID
 
-__all__ = ["MIDDLEWARE_KEY", "guarded_stream", "rpc"]
+__all__ = ["MIDDLEWARE_KEY", "guarded_results", "guarded_stream", "rpc"]
 
 MIDDLEWARE_KEY = "timedb"
 """Under which the server registers :class:`~flight_server.context.RequestIds`."""
@@ -55,6 +56,7 @@ def rpc(method: str, to_wire: ToWire = to_flight_error) -> Callable[[Callable[..
                 middleware: RequestId = context.get_middleware(MIDDLEWARE_KEY)
                 REQUEST_ID.set(middleware.request_id)
                 call = CallContext(method, middleware.request_id, context.peer(), middleware.credentials)
+                call.message_bytes = middleware.message_bytes
                 server.admit(call)
                 result = handler(server, call, context, *args)
                 if not isinstance(result, flight.FlightDataStream):
@@ -85,15 +87,30 @@ def guarded_stream(
     ``GeneratorStream`` of plain batches cannot send dictionaries. A ``GeneratorStream`` of one reader does both right,
     as long as that reader only ever *ends*: so it keeps its error, and the generator raises it afterwards.
 
+    Batches go out in pieces that the client takes.
+
     Args:
         call: The call that the stream belongs to.
         reader: The batches; its schema is the stream's.
         lease: What the stream may take of time.
         compression: ``lz4`` or ``zstd``, of the buffers; None: none.
         read_ahead: Whether batches of a long answer are made on a thread of their own.
+
+    Raises:
+        TooLarge: there are more columns than fit into a message.
     """
+    check_fits(len(reader.schema.serialize()), call.message_bytes, "columns")
     batches = _Batches(call, reader, lease, read_ahead=read_ahead)
     return flight.GeneratorStream(reader.schema, _parts(batches, pa.ipc.IpcWriteOptions(compression=compression)))
+
+
+def guarded_results(call: CallContext, results: Iterable[bytes]) -> Iterator[bytes]:
+    """The results of an action while they are made, with our errors."""
+    try:
+        yield from results
+    except BaseException as error:
+        call.log.info("%s: the answer broke off: %s", call.method, ascii(error))
+        raise to_flight_error(as_timedb_error(error), call.request_id) from None
 
 
 def _parts(batches: _Batches, options: pa.ipc.IpcWriteOptions) -> Iterator[flight.RecordBatchStream]:
@@ -115,6 +132,7 @@ class _Batches:
         self._reader: pa.RecordBatchReader | None = reader
         self._stop_ahead: Callable[[], object] = lambda: None
         self._may_read_ahead = read_ahead
+        self._pieces: Iterator[pa.RecordBatch] = iter(())
         self._given = 0
         # A generator's `finally` would not do: it never runs if the client goes before the first batch.
         weakref.finalize(self, call.end, code=CANCELLED).atexit = False
@@ -128,13 +146,10 @@ class _Batches:
             raise StopIteration
         try:
             self._lease.check()
-            if self._given == _BATCHES_AT_ONCE and self._may_read_ahead:
-                self._read_ahead()
-            batch = self._read()
-            if not batch.schema.equals(self.schema):
-                # Arrow would only find out while it writes, out of our reach.
-                raise Internal(f"a batch of schema {batch.schema} in a stream of {self.schema}")
-            self._given += 1
+            batch = next(self._pieces, None)
+            while batch is None:
+                self._pieces = batches_that_fit(self._next_batch(self._read), self._call.message_bytes)
+                batch = next(self._pieces, None)
             self._call.count(batch)
             self._lease.wait()
         except StopIteration:
@@ -148,6 +163,17 @@ class _Batches:
             raise StopIteration from None
         return batch
 
+    def _next_batch(self, read: Callable[[], pa.RecordBatch]) -> pa.RecordBatch:
+        if self._given == _BATCHES_AT_ONCE and self._may_read_ahead:
+            self._read_ahead()
+            read = self._read or read
+        batch = read()
+        if not batch.schema.equals(self.schema):
+            # Arrow would only find out while it writes, out of our reach.
+            raise Internal(f"a batch of schema {batch.schema} in a stream of {self.schema}")
+        self._given += 1
+        return batch
+
     def _read_ahead(self) -> None:
         """From here on, on a thread; most answers are short, and never come here."""
         ahead = ReadAhead(self._reader)
@@ -159,4 +185,5 @@ class _Batches:
 
     def _let_go(self) -> None:
         self._read = self._reader = None
+        self._pieces = iter(())
         self._stop_ahead()

@@ -18,7 +18,9 @@ from pyarrow import flight
 from flight_server.audit import write_line
 from flight_server.authentication import Access, Caller, Credentials
 from flight_server.errors import as_timedb_error
-from timedb.errors import Forbidden, Internal, Timeout
+from timedb.errors import Forbidden, Internal, InvalidRequest, Timeout
+from timedb.message_sizes import MESSAGE_BYTES, MESSAGE_BYTES_HEADER
+from timedb.wire import shown
 
 __all__ = [
     "CANCELLED",
@@ -40,14 +42,34 @@ CANCELLED = "cancelled"
 """The code in the log of a call whose client went away."""
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_LEAST_MESSAGE_BYTES, _MOST_MESSAGE_BYTES = 1 << 16, (1 << 31) - 1
 
 
 class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships no types
-    """The id of one call, which the answer's headers carry too, and the keys that came with the call."""
+    """The id of one call, which the answer's headers carry too, the keys and the limit that came with the call."""
 
-    def __init__(self, request_id: str, credentials: Credentials) -> None:
+    def __init__(self, request_id: str, credentials: Credentials, message_bytes: str | None = None) -> None:
         self.request_id = request_id
         self.credentials = credentials
+        self._message_bytes = message_bytes
+
+    @property
+    def message_bytes(self) -> int:
+        """The most bytes of a message that the client takes.
+
+        Raises:
+            InvalidRequest: it says something else of it.
+        """
+        text = self._message_bytes
+        if text is None:
+            return MESSAGE_BYTES
+        number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
+        if not _LEAST_MESSAGE_BYTES <= number <= _MOST_MESSAGE_BYTES:
+            raise InvalidRequest(
+                f"{MESSAGE_BYTES_HEADER}: {shown(text)} is not a number of bytes from {_LEAST_MESSAGE_BYTES} to "
+                f"{_MOST_MESSAGE_BYTES}"
+            )
+        return number
 
     def sending_headers(self) -> dict[str, str]:
         """Called by pyarrow."""
@@ -57,10 +79,11 @@ class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships
 class RequestIds(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow ships no types
     """Takes each call's id and keys from its headers. Must not fail: pyarrow would show the client why."""
 
-    def start_call(self, info: flight.CallInfo, headers: dict[str, list[str]]) -> RequestId:
+    def start_call(self, info: flight.CallInfo, headers: dict[str, list[Any]]) -> RequestId:
         """Called by pyarrow."""
         sent = headers.get(REQUEST_ID_HEADER, [""])[0]
-        return RequestId(sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex, Credentials(headers))
+        request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        return RequestId(request_id, Credentials(headers), headers.get(MESSAGE_BYTES_HEADER, [None])[0])
 
 
 class _RequestLog(logging.LoggerAdapter[logging.Logger]):
@@ -77,6 +100,7 @@ class CallContext:
         request_id: Under which the log and the errors know it.
         peer: The address as gRPC gives it.
         credentials: The keys that came with it.
+        message_bytes: The most that a message to the client may have.
         caller: Set by authentication; None before.
         access: What the call needs; set with the caller.
         facts: What the audit log says of the call beside who made it and when.
@@ -92,6 +116,7 @@ class CallContext:
         self.request_id = request_id
         self.peer = peer
         self.credentials = credentials or Credentials({})
+        self.message_bytes = MESSAGE_BYTES
         self.caller: Caller | None = None
         self.access: Access | None = None
         self.facts: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from pyarrow import flight
 from flight_server.context import CANCELLED, CallContext
 from flight_server.incoming import Incoming
 from flight_server.limits import Lease
+from flight_server.pieces import batches_that_fit
 from timedb.errors import InvalidRequest
 from timedb.wire import LookupCommand
 
@@ -37,7 +38,8 @@ def answer_lookups(
 ) -> None:
     """Answer each batch that the client sends, until it sends no more.
 
-    A batch is answered before the next is read, so that memory does not grow with the stream. A client therefore reads
+    A batch is answered before the next is read, so that memory does not grow with the stream; by several batches where
+    one would be longer than the client takes. A client therefore reads
     while it writes: one that only writes stalls once the buffers between the two are full.
 
     Args:
@@ -61,7 +63,8 @@ def answer_lookups(
             if chunk.app_metadata:
                 raise InvalidRequest("metadata: a lookup takes batches alone")
             if chunk.data is not None:
-                _send(lease, writer.write_batch, lookup.answer(chunk.data))
+                for piece in batches_that_fit(lookup.answer(chunk.data), call.message_bytes):
+                    _send(lease, writer.write_batch, piece)
                 call.count(chunk.data)
     except _ClientLeft:
         call.end(code=CANCELLED)

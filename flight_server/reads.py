@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pyarrow import flight
 
+from flight_server.pieces import fits, info_that_fits
 from timedb.columns import result_schema
 from timedb.wire import ListSeries, ReadTicket, parse_object
 
 if TYPE_CHECKING:
-    from storage import Plan, Tenant
+    from storage import AccuracyPart, Plan, ReadPart, Tenant
 
 __all__ = ["flight_of_plan", "flights_of_series"]
 
 UNKNOWN = -1
 
 
-def flight_of_plan(plan: Plan, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
-    """A read as one flight, an endpoint a part; all parts are of the same table version."""
+def flight_of_plan(plan: Plan, descriptor: flight.FlightDescriptor, most: int) -> flight.FlightInfo:
+    """A read as one flight, an endpoint a part; all parts are of the same table version.
+
+    How many rows there are is said where it is known without reading them; how many bytes nobody knows, for what the
+    files take is not what the rows take on the wire.
+
+    Args:
+        plan: The read.
+        descriptor: The command that it was planned for.
+        most: The most bytes that the answer may have; where the endpoints do not fit, there is one for all of it.
+
+    Raises:
+        TooLarge: that is too long, too.
+    """
+    info = _flight(plan, descriptor, plan.parts)
+    if len(info.endpoints) > 1 and not fits(len(info.serialize()), most):
+        info = _flight(plan, descriptor, [plan.in_one_part])
+    return info_that_fits(info, most)
+
+
+def _flight(
+    plan: Plan, descriptor: flight.FlightDescriptor, parts: Sequence[ReadPart | AccuracyPart]
+) -> flight.FlightInfo:
+    rows = [part.rows for part in parts]
     return flight.FlightInfo(
         plan.schema,
         descriptor,
-        [flight.FlightEndpoint(part.ticket.to_bytes(), []) for part in plan.parts],
-        total_records=_total([part.rows for part in plan.parts]),
-        total_bytes=_total([part.bytes for part in plan.parts]),
+        [flight.FlightEndpoint(part.ticket.to_bytes(), []) for part in parts],
+        total_records=UNKNOWN if UNKNOWN in rows else sum(rows),
+        total_bytes=UNKNOWN,
         ordered=plan.ordered,
     )
 
@@ -42,7 +65,3 @@ def flights_of_series(tenant: Tenant, message: ListSeries) -> Iterator[flight.Fl
             total_records=UNKNOWN,
             total_bytes=UNKNOWN,
         )
-
-
-def _total(figures: list[int]) -> int:
-    return UNKNOWN if any(figure < 0 for figure in figures) else sum(figures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,13 +12,14 @@ from pyarrow import flight
 from flight_server.actions import ACTIONS, HEALTH, find_action
 from flight_server.audit import facts_of
 from flight_server.authentication import METHODS, Access, Caller, authenticate, authorise, recheck, tenant_of
-from flight_server.boundary import MIDDLEWARE_KEY, guarded_stream, rpc
+from flight_server.boundary import MIDDLEWARE_KEY, guarded_results, guarded_stream, rpc
 from flight_server.context import CallContext, RequestIds, end_if_gone, refuse_strangers
 from flight_server.errors import to_schema_error
 from flight_server.exchange import answer_lookups
 from flight_server.limits import Gate, Lease, Slots
 from flight_server.messages import command_of, parse_command, parse_read, to_json
 from flight_server.metrics import Metrics
+from flight_server.pieces import check_fits, info_that_fits, pieces_of
 from flight_server.reads import flight_of_plan, flights_of_series
 from flight_server.sql.door import ACTIONS as SQL_ACTIONS
 from flight_server.sql.door import FlightSql, is_flight_sql
@@ -124,8 +125,8 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         tenant = self._tenant(call)
         with self._slot(tenant):
             if is_flight_sql(descriptor.command):
-                return self.sql.get_flight_info(tenant, call, context, descriptor)
-            return flight_of_plan(self._plan(tenant, descriptor), descriptor)
+                return info_that_fits(self.sql.get_flight_info(tenant, call, context, descriptor), call.message_bytes)
+            return flight_of_plan(self._plan(tenant, descriptor), descriptor, call.message_bytes)
 
     @rpc("get_schema", to_schema_error)
     def get_schema(
@@ -135,8 +136,11 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         tenant = self._tenant(call)
         with self._slot(tenant):
             if is_flight_sql(descriptor.command):
-                return flight.SchemaResult(self.sql.get_schema(tenant, call, context, descriptor))
-            return flight.SchemaResult(self._plan(tenant, descriptor).schema)
+                schema = self.sql.get_schema(tenant, call, context, descriptor)
+            else:
+                schema = self._plan(tenant, descriptor).schema
+        check_fits(len(schema.serialize()), call.message_bytes, "command")
+        return flight.SchemaResult(schema)
 
     @rpc("list_flights")
     def list_flights(
@@ -149,8 +153,8 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
             return list(flights_of_series(tenant, message))
 
     @rpc("do_action")
-    def do_action(self, call: CallContext, context: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
-        """Run an action; one JSON result."""
+    def do_action(self, call: CallContext, context: flight.ServerCallContext, action: flight.Action) -> Iterable[bytes]:
+        """Run an action; one JSON result, or the pieces of a long one."""
         name = action.type
         if name == HEALTH:
             call.method = f"do_action/{name}"
@@ -170,7 +174,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         with self._slot(tenant):
             answer = found.run(tenant, message, _principal(call)) if found.run else self._figures(tenant)
         call.facts = facts_of(message, answer)
-        return [to_json(answer)]
+        return guarded_results(call, pieces_of(answer, call.message_bytes))
 
     @rpc("list_actions")
     def list_actions(self, call: CallContext, context: flight.ServerCallContext) -> list[flight.ActionType]:

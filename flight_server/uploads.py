@@ -11,7 +11,8 @@ from flight_server.context import CallContext
 from flight_server.incoming import Incoming
 from flight_server.limits import Lease
 from flight_server.messages import to_json
-from timedb.errors import IncompleteUpload, Internal, OutcomeUnknown, TimeDBError
+from flight_server.pieces import pieces_of
+from timedb.errors import IncompleteUpload, Internal, OutcomeUnknown, TimeDBError, TooLarge
 from timedb.wire import CommitMarker, UploadCommand, parse
 
 if TYPE_CHECKING:
@@ -86,11 +87,21 @@ class UploadStream:
             raise
 
     def acknowledge(self, receipt: dict[str, Any]) -> None:
-        """Send the receipt. The upload is committed, so a client that has left is no error."""
+        """Send the receipt, in pieces where it names many series.
+
+        The upload is committed, so nothing here is an error, neither a client that has left nor a name too long for it.
+        """
         try:
-            self._writer.write(to_json(receipt))
+            self._send(receipt)
         except (pa.ArrowException, OSError) as error:
             self._call.log.info("the client left before its receipt: %s", ascii(error))
+
+    def _send(self, receipt: dict[str, Any]) -> None:
+        try:
+            for piece in pieces_of(receipt, self._call.message_bytes):
+                self._writer.write(piece)
+        except TooLarge:
+            self._writer.write(to_json({**receipt, "series_ids": {}, "series": [], "series_omitted": True}))
 
     def _add_all(self, upload: Upload) -> CommitMarker | None:
         marker: CommitMarker | None = None

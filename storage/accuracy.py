@@ -19,7 +19,8 @@ import pyarrow as pa
 from storage.boundary import errors_are_ours
 from storage.catalog import Catalog, Series
 from storage.latest import LastRows
-from storage.reading import UNKNOWN, ReadPlan, plan_read, select_series
+from storage.parts import UNKNOWN
+from storage.reading import ReadPlan, plan_read, select_series
 from storage.table import Table
 from storage.units import convert_column, converter
 from timedb.columns import IDENTIFIER
@@ -47,11 +48,10 @@ def accuracy_schema(metadata: Mapping[bytes, bytes] | None = None) -> pa.Schema:
 
 @dataclass(frozen=True)
 class AccuracyPart:
-    """A piece of an answer that can be fetched alone: its ticket; nobody knows yet how large it is (-1)."""
+    """A piece of an answer that can be fetched alone: its ticket; nobody knows yet how many rows it has (-1)."""
 
     ticket: AccuracyTicket
     rows: int = UNKNOWN
-    bytes: int = UNKNOWN
 
 
 class AccuracyPlan:
@@ -105,11 +105,16 @@ class AccuracyPlan:
     @property
     def parts(self) -> list[AccuracyPart]:
         """One part a bucket of forecasts, in the order of the answer."""
-        fixed = [part.ticket for part in self._forecasts.parts]
+        return [self._part(part.ticket) for part in self._forecasts.parts]
+
+    @property
+    def in_one_part(self) -> AccuracyPart:
+        """All figures as one part, for whoever cannot take as many as there are :attr:`parts`."""
+        return self._part(self._forecasts.in_one_part.ticket)
+
+    def _part(self, fixed: ReadTicket) -> AccuracyPart:
         names = ("as_of", "table_version", "bucket")
-        return [
-            AccuracyPart(self.ticket.model_copy(update={name: getattr(one, name) for name in names})) for one in fixed
-        ]
+        return AccuracyPart(self.ticket.model_copy(update={name: getattr(fixed, name) for name in names}))
 
     def put_together(self, still_wanted: Callable[[], None]) -> None:
         """Nothing: its first rows can go out before the last are computed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
@@ -19,6 +18,7 @@ from storage.delta_log import DataFile, Snapshot
 from storage.first_rows import FirstRows
 from storage.lane import CHANGE_TIME
 from storage.latest import LastRows
+from storage.parts import UNKNOWN, ReadPart, rows_of, ticket_of_bucket
 from storage.relative import check_time_zone, check_windows
 from storage.resample import resample
 from storage.retention import refuse_removed
@@ -45,24 +45,14 @@ from timedb.identity import series_bucket
 from timedb.times import format_time, from_micros
 from timedb.wire import ReadTicket, shown
 
-__all__ = ["ReadPart", "ReadPlan", "plan_read", "select_series"]
+__all__ = ["ReadPlan", "plan_read", "select_series"]
 
 BATCH_ROWS = 65_536
-UNKNOWN = -1
 _LARGE_SHARE = 0.2
 
 
 def _always() -> None:
     """An answer that somebody waits for."""
-
-
-@dataclass(frozen=True)
-class ReadPart:
-    """A piece of an answer that can be fetched alone: its ticket, and upper bounds of its rows and bytes, or -1."""
-
-    ticket: ReadTicket
-    rows: int
-    bytes: int
 
 
 class ReadPlan:
@@ -136,11 +126,20 @@ class ReadPlan:
     @property
     def parts(self) -> list[ReadPart]:
         """One part a bucket, or one in all where the order needs it. Their tickets are fixed to this plan's cut-off."""
-        fixed = self.ticket.model_copy(update={"as_of": self.as_of, "table_version": self.table_version})
+        fixed = self.in_one_part.ticket
         # Which buckets hold rows, and how many, would tell a limited key of the series that it may not see.
         if self.whole or not self._files or self._for_limited_key:
-            return [self._part(fixed, [file for files in self._files.values() for file in files])]
-        return [self._part(fixed.model_copy(update={"bucket": bucket}), files) for bucket, files in self._files.items()]
+            return [self.in_one_part]
+        return [
+            ReadPart(ticket_of_bucket(fixed, bucket), rows_of(self.ticket, self._selection, files))
+            for bucket, files in self._files.items()
+        ]
+
+    @property
+    def in_one_part(self) -> ReadPart:
+        """The whole answer as one part, for whoever cannot take as many as there are :attr:`parts`."""
+        fixed = self.ticket.model_copy(update={"as_of": self.as_of, "table_version": self.table_version})
+        return ReadPart(fixed, self._rows_in_all())
 
     @errors_are_ours()
     def put_together(self, still_wanted: Callable[[], None]) -> None:
@@ -186,10 +185,14 @@ class ReadPlan:
             rows, self._sorted = self._sorted_whole() if self._sorted is None else self._sorted, None
         yield from self._finish(rows, schema)
 
-    def _part(self, ticket: ReadTicket, files: Sequence[DataFile]) -> ReadPart:
+    def _rows_in_all(self) -> int:
         if self._for_limited_key:
-            return ReadPart(ticket, UNKNOWN, UNKNOWN)
-        return ReadPart(ticket, sum(max(file.rows, 0) for file in files), sum(file.size for file in files))
+            return UNKNOWN
+        if self.ticket.limit is not None:
+            page, _ = self._limited()
+            return int(page.num_rows)
+        counts = [rows_of(self.ticket, self._selection, files) for files in self._files.values()]
+        return UNKNOWN if UNKNOWN in counts else sum(counts)
 
     def _rows(self, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
         """The rows of a bucket's answer with the stored columns, in no particular order."""

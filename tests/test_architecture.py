@@ -22,6 +22,7 @@ VOCABULARY = {
     "timedb.durations",
     "timedb.errors",
     "timedb.identity",
+    "timedb.message_sizes",
     "timedb.request_id",
     "timedb.settings",
     "timedb.times",

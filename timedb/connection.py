@@ -14,6 +14,7 @@ from pyarrow import flight
 
 from timedb.errors import Internal, InvalidRequest
 from timedb.flight_errors import flight_errors
+from timedb.message_sizes import MESSAGE_BYTES_ASKED, MESSAGE_BYTES_HEADER, joined
 from timedb.read_stream import ReadStream
 from timedb.settings import ClientSettings, read_setting_file
 from timedb.wire import (
@@ -39,6 +40,7 @@ _OPTIONS = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_bac
 _GIVE_UP_SECONDS = 5.0
 _SIGNAL_SECONDS = 0.5
 _MAX_HEADER_CHARS = 1024
+_MESSAGE_BYTES = (MESSAGE_BYTES_HEADER.encode(), str(MESSAGE_BYTES_ASKED).encode())
 
 
 class Batches(Protocol):
@@ -167,9 +169,9 @@ class Connection:
         options = self.options(long=action in _LONG_ACTIONS)
         with flight_errors(self.url, acted=action in _WRITE_ACTIONS):
             results = list(self.flight_client.do_action(flight.Action(action, message.to_bytes()), options))
-        if len(results) != 1:
-            raise Internal(f"{action}: {len(results)} results in place of one")
-        return _json_object(results[0].body, action)
+        if not results:
+            raise Internal(f"{action}: no result")
+        return joined(_json_object(result.body, action) for result in results)
 
     def stream(self, read: ReadCommand | AccuracyCommand) -> ReadStream:
         """Start a read.
@@ -244,7 +246,7 @@ class Connection:
     def options(self, *, long: bool) -> flight.FlightCallOptions:
         """What goes with every call; ``long``: one whose time is that of a stream."""
         timeout = self.stream_timeout_seconds if long else self.timeout_seconds
-        return flight.FlightCallOptions(timeout=timeout, headers=list(self.headers))
+        return flight.FlightCallOptions(timeout=timeout, headers=[*self.headers, _MESSAGE_BYTES])
 
 
 class _Answers:
@@ -252,7 +254,7 @@ class _Answers:
 
     def __init__(self, metadata: flight.FlightMetadataReader) -> None:
         self._metadata = metadata
-        self._receipt: dict[str, Any] | None = None
+        self._receipt: list[dict[str, Any]] = []
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._read, name="timedb-upload-answers", daemon=True)
         self._thread.start()
@@ -262,7 +264,7 @@ class _Answers:
             while (message := self._metadata.read()) is not None:
                 answer = _json_object(message, "receipt")
                 if "run_id" in answer:  # else it is progress
-                    self._receipt = answer
+                    self._receipt.append(answer)
         except Exception as error:
             self._failure = error
 
@@ -277,12 +279,12 @@ class _Answers:
         return not self._thread.is_alive()
 
     def receipt(self, url: str) -> dict[str, Any]:
-        """The last answer, once there are no more; raises what reading them failed with."""
+        """The receipt, once there are no more answers; raises what reading them failed with."""
         if self._failure is not None:
             raise self._failure
-        if self._receipt is None:
+        if not self._receipt:
             raise Internal(f"the Flight server at {url} ended the upload without a receipt")
-        return self._receipt
+        return joined(self._receipt)
 
 
 def _ticket(read: ReadCommand | AccuracyCommand) -> bytes:

@@ -15,6 +15,7 @@ from flight_server.context import CallContext, end_if_gone
 from flight_server.incoming import Incoming
 from flight_server.limits import Lease, Slots
 from flight_server.messages import command_of
+from flight_server.pieces import check_fits
 from flight_server.sql.catalog import catalog_table
 from flight_server.sql.messages import (
     CATALOG_COMMANDS,
@@ -172,6 +173,7 @@ class FlightSql:
         bound = handle_of(Statement(statement.sql, values))
         if len(bound) > self._settings.max_message_bytes:
             raise TooLarge(f"parameters: they make a handle of more than {self._settings.max_message_bytes} bytes")
+        check_fits(len(bound), call.message_bytes, "parameters")
         writer.write(DoPutPreparedStatementResult(bound).to_bytes())
 
     def do_action(
@@ -198,7 +200,9 @@ class FlightSql:
             dataset_schema=b"" if found.schema is None else found.schema.serialize().to_pybytes(),
             parameter_schema=found.parameters.serialize().to_pybytes(),
         )
-        return [pack(prepared)]
+        packed = pack(prepared)
+        check_fits(len(packed), call.message_bytes, "query")
+        return [packed]
 
     def _columns(
         self, tenant: Tenant, call: CallContext, context: flight.ServerCallContext, statement: Statement

@@ -115,7 +115,7 @@ def test_a_server_that_does_not_answer_is_a_timeout(scripted: Start) -> None:
         release.set()
 
 
-@pytest.mark.parametrize("answers", [[], [b"{}", b"{}"], [b"[]"], [b"nonsense"]])
+@pytest.mark.parametrize("answers", [[], [b"{}", b"[]"], [b"[]"], [b"nonsense"]])
 def test_an_answer_that_is_none_is_internal(scripted: Start, answers: list[bytes]) -> None:
     server = scripted()
     server.do_action = lambda *_: answers  # type: ignore[method-assign]  # a server that breaks the contract
