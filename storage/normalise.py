@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from timedb.columns import UPLOAD_COLUMNS
 from timedb.errors import InvalidRequest
 from timedb.identity import canonical_labels
+from timedb.number_columns import NumberError, floats_of
 from timedb.times import MAX_MICROS, MIN_MICROS
 from timedb.wire import MAX_NAME_CHARS, shown
 
@@ -335,11 +336,10 @@ def _check_intervals(start: pa.Array, end: pa.Array, first_row: int) -> None:
 
 
 def _value(batch: pa.RecordBatch, first_row: int) -> pa.Array:
-    column = _column(batch, "value", pa.float64())
     try:
-        return column.cast(pa.float64())
-    except pa.ArrowInvalid:
-        raise InvalidRequest(f"value: from row {first_row} on, a number does not fit a 64-bit float exactly") from None
+        return floats_of(_column(batch, "value", pa.float64()))
+    except NumberError as error:
+        raise InvalidRequest(f"value: row {first_row + error.index}: {error}") from None
 
 
 def _annotation(batch: pa.RecordBatch) -> pa.Array:

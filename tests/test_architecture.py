@@ -23,6 +23,8 @@ VOCABULARY = {
     "timedb.errors",
     "timedb.identity",
     "timedb.message_sizes",
+    "timedb.number_columns",
+    "timedb.numbers",
     "timedb.request_id",
     "timedb.settings",
     "timedb.times",

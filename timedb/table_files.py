@@ -14,6 +14,7 @@ import pyarrow.types as pt
 from pyarrow import csv, parquet
 
 from timedb.errors import InvalidRequest, TooLarge
+from timedb.number_columns import NumberError, floats_of_texts
 from timedb.times import parse_time, to_micros
 from timedb.wire import shown
 
@@ -136,7 +137,7 @@ def _open_csv(source: Source, what: str) -> TableFile:
     def batches(columns: Mapping[str, str]) -> Iterable[pa.RecordBatch]:
         convert = csv.ConvertOptions(
             include_columns=list(columns.values()),
-            column_types={source: pa.float64() if ours == "value" else pa.string() for ours, source in columns.items()},
+            column_types=dict.fromkeys(columns.values(), pa.string()),
             null_values=[""],  # NaN is a value
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
@@ -144,9 +145,20 @@ def _open_csv(source: Source, what: str) -> TableFile:
         whole = pa.PythonFile(_Rejoined(head, source), mode="r")
         reading = csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False)
         parsing = csv.ParseOptions(newlines_in_values=True)
-        yield from csv.open_csv(whole, convert_options=convert, read_options=reading, parse_options=parsing)
+        for batch in csv.open_csv(whole, convert_options=convert, read_options=reading, parse_options=parsing):
+            yield _with_numbers(batch, columns.get("value"))
 
     return TableFile(what, names, None, batches)
+
+
+def _with_numbers(batch: pa.RecordBatch, name: str | None) -> pa.RecordBatch:
+    if name is None:
+        return batch
+    place = batch.schema.get_field_index(name)
+    try:
+        return batch.set_column(place, name, floats_of_texts(batch.column(place)))
+    except NumberError as error:
+        raise InvalidRequest(f"{shown(name)[1:-1]}: {error}") from None
 
 
 class _Rejoined(io.RawIOBase):

@@ -5,9 +5,11 @@ Messages are JSON (UTF-8) objects; unknown fields are errors; times are RFC 3339
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import (
@@ -24,6 +26,7 @@ from pydantic import (
 
 from timedb.durations import Duration, parse_duration
 from timedb.errors import InvalidRequest, TooLarge
+from timedb.numbers import float_of
 from timedb.times import format_time, parse_time, to_utc
 
 __all__ = [
@@ -47,7 +50,6 @@ __all__ = [
 
 MAX_NAME_CHARS = 255
 _SHOWN_CHARS = 80
-_FROM_WIRE = {"from": "wire"}
 _MAX_FAULTS_LISTED = 10_000
 
 
@@ -62,17 +64,29 @@ def _read_time(value: object) -> datetime:
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def _read_number(value: object) -> object:
+class _FromWire:
+    """What is learnt while a message is read from JSON.
+
+    Attributes:
+        infinite: Whether a number came out infinite, which a literal ``Infinity`` may have asked for, or ``1e309`` not.
+    """
+
+    infinite = False
+
+
+def _read_number(value: object, info: ValidationInfo) -> float | None:
+    if value is None:
+        return None
     if isinstance(value, str):
         if value not in _NON_FINITE:
             raise ValueError("is not a number (as text only NaN, Infinity and -Infinity are taken)")
         return _NON_FINITE[value]
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError("is not a number")
-    try:
-        return None if value is None else float(value)
-    except OverflowError:
-        raise ValueError("is too large for a 64-bit float") from None
+    number = float_of(value)
+    if math.isinf(number) and isinstance(info.context, _FromWire):
+        info.context.infinite = True
+    return number
 
 
 def _read_duration(value: object) -> Duration:
@@ -127,7 +141,7 @@ class Command(WireModel):
     @classmethod
     def _state_op(cls, data: Any, info: ValidationInfo) -> Any:
         # The op is always sent, also by a client that lets it default.
-        if isinstance(data, dict) and "op" not in data and info.context is not _FROM_WIRE:
+        if isinstance(data, dict) and "op" not in data and not isinstance(info.context, _FromWire):
             return {"op": get_args(cls.model_fields["op"].annotation)[0], **data}
         return data
 
@@ -156,7 +170,22 @@ def parse(model: type[M], body: bytes, *, what: str, max_bytes: int) -> M:
     """
     if len(body) > max_bytes:
         raise TooLarge(f"{what}: {len(body)} bytes are over the limit of {max_bytes}")
-    return _checked(lambda: model.model_validate_json(body or b"{}", context=_FROM_WIRE), what)
+    context = _FromWire()
+    message = _checked(lambda: model.model_validate_json(body or b"{}", context=context), what)
+    if context.infinite:
+        _check_range_of_numbers(body, what)
+    return message
+
+
+def _check_range_of_numbers(body: bytes, what: str) -> None:
+    """Refuse a number that was written with digits and came out infinite."""
+
+    def finite(text: str) -> float:
+        if math.isinf(number := float(text)):
+            raise InvalidRequest(f"{what}: {shown(text)[1:-1]} is too large for a 64-bit float")
+        return number
+
+    json.loads(body, parse_float=finite, parse_int=str)
 
 
 def parse_object(model: type[M], fields: dict[str, Any], *, what: str = "") -> M:

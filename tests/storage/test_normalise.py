@@ -241,7 +241,9 @@ VALUES: list[tuple[dict[str, pa.Array], str]] = [
     ),
     ({"valid_time_end": pa.array([T1, T1], MICROS)}, "valid_time_end: row 11: 2025-01-02.* is not after valid_time"),
     ({"valid_time_end": pa.array([None, T0], MICROS)}, "valid_time_end: row 11: 2025-01-01.* is not after valid_time"),
-    ({"value": pa.array([1, (1 << 53) + 1])}, "value: from row 10 on, a number does not fit"),
+    ({"value": pa.array([1, (1 << 53) + 1])}, "value: row 11: 9007199254740993 is a whole number"),
+    ({"value": pa.array([1, 2**64 - 1], pa.uint64())}, "value: row 11: 18446744073709551615 is a whole number"),
+    ({"value": pa.array([Decimal(0), Decimal(2**53 + 1)])}, "value: row 11: 9007199254740993 is a whole number"),
 ]
 
 
