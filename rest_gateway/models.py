@@ -110,7 +110,8 @@ Labels = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "description": 'JSON object, such as {"site": "north", "kind": ["load", "wind"], "zone": null}',
+            "description": 'JSON object, such as {"site": "north", "kind": ["load", "wind"], "zone": null}; '
+            "{}: series without labels",
         }
     ),
 ]

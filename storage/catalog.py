@@ -58,8 +58,13 @@ class Series:
             "description": self.description,
         }
 
-    def matches(self, labels: LabelFilter) -> bool:
-        """Whether the labels pass a filter: a text is equality, a list any of its texts, None an absent label."""
+    def matches(self, labels: LabelFilter | None) -> bool:
+        """Whether the labels pass a filter: a text is equality, a list any of its texts, None an absent label.
+
+        The empty filter is the series without labels, as in an upload; no filter (None) are all.
+        """
+        if not labels:
+            return labels is None or self.labels == "{}"
         own = self.label_map()
         return all(
             own.get(key) in wanted if isinstance(wanted, list) else own.get(key) == wanted
@@ -151,7 +156,8 @@ class Catalog(ABC):
         if labels is not None:
             candidates = [series for series in candidates if series.matches(labels)]
         if not candidates:
-            raise NotFound(f"series_key: there is no series {shown(name)}")
+            which = "" if labels is None else f" with labels {shown(json.dumps(labels))}"
+            raise NotFound(f"series_key: there is no series {shown(name)}{which}")
         if labels is not None or len(candidates) == 1:
             return candidates
         bare = [series for series in candidates if series.labels == "{}"]
@@ -172,7 +178,7 @@ class Catalog(ABC):
             if not series.retired
             and (message.name is None or series.name == message.name)
             and (wanted is None or series.series_id in wanted)
-            and series.matches(message.labels or {})
+            and series.matches(message.labels)
             and series.mentions(words)
         ]
         return sorted(found, key=lambda series: (series.name, series.labels))[: message.limit]

@@ -489,7 +489,7 @@ def select_series(ticket: ReadTicket, catalog: Catalog, known: Mapping[str, Seri
     for name in ticket.series_keys or ():
         chosen.update(series.series_id for series in catalog.find(name, ticket.labels))
     if ticket.series_ids is None and ticket.series_keys is None:
-        return {series.series_id for series in known.values() if series.matches(ticket.labels or {})}
+        return {series.series_id for series in known.values() if series.matches(ticket.labels)}
     if ticket.labels is not None:
         chosen = {series_id for series_id in chosen if known[series_id].matches(ticket.labels)}
     return chosen

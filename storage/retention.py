@@ -305,7 +305,7 @@ class Retention:
         return {
             series.series_id
             for series in self._catalog.all().values()
-            if (rule.name is None or series.name == rule.name) and series.matches(rule.labels or {})
+            if (rule.name is None or series.name == rule.name) and series.matches(rule.labels or None)
         }
 
     def _remove(self, bucket: str, rules: Sequence[BoundRule], report: _Report) -> None:

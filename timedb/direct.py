@@ -51,7 +51,8 @@ def scan_lake(
         all_versions: Also superseded corrections, with who, when and why.
         series_ids: Only these series.
         series_keys: Only series of these names.
-        labels: Only series with these labels: a value, one of several, or None for "has it not".
+        labels: Only series with these labels: a value, one of several, or None for "has it not"; ``{}``: those
+            without labels.
         start_valid, end_valid: Bounds of valid_time, the end exclusive: aware datetimes, or RFC 3339 text.
         start_known, end_known: Bounds of known_time, the end exclusive.
         as_of: What the lake held at that change_time, inclusive.

@@ -32,7 +32,7 @@ class Rows(TypedDict, total=False):
     series_keys: str | Iterable[str] | None
     """Names of series."""
     labels: Mapping[str, str | list[str] | None] | None
-    """Series with these labels: a value, one of several, or None for "has it not"."""
+    """Series with these labels: a value, one of several, or None for "has it not"; ``{}``: series without labels."""
     start_valid: Time | None
     end_valid: Time | None
     start_known: Time | None

@@ -75,6 +75,8 @@ SELECTIONS: list[dict[str, Any]] = [
     {"labels": {"site": "north", "kind": None}},
     {"labels": {"kind": LABELLED[3]["kind"]}, "series_keys": ["wind"]},
     {"labels": {"site": "nowhere"}},
+    {"labels": {}},
+    {"labels": {}, "series_keys": ["load"]},
     {"series_ids": []},
 ]
 

@@ -98,12 +98,17 @@ def test_it_lists_and_reads_its_own_series_alone(divided: Divided) -> None:
     assert sorted(commands) == sorted([[series_id("rain", NORTH)], [series_id("wind", NORTH)]])
     own = [series_id("wind", NORTH)]
     for view in ("flat", "overlapping", "latest", "changes"):
-        for fields in ({}, {"labels": {}}, {"limit": 100}, {"ordered": True, "order_by": "valid_time"}):
+        for fields in (
+            {},
+            {"labels": {"region": "north"}},
+            {"limit": 100},
+            {"ordered": True, "order_by": "valid_time"},
+        ):
             found = read(north, view=view, columns=["series_id", "series_key"], **fields)
             assert set(found.column("series_id").to_pylist()) == set(own), (view, fields)
     assert read(north).num_rows == 3
     assert read(north, view="overlapping", all_versions=True).num_rows == 3
-    assert read(north, labels={"region": None}).num_rows == 0
+    assert read(north, labels={"region": None}).num_rows == read(north, labels={}).num_rows == 0
     assert read(divided.everything).num_rows == 15
 
 

@@ -12,7 +12,7 @@ from timedb.errors import InvalidRequest
 if TYPE_CHECKING:
     from timedb.client import Client
 
-__all__ = ["AsJson", "FlightUrl", "Labels", "client_of", "labels_of"]
+__all__ = ["AsJson", "FlightUrl", "Labels", "client_of", "labels_of", "selected_labels"]
 
 FlightUrl = Annotated[
     str | None, typer.Option(help="Flight server to speak to. [TIMEDB_FLIGHT_URL, grpc://127.0.0.1:8815]")
@@ -20,7 +20,11 @@ FlightUrl = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Labels = Annotated[
     list[str] | None,
-    typer.Option("--label", metavar="KEY=VALUE", help="Only series with this label; twice for either value."),
+    typer.Option(
+        "--label",
+        metavar="KEY=VALUE",
+        help="Only series with this label; twice for either value; '': those with none.",
+    ),
 ]
 
 
@@ -44,3 +48,14 @@ def labels_of(pairs: Iterable[str] | None) -> dict[str, str | list[str] | None]:
             raise InvalidRequest(f"--label: {pair!r} is not KEY=VALUE")
         wanted.setdefault(key, []).append(value)
     return {key: values[0] if len(values) == 1 else values for key, values in wanted.items()}
+
+
+def selected_labels(pairs: list[str] | None) -> dict[str, str | list[str] | None] | None:
+    """What ``--label`` selects: None without the option (all series), ``{}`` for one that is empty (the unlabelled).
+
+    Raises:
+        InvalidRequest: one is not ``KEY=VALUE``, or the empty one stands beside others.
+    """
+    if not pairs:
+        return None
+    return {} if pairs == [""] else labels_of(pairs)

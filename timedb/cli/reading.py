@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from timedb.cli.options import AsJson, FlightUrl, Labels, client_of, labels_of
+from timedb.cli.options import AsJson, FlightUrl, Labels, client_of, selected_labels
 from timedb.cli.output import progress_bar, say, show
 from timedb.errors import InvalidRequest
 
@@ -200,7 +200,7 @@ def _write(selection: dict[str, Any], output: Path | None, format: Format | None
 
 
 def _rows(series: list[str] | None, series_id: list[str] | None, labels: list[str] | None) -> dict[str, Any]:
-    return {"series_keys": series or None, "series_ids": series_id or None, "labels": labels_of(labels) or None}
+    return {"series_keys": series or None, "series_ids": series_id or None, "labels": selected_labels(labels)}
 
 
 def _times(

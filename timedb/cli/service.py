@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from timedb.cli.options import AsJson, FlightUrl, Labels, client_of, labels_of
+from timedb.cli.options import AsJson, FlightUrl, Labels, client_of, selected_labels
 from timedb.cli.output import show
 
 __all__ = ["register"]
@@ -36,7 +36,7 @@ def series(
 ) -> None:
     """List the series."""
     with client_of(flight_url) as client:
-        listed = client.list_series(name=name, labels=labels_of(labels) or None, search=search, limit=limit)
+        listed = client.list_series(name=name, labels=selected_labels(labels), search=search, limit=limit)
     show(listed, as_json=json)
 
 
