@@ -97,7 +97,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """Chromium without a window, in Stockholm's time."""
     missing = [str(path) for path in (CHROMIUM, CHROMEDRIVER) if not path.exists()]
     if missing:
-        pytest.skip(f"no {' and no '.join(missing)}; on Debian: apt-get install chromium chromium-driver")
+        pytest.skip(f"no {' and no '.join(missing)}: 'sudo make browser' installs it on Debian")
     driver = start_browser(CHROMIUM, CHROMEDRIVER, tmp_path_factory.mktemp("browser"))
     yield driver
     driver.quit()
