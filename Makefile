@@ -10,32 +10,43 @@ SERVE_ARGS ?=
 BENCH_ARGS ?=
 CAMPAIGN_ARGS ?=
 SOAK_MINUTES ?= 10
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 CAMPAIGN_FILE ?= .campaign.jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test soak soak-service campaign browser check format bench bench-peers docs clean
+.PHONY: help setup lock serve test coverage soak soak-service campaign browser check format bench bench-peers docs clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Make .venv and install everything; redone only when pyproject.toml changes
+setup: $(STAMP) ## Make .venv and install everything; redone only when pyproject.toml or requirements/ change
 
 $(BIN)/pip: # the last that venv makes
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP): pyproject.toml | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+$(STAMP): pyproject.toml requirements/dev.txt | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(SERVE) $@
 
-$(SERVE): pyproject.toml | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet --editable .
+$(SERVE): pyproject.toml requirements/serve.txt | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/serve.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
+
+lock: ## Write requirements/ anew: the newest versions that pyproject.toml allows, with hashes, for all Pythons and platforms
+	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet 'uv>=0.13,<0.14'; }
+	.venv-lock/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements/serve.txt
+	.venv-lock/bin/uv pip compile $(LOCK) pyproject.toml --extra dev --output-file requirements/dev.txt
 
 serve: $(SERVE) ## Install what the service needs and run the Flight server (8815) and the REST gateway (8000); SERVE_ARGS="--lake URI ..."
 	$(BIN)/timedb serve $(SERVE_ARGS)
 
 test: $(STAMP) $(VENV)/.browser ## Run the tests; PYTEST_ARGS="tests/storage -k flat ..."
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_ARGS)
+
+coverage: $(STAMP) $(VENV)/.browser ## Run the tests and say which lines they do not reach; fails under the floor in pyproject.toml
+	COVERAGE_CORE=sysmon $(BIN)/python -m pytest --numprocesses=$(WORKERS) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 soak: $(STAMP) ## Run the behaviour suite on many more random histories (minutes)
 	$(BIN)/python -m pytest tests/behaviour --hypothesis-profile=soak --timeout=3600 $(PYTEST_ARGS)

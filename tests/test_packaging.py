@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import timedb as td
 from tests.timedb.test_cli import timedb
@@ -66,6 +68,24 @@ def test_the_sdist_holds_what_the_tests_need(tmp_path: Path) -> None:
     ):
         assert name in held
     assert not [name for name in held if name.startswith((".venv", "timedb-data", "site/", ".git/"))]
+
+
+@pytest.mark.parametrize(("lock", "extras"), [("serve", []), ("dev", ["dev"])])
+def test_the_locked_versions_are_those_that_the_project_allows(lock: str, extras: list[str]) -> None:
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    locked: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE):
+        locked.setdefault(canonicalize_name(name), []).append(version)
+    wanted = [Requirement(line) for line in PROJECT["dependencies"]]
+    wanted += [Requirement(line) for extra in extras for line in PROJECT["optional-dependencies"][extra]]
+    loose = [
+        f"{each}: locked {locked.get(canonicalize_name(each.name))}"
+        for each in wanted
+        if each.name != PROJECT["name"]
+        and not all(version in each.specifier for version in locked.get(canonicalize_name(each.name), ["none"]))
+    ]
+    assert not loose, "`make lock` writes the locked versions anew"
+    assert text.count("--hash=sha256:") >= len(locked)
 
 
 def test_the_unit_is_closed_in(tmp_path: Path) -> None:
