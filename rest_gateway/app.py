@@ -18,7 +18,7 @@ from rest_gateway.connection import FlightConnection
 from rest_gateway.errors import error_for_status, error_response, status_of
 from rest_gateway.inputs import BodyBudget
 from rest_gateway.metrics import Metrics
-from rest_gateway.middleware import CallContext, LoopbackOnly
+from rest_gateway.middleware import CallContext, HeadAsGet, LoopbackOnly
 from rest_gateway.models import NewSeries, SeriesChange, UpdateRequest, UploadRequest, Withdrawal
 from rest_gateway.openapi import ANSWER_HEADERS, errors, install_openapi
 from timedb._version import __version__
@@ -57,6 +57,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
         middleware.append(Middleware(LoopbackOnly, lake_is_open=connection.lake_is_open))
     if origins := settings.cors_origins.replace(",", " ").split():
         middleware.append(_cors(origins))
+    middleware.append(Middleware(HeadAsGet))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

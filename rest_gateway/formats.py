@@ -1,13 +1,13 @@
 """The body of ``GET /values`` in each format it is offered in, piece by piece from record batches.
 
 - ``application/json``: ``{"data": [row, …], "count": n, "next_cursor": …}``, the cursor only if there is a next page
-- ``application/x-ndjson``: a row a line, then the trailer ``{"_end": true, "count": n, "next_cursor": …}``
+- ``application/x-ndjson``: a row a line
 - ``text/csv``: a line of names, then a row a line
 - ``application/vnd.apache.arrow.stream``: an Arrow IPC stream, whose schema metadata has the ``cursor``
 - ``application/vnd.apache.parquet``: a Parquet file, compressed, whose metadata has the ``cursor``, too
 
 A failure after the head of the answer has gone out cuts the connection, so that no client takes the part for the
-whole; NDJSON says what happened in its trailer, ``{"_end": false, "error": {…}}``.
+whole. Nothing but rows stands in NDJSON and CSV: readers take every line for a row.
 """
 
 from __future__ import annotations
@@ -69,10 +69,6 @@ class BodyFormat(ABC):
     def tail(self, count: int) -> Piece:
         """What stands after ``count`` rows."""
 
-    def failure(self, error: dict[str, str]) -> Piece | None:
-        """The tail of an answer that fails midway; None where only a cut connection can tell."""
-        return None
-
     def _summary(self, count: int) -> dict[str, object]:
         return {"count": count} | ({"next_cursor": self._cursor} if self._cursor else {})
 
@@ -104,7 +100,7 @@ class JsonBody(BodyFormat):
 
 
 class NdjsonBody(BodyFormat):
-    """One JSON object a line, and a trailer that says whether it is all."""
+    """One JSON object a line."""
 
     name = "ndjson"
     media_types = ("application/x-ndjson", "application/ndjson", "application/jsonl")
@@ -122,12 +118,8 @@ class NdjsonBody(BodyFormat):
         return self._writer.write(batch)
 
     def tail(self, count: int) -> Piece:
-        """The trailer."""
-        return orjson.dumps({"_end": True, **self._summary(count)}) + b"\n"
-
-    def failure(self, error: dict[str, str]) -> Piece | None:
-        """The trailer that says what happened."""
-        return orjson.dumps({"_end": False, "error": error}) + b"\n"
+        """Nothing."""
+        return b""
 
 
 class CsvBody(BodyFormat):

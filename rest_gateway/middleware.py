@@ -18,7 +18,7 @@ from rest_gateway.errors import error_response
 from rest_gateway.metrics import Metrics
 from timedb.errors import Forbidden, Internal
 
-__all__ = ["CallContext", "LoopbackOnly", "is_loopback"]
+__all__ = ["CallContext", "HeadAsGet", "LoopbackOnly", "is_loopback"]
 
 REQUEST_ID_HEADER = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -75,6 +75,36 @@ class CallContext:
             request_id,
             (scope.get("client") or ("unknown",))[0],
         )
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without the body (RFC 9110 section 9.3.2): what a GET would begin with, and then no more."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        answered = False
+
+        async def receive_until_answered() -> Message:
+            # A body that is being streamed stops as for a client that has gone.
+            return {"type": "http.disconnect"} if answered else await receive()
+
+        async def send_head(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                await send(message)
+                answered = True
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        scope["method"] = "GET"  # in place: what the router finds is for the log, too
+        try:
+            await self.app(scope, receive_until_answered, send_head)
+        finally:
+            scope["method"] = "HEAD"
 
 
 class LoopbackOnly:

@@ -38,9 +38,14 @@ An unknown query parameter is an error. Without `limit` all rows come in one ans
 long as there are more rows, to be given back as `cursor`.
 
 `format`, or else `Accept`, chooses the format: JSON (one object; `count` and `next_cursor` stand after `data`), an
-Arrow stream, a Parquet file, NDJSON (the last line is the trailer `{"_end": true, "count": n}`), or CSV (nulls are
-empty, tags a JSON array). The headers `X-Next-Cursor`, `X-As-Of`, `X-Table-Version` and `X-Token` say the same in every
-format. An answer that breaks off in the middle is an error: its connection is cut, and NDJSON lacks `"_end": true`.
+Arrow stream, a Parquet file, NDJSON (a row a line), or CSV (a line of names; nulls are empty, tags a JSON array). The
+headers `X-Next-Cursor`, `X-As-Of`, `X-Table-Version` and `X-Token` say the same in every format. An answer that breaks
+off in the middle has its connection cut, before the last chunk of HTTP: every HTTP client reports that as an error.
+
+Data frames take an address or what `urllib.request.urlopen` (with a key: `httpx.get(…).content`) makes of it:
+`pd.read_csv(url)`, `pd.read_parquet(url)`, `pl.read_csv(urlopen(url))`, `pl.read_parquet(urlopen(url))`. Given the
+address itself Polars asks for ranges, which are not served: the answer is made while it is sent. HEAD says what GET
+would begin with.
 
 **NaN and infinity**: JSON has no such numbers, so JSON and NDJSON write null for them, which keeps `value` a column of
 numbers for pandas and the like. `non_finite=text` writes `"NaN"`, `"Infinity"` and `"-Infinity"` instead, which tells
@@ -129,5 +134,4 @@ def _answer(
         stream.close,
         media_type=body.media_types[0],
         headers={name: metadata[key].decode() for key, name in _HEADERS.items() if metadata.get(key)},
-        on_failure=body.failure,
     )

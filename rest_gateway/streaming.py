@@ -12,7 +12,6 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from rest_gateway.errors import error_body
 from timedb.errors import TimeDBError
 
 __all__ = ["streamed"]
@@ -34,7 +33,6 @@ def streamed(
     *,
     media_type: str,
     headers: Mapping[str, str],
-    on_failure: Callable[[dict[str, str]], Piece | None],
 ) -> Response:
     """The answer that carries ``pieces``; blocks until it is known that the first of them can be made.
 
@@ -46,7 +44,6 @@ def streamed(
         close: Releases what ``pieces`` reads from, without blocking; called exactly once, whatever happens.
         media_type: Of the body.
         headers: More headers.
-        on_failure: The tail for a body that fails midway, from an error body; None where there is no such tail.
     """
     ready: list[Piece] = []
     size = 0
@@ -60,7 +57,7 @@ def streamed(
     if size < _WHOLE_BYTES:
         close()
         return Response(b"".join(ready), media_type=media_type, headers=headers)
-    return _Stream(ready, pieces, close, media_type, headers, on_failure)
+    return _Stream(ready, pieces, close, media_type, headers)
 
 
 class _Stream(Response):
@@ -71,14 +68,12 @@ class _Stream(Response):
         close: Callable[[], None],
         media_type: str,
         headers: Mapping[str, str],
-        on_failure: Callable[[dict[str, str]], Piece | None],
     ) -> None:
         super().__init__(headers=headers, media_type=media_type)
         del self.headers["content-length"]
         self._ready = ready
         self._rest = rest
         self._close = close
-        self._on_failure = on_failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -97,9 +92,7 @@ class _Stream(Response):
                         return
             except TimeDBError as error:
                 _log.error("answer broken off: %s: %s request_id=%s", error.code, error.detail, request_id)
-                if (tail := self._on_failure(error_body(error, request_id))) is None:
-                    return  # the server closes the connection of an answer that has no end
-                await _send_piece(send, tail)
+                return  # the server closes the connection of an answer that has no end
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             _log.warning("answer given up: nobody reads it request_id=%s", request_id)

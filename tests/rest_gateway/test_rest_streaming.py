@@ -107,16 +107,12 @@ def test_an_answer_that_breaks_off_cannot_be_taken_for_whole(caplog: pytest.LogC
         BreaksOff() as server,
         serving(create_app(f"grpc://127.0.0.1:{server.port}", load_settings(ServerSettings))) as rest,
     ):
-        for accept in ("application/json", ARROW, "text/csv"):
-            with rest.stream("GET", "/values", headers={"Accept": accept}) as answer:
+        for accept in ("application/json", ARROW, "text/csv", NDJSON):
+            with rest.stream("GET", "/values", headers={"Accept": accept, "X-Request-Id": "here"}) as answer:
                 assert answer.status_code == 200
                 with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
                     answer.read()
-        answer = rest.get("/values", headers={"Accept": NDJSON, "X-Request-Id": "here"})
         assert rest.get("/").status_code == 200
-    *rows, trailer = map(json.loads, answer.text.splitlines())
-    assert [row["value"] for row in rows] == [0.5] * 10_000
-    assert trailer == {"_end": False, "error": {"detail": "too slow", "code": "timeout", "request_id": "here"}}
     broken = [record.getMessage() for record in caplog.records if "broken off" in record.getMessage()]
     assert len(broken) == 4
     assert "request_id=here" in broken[-1]
