@@ -272,7 +272,7 @@ def _leave_out_later(source: Store, copy: Table, values: Snapshot) -> None:
         last = file.maximum.get("change_time")
         if isinstance(last, int) and last <= newest:
             continue
-        rows = pq.read_table(source.open(file.path))
+        rows = pq.read_table(source.open(file.path)).cast(copy.schema)  # other writers have text of their own kinds
         kept = rows.filter(pc.less_equal(rows["change_time"].cast(pa.int64()), newest))
         if kept.num_rows < rows.num_rows:
             removes.append(file)

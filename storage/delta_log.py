@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -20,15 +20,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import delta
+from storage.delta_protocol import check_action
 from storage.store import Store
-from timedb.errors import Internal, OutcomeUnknown
-from timedb.times import from_micros, parse_time, to_micros
+from timedb.errors import Internal, OutcomeUnknown, Unimplemented
+from timedb.times import MAX_MICROS, from_micros, parse_time, to_micros
 
 __all__ = ["Commit", "DataFile", "DeltaLog", "Snapshot"]
 
 LOG_FOLDER = "_delta_log"
 HINT = f"{LOG_FOLDER}/_last_checkpoint"
 _COMMIT_NAME = re.compile(r"(\d{20})\.json")
+_PART_NAME = re.compile(r"\d{20}\.checkpoint\.(\d{10}\.(\d{10})\.)?parquet")
 _CHECKPOINT_NAME = re.compile(r"(\d{20})\.checkpoint\.(.+\.)?(parquet|json)")
 _COUNT = "timedbActions"  # in the commit info: a file that was cut between two lines is whole JSON still
 _MILLISECOND = 1000
@@ -89,6 +91,8 @@ class Snapshot:
     files: Mapping[str, DataFile]
     transactions: Mapping[str, int]
     checkpoint: int = -1
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The last ``metaData`` action: the table's columns and properties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Commit:
     removes: Sequence[str] = ()
     transactions: Mapping[str, int] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] | None = None
 
 
 class DeltaLog:
@@ -138,6 +143,7 @@ class DeltaLog:
 
         Raises:
             Internal: a commit is missing, empty or torn.
+            Unimplemented: another writer made it a table that we do not know; see ``storage.delta_protocol``.
         """
         names = [file.path for file in self.store.list(LOG_FOLDER)]
         checkpoint = max(map(checkpoint_version, names), default=-1)
@@ -221,34 +227,57 @@ class DeltaLog:
 
         Raises:
             Internal: the checkpoint cannot be read.
+            Unimplemented: it is of a kind, or of a table, that we do not know.
         """
-        table = delta.read_files(self.store.url(), version)
-        files = {file.path: file for file in map(_from_flattened, table.to_pylist())}
-        return Snapshot(version, files, self._transactions_at(version), checkpoint=version)
+        files: dict[str, DataFile] = {}
+        transactions: dict[str, int] = {}
+        metadata: Mapping[str, Any] = {}
+        try:
+            for action in self._checkpoint_actions(version):
+                check_action(action)
+                if "add" in action:
+                    file = _from_add(action["add"])
+                    files[file.path] = file
+                elif "txn" in action:
+                    transactions[action["txn"]["appId"]] = action["txn"]["version"]
+                elif "metaData" in action:
+                    metadata = action["metaData"]
+            if not metadata:
+                raise ValueError
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+            raise Internal(f"the checkpoint of version {version} cannot be read; run timedb doctor") from error
+        return Snapshot(version, files, transactions, checkpoint=version, metadata=metadata)
 
-    def _transactions_at(self, version: int) -> dict[str, int]:
-        """All app transactions of a checkpoint; deltalake tells them one by one only."""
-        found: dict[str, int] = {}
-        paths = [file.path for file in self.store.list(LOG_FOLDER) if checkpoint_version(file.path) == version]
-        for path in (path for path in paths if path.endswith(".parquet")):
-            try:
-                rows = pq.read_table(self.store.open(path), columns=["txn"]).column("txn").drop_null()
-            except (pa.ArrowException, OSError, KeyError) as error:
-                raise Internal(f"the checkpoint of version {version} cannot be read; run timedb doctor") from error
-            found.update({row["appId"]: row["version"] for row in rows.to_pylist() if row["appId"] is not None})
-        return found
+    def _checkpoint_actions(self, version: int) -> Iterator[dict[str, Any]]:
+        """The actions of a checkpoint, as a commit's lines have them, but for those that no snapshot needs."""
+        names = {file.path for file in self.store.list(LOG_FOLDER) if checkpoint_version(file.path) == version}
+        parts = {path: match for path in names if (match := _PART_NAME.fullmatch(path.rpartition("/")[2]))}
+        whole = [path for path, match in parts.items() if not match[1]]
+        chosen = whole or sorted(parts)
+        if not chosen:
+            raise Unimplemented(f"the checkpoint of version {version} is of a form that this service does not know")
+        if not whole and len(chosen) != int(parts[chosen[0]][2]):
+            raise ValueError
+        for path in chosen:
+            table = pq.read_table(self.store.open(path), columns=["add", "txn", "protocol", "metaData"])
+            for name in ("protocol", "metaData", "txn", "add"):
+                if name in table.column_names:
+                    for row in table.column(name).drop_null().to_pylist(maps_as_pydicts="strict"):
+                        yield {name: row}
 
 
 def apply_commits(snapshot: Snapshot, commits: Iterable[Commit]) -> Snapshot:
     """The snapshot after further commits."""
     files, transactions, version = dict(snapshot.files), dict(snapshot.transactions), snapshot.version
+    metadata = snapshot.metadata
     for commit in commits:
         version = commit.version
         for path in commit.removes:
             files.pop(path, None)
         files.update((file.path, file) for file in commit.adds)
         transactions.update(commit.transactions)
-    return replace(snapshot, version=version, files=files, transactions=transactions)
+        metadata = metadata if commit.metadata is None else commit.metadata
+    return replace(snapshot, version=version, files=files, transactions=transactions, metadata=metadata)
 
 
 def parse_commit(version: int, data: bytes) -> Commit:
@@ -256,6 +285,7 @@ def parse_commit(version: int, data: bytes) -> Commit:
 
     Raises:
         Internal: it is empty or torn, which readers would take for a commit without rows.
+        Unimplemented: it makes the table one that we do not know.
     """
     if not data.strip():
         raise Internal(f"commit {version} of the log is empty; run timedb doctor")
@@ -263,22 +293,26 @@ def parse_commit(version: int, data: bytes) -> Commit:
     removes: list[str] = []
     transactions: dict[str, int] = {}
     info: dict[str, Any] = {}
+    metadata: dict[str, Any] | None = None
     try:
         actions = [json.loads(line) for line in data.splitlines()]
         for action in actions:
+            check_action(action)
             if "add" in action:
                 adds.append(_from_add(action["add"]))
             elif "remove" in action:
                 removes.append(unquote(action["remove"]["path"]))
             elif "txn" in action:
                 transactions[action["txn"]["appId"]] = action["txn"]["version"]
+            elif "metaData" in action:
+                metadata = action["metaData"]
             elif "commitInfo" in action:
                 info = action["commitInfo"].get("timedb") or {}
                 if action["commitInfo"].get(_COUNT, len(actions) - 1) != len(actions) - 1:
                     raise ValueError
     except (ValueError, KeyError, TypeError) as error:
         raise Internal(f"commit {version} of the log is torn; run timedb doctor") from error
-    return Commit(version, adds, removes, transactions, info)
+    return Commit(version, adds, removes, transactions, info, metadata)
 
 
 def transaction(app_id: str, version: int) -> dict[str, Any]:
@@ -305,7 +339,9 @@ def _commit_path(version: int) -> str:
 def _bound_text(value: Statistic) -> str:
     if isinstance(value, str):
         return value
-    return from_micros(value).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # The end of year 9999 has no millisecond above it.
+    precision = "microseconds" if value % _MILLISECOND else "milliseconds"
+    return from_micros(value).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def _bound(value: object) -> Statistic | None:
@@ -326,7 +362,7 @@ def floor_ms(micros: int) -> int:
 
 def ceil_ms(micros: int) -> int:
     """An upper bound in whole milliseconds; writers that truncate are made up for by one more."""
-    return -(-micros // _MILLISECOND) * _MILLISECOND
+    return min(-(-micros // _MILLISECOND) * _MILLISECOND, MAX_MICROS)
 
 
 def _bounds(values: Mapping[str, object]) -> dict[str, Statistic]:
@@ -335,7 +371,10 @@ def _bounds(values: Mapping[str, object]) -> dict[str, Statistic]:
 
 def _upper_bounds(values: Mapping[str, object]) -> dict[str, Statistic]:
     # Other writers (Spark) cut a maximum to milliseconds, so a whole one may stand for up to a millisecond more.
-    return {name: bound if isinstance(bound, str) else bound + _MILLISECOND for name, bound in _bounds(values).items()}
+    return {
+        name: bound if isinstance(bound, str) else min(bound + _MILLISECOND, MAX_MICROS)
+        for name, bound in _bounds(values).items()
+    }
 
 
 def _from_add(add: Mapping[str, Any]) -> DataFile:
@@ -344,26 +383,9 @@ def _from_add(add: Mapping[str, Any]) -> DataFile:
         path=unquote(add["path"]),
         size=add["size"],
         rows=statistics.get("numRecords", -1),
-        partition=add.get("partitionValues") or {},
+        partition={name: value for name, value in (add.get("partitionValues") or {}).items() if value is not None},
         minimum=_bounds(statistics.get("minValues") or {}),
         maximum=_upper_bounds(statistics.get("maxValues") or {}),
         null_count=statistics.get("nullCount") or {},
         modified_ms=add.get("modificationTime", 0),
-    )
-
-
-def _from_flattened(row: Mapping[str, Any]) -> DataFile:
-    def part(prefix: str) -> dict[str, Any]:
-        return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-
-    rows = row.get("num_records")
-    return DataFile(
-        path=unquote(row["path"]),
-        size=row["size_bytes"],
-        rows=-1 if rows is None else rows,
-        partition={name: value for name, value in part("partition.").items() if value is not None},
-        minimum=_bounds(part("min.")),
-        maximum=_upper_bounds(part("max.")),
-        null_count={name: count for name, count in part("null_count.").items() if count is not None},
-        modified_ms=row["modification_time"],
     )

@@ -86,7 +86,7 @@ class DirectTenant:
 
     def state(self) -> State:
         """The newest versions."""
-        values = DeltaLog(self.store.below("values")).load()
+        values = Table(self.store.below("values"), VALUES, PARTITIONS).snapshot()
         catalog = StoredCatalog(Table(self.store.below("series"), SERIES), self.tenant_id)
         return State(values, catalog.known())  # in this order: a series is made before its first value
 

@@ -26,14 +26,19 @@ from storage.delta_log import (
     parse_commit,
     transaction,
 )
-from storage.layout import USERS_FOLDER, TenantTables, tenant_folder, tenant_ids
+from storage.layout import TenantTables, tenant_folder, tenant_ids
 from storage.ledger import REACHED, Ledger
 from storage.store import ASIDE_PREFIX, Store
-from timedb.errors import Internal
+from storage.table import Table
+from storage.upgrade import tables_of
+from timedb.errors import Internal, Unimplemented
 
 __all__ = ["Finding", "TableDoctor", "examine_lake"]
 
 UNREADABLE = "unreadable"
+FOREIGN = "changed by another writer"
+OUTDATED = "filters of delta-rs find nothing"
+_CLOSED = (UNREADABLE, FOREIGN)
 _KEPT = f"{ASIDE_PREFIX}doctor"
 ORPHAN_SECONDS = 3600.0
 """A file that nobody refers to may be on its way in for about so long."""
@@ -77,8 +82,9 @@ class TableDoctor:
         yield from self._checkpoints()
         try:
             snapshot = self._log.load()
-        except Internal as error:
-            yield Finding(self._name, UNREADABLE, LOG_FOLDER, f"none: {error.detail}")
+        except (Internal, Unimplemented) as error:
+            fault = FOREIGN if isinstance(error, Unimplemented) else UNREADABLE
+            yield Finding(self._name, fault, LOG_FOLDER, f"none: {error.detail}")
             return
         yield from self._missing(snapshot)
         yield from self._orphans(snapshot)
@@ -89,6 +95,8 @@ class TableDoctor:
             path = f"{LOG_FOLDER}/{version:020d}.json"
             try:
                 parse_commit(version, self._store.read(path))
+            except Unimplemented:
+                continue  # whole; named where the log is read
             except Internal:
                 # A commit is acknowledged after its bytes are durable, so a torn last one never was.
                 last = version == versions[-1]
@@ -120,11 +128,13 @@ class TableDoctor:
             seen = self._log.load_checkpoint(version)
         except Internal:
             return False
+        except Unimplemented:
+            return True
         if not self._store.exists(f"{LOG_FOLDER}/{0:020d}.json"):
             return True
         try:
             replayed = apply_commits(Snapshot(-1, {}, {}), self._log.commits_after(-1, version))
-        except Internal:
+        except (Internal, Unimplemented):
             return True  # a torn commit before it is no fault of the checkpoint, which is all that is left of it
         return replayed.version != version or replayed.files.keys() == seen.files.keys()
 
@@ -181,18 +191,25 @@ def examine_lake(lake: Store, *, repair: bool = False, accept_loss: bool = False
         accept_loss: Also take data files that are missing or damaged out of their tables.
     """
     found: list[Finding] = []
+    for name, table in tables_of(lake).items():
+        faults = list(TableDoctor(name, table.store, repair=repair, accept_loss=accept_loss).examine())
+        if not any(finding.fault in _CLOSED for finding in faults):
+            faults += _changed_or_old(name, table, repair=repair)
+        found += faults
+    closed = {finding.table.partition("/")[0] for finding in found if finding.fault in _CLOSED}
     for tenant_id in tenant_ids(lake):
-        folder = lake.below(tenant_folder(tenant_id))
-        tables = TenantTables.below(folder)
-        for name, table in tables.by_name().items():
-            doctor = TableDoctor(f"{tenant_id}/{name}", table.store, repair=repair, accept_loss=accept_loss)
-            found += doctor.examine()
-        if not any(finding.fault == UNREADABLE and finding.table.startswith(tenant_id) for finding in found):
+        if tenant_id not in closed:
+            tables = TenantTables.below(lake.below(tenant_folder(tenant_id)))
             found += _runs_without_row(tenant_id, tables, repair=repair)
-    users = lake.below(USERS_FOLDER)
-    if DeltaLog(users).exists():
-        found += TableDoctor(USERS_FOLDER, users, repair=repair, accept_loss=accept_loss).examine()
     return found
+
+
+def _changed_or_old(name: str, table: Table, *, repair: bool) -> Iterator[Finding]:
+    try:
+        if not table.is_current():
+            yield Finding(name, OUTDATED, LOG_FOLDER, "timedb upgrade", repair and table.renew())
+    except Unimplemented as error:
+        yield Finding(name, FOREIGN, LOG_FOLDER, f"none: {error.detail}")
 
 
 def _runs_without_row(tenant_id: str, tables: TenantTables, *, repair: bool) -> Iterator[Finding]:

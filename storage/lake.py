@@ -19,7 +19,7 @@ from storage.nesting import refuse_nested
 from storage.object_store import PROBE_FOLDER, ObjectStore, check_conditional_put
 from storage.store import ASIDE_PREFIX, LocalStore, Store
 from storage.tenant import Tenant
-from storage.upgrade import STEPS, Step, lift
+from storage.upgrade import STEPS, Step, lift, renew_tables
 from storage.user_table import Users
 from storage.users import NewUser
 from timedb.errors import InvalidRequest, NotFound
@@ -124,18 +124,24 @@ class Lake:
     @staticmethod
     @errors_are_ours()
     def upgrade(uri: str, *, newest: int = FORMAT_VERSION, steps: Mapping[int, Step] = STEPS) -> dict[str, int]:
-        """Lift a lake that no server has open to the newest format: ``{from, to}``; see ``storage.upgrade.lift``.
+        """Lift a lake that no server has open to the newest format; see ``storage.upgrade``.
+
+        Returns:
+            ``{from, to, tables}``: the format versions before and after, and how many tables got properties that
+            newer releases give them.
 
         Raises:
             NotFound: there is no lake.
             InvalidRequest: it is newer, or there is no way to lift it.
+            Internal, Unimplemented: a table is damaged, or was changed by another writer; the doctor says which.
         """
         store = _store(uri)
         if not store.exists(MARKER):
             raise NotFound(f"lake: there is no lake at {shown(uri)}")
-        return lift(
+        lifted = lift(
             store, _read_marker(store, uri), newest, steps, lambda marker: store.replace(MARKER, _marker_text(marker))
         )
+        return {**lifted, "tables": renew_tables(store)}
 
     @staticmethod
     @errors_are_ours()

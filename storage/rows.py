@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.delta_log import DataFile
+from storage.parquet import as_type
 from storage.schemas import VALUES_DATA
 from storage.slices import Slice
 from storage.sorting import Integers, sorted_order
@@ -57,17 +58,20 @@ def read_rows(store: Store, file: DataFile, piece: Slice) -> pa.Table:
         source, metadata=metadata, read_dictionary=[name for name in IDENTIFIERS if name in there]
     ) as parquet:
         for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
-            kept = _within(batch, piece)
+            kept = _within(_typed(batch), piece)
             if kept.num_rows:
                 batches.append(_complete(kept))
     return pa.Table.from_batches(batches, ROWS)
 
 
+def _typed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [as_type(batch.column(name), ROWS.field(name).type) for name in batch.schema.names]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
 def _complete(batch: pa.RecordBatch) -> pa.RecordBatch:
     columns = [
-        batch.column(column.name).cast(column.type)
-        if column.name in batch.schema.names
-        else pa.nulls(batch.num_rows, column.type)
+        batch.column(column.name) if column.name in batch.schema.names else pa.nulls(batch.num_rows, column.type)
         for column in ROWS
     ]
     return pa.RecordBatch.from_arrays(columns, schema=ROWS)
@@ -83,13 +87,14 @@ def _within(batch: pa.RecordBatch, piece: Slice) -> pa.RecordBatch:
     if end is not None:
         tests.append(pc.less(times, pa.scalar(end, times.type)))
     if first is not None or last is not None:
-        names = batch.column("series_id").dictionary
+        series = batch.column("series_id")
+        names = series.dictionary
         inside = np.ones(len(names), dtype=np.bool_)
         if first is not None:
             inside &= pc.greater_equal(names, first).to_numpy(zero_copy_only=False)
         if last is not None:
             inside &= pc.less(names, last).to_numpy(zero_copy_only=False)
-        tests.append(flags(inside[batch.column("series_id").indices.to_numpy()]))
+        tests.append(flags(inside[series.indices.to_numpy()]))
     for test in tests[1:]:
         tests[0] = pc.and_(tests[0], test)
     return batch.filter(tests[0]) if tests else batch

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from storage.batch_cache import BatchCache
 from storage.delta_log import DataFile
+from storage.parquet import as_type
 from storage.scan import Selection
 from storage.store import Store
 from timedb.columns import COLUMN_TYPES
@@ -133,7 +134,9 @@ def _row_groups(metadata: pq.FileMetaData, series: Sequence[str]) -> list[int]:
 def _complete(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     """The batch with the columns that its file leaves out, which are null throughout; none marked as without nulls."""
     there = {
-        name: batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows, COLUMN_TYPES[name])
+        name: as_type(batch.column(name), COLUMN_TYPES[name])
+        if name in batch.schema.names
+        else pa.nulls(batch.num_rows, COLUMN_TYPES[name])
         for name in columns
     }
     return pa.RecordBatch.from_pydict(there)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 
+from storage import delta
 from storage.checkpoints import write_checkpoint
 from storage.delta_log import Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
+from storage.delta_protocol import check_metadata
 from storage.store import Store
 from timedb.errors import OutcomeUnknown
+from timedb.times import MAX_MICROS
 
 __all__ = ["Table"]
 
-_CONFIGURATION = {
+_PROPERTIES = {
     "delta.enableExpiredLogCleanup": "false",
     "delta.deletedFileRetentionDuration": "interval 7 days",
 }
@@ -36,23 +40,36 @@ class Table:
     def __init__(self, store: Store, schema: pa.Schema, partitions: Sequence[str] = ()) -> None:
         self.store = store
         self.log = DeltaLog(store)
-        self._schema = schema
+        self.schema = schema
         self._partitions = partitions
         self._snapshot: Snapshot | None = None
+        self._checked: Mapping[str, Any] | None = None
         self._opened = 0.0
         self._lock = threading.Lock()
 
     def create(self) -> None:
         """Make the table where there is none."""
         if not self.log.exists():
-            self.log.create(self._schema, self._partitions, _CONFIGURATION, str(uuid4()))
+            self.log.create(self.schema, self._partitions, self.properties(), str(uuid4()))
+
+    def properties(self) -> dict[str, str]:
+        """The properties that the table has for the sake of other readers and writers."""
+        # delta-rs takes a column without statistics for one that is null throughout, unless it is told the columns that
+        # have some, and its filters then find nothing.
+        bounded = [each.name for each in self.schema if each.name == "series_id" or pa.types.is_timestamp(each.type)]
+        return {**_PROPERTIES, "delta.dataSkippingStatsColumns": ",".join(bounded)}
 
     def exists(self) -> bool:
         """Whether the table has been made."""
         return self.log.exists()
 
     def snapshot(self) -> Snapshot:
-        """The table as of now, commits of other processes included."""
+        """The table as of now, commits of other processes included.
+
+        Raises:
+            Internal: the log is damaged.
+            Unimplemented: another writer made it a table that we do not know; see ``storage.delta_protocol``.
+        """
         with self._lock:
             if self._snapshot is None and not self.log.exists():
                 return Snapshot(-1, {}, {})
@@ -61,7 +78,42 @@ class Table:
                 self._snapshot, self._opened = self.log.load(), time.monotonic()
             else:
                 self._snapshot = self.log.refresh(self._snapshot)
+            if self._snapshot.metadata is not self._checked:
+                check_metadata(self._snapshot.metadata, delta.schema_text(self.schema), self._partitions)
+                self._checked = self._snapshot.metadata
             return self._snapshot
+
+    def is_current(self) -> bool:
+        """Whether it has all that :meth:`renew` gives, or has not been made."""
+        snapshot = self.snapshot()
+        return snapshot.version < 0 or not self._renewal(snapshot)
+
+    def renew(self) -> bool:
+        """Give a table that an older release made what direct readers need of it; False where it is there.
+
+        Servers go on meanwhile, those of older releases, too.
+
+        Raises:
+            OSError, OutcomeUnknown: it was not, or may not have been, written; do it again.
+        """
+        while actions := [] if (snapshot := self.snapshot()).version < 0 else self._renewal(snapshot):
+            if self.log.append(snapshot.version + 1, actions, "SET TBLPROPERTIES", {}):
+                self.log.sync(snapshot.version + 1)
+                return True
+        return False
+
+    def _renewal(self, snapshot: Snapshot) -> list[dict[str, Any]]:
+        had = snapshot.metadata.get("configuration") or {}
+        wanted = {**had, **self.properties()}
+        metadata = {name: value for name, value in snapshot.metadata.items() if value is not None}
+        actions = [] if wanted == had else [{"metaData": {**metadata, "configuration": wanted}}]
+        # A bound that release 0.1.0 left out lies in the last millisecond of year 9999.
+        for file in snapshot.files.values():
+            open_ended = {name: MAX_MICROS for name in file.minimum if name not in file.maximum}
+            if open_ended:
+                bounded = replace(file, maximum={**file.maximum, **open_ended})
+                actions.append(bounded.to_add(data_change=False))
+        return actions
 
     def commit(
         self,

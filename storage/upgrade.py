@@ -1,14 +1,20 @@
-"""Lifting a lake from the format that it has to the newest one, a step a format version."""
+"""Lifting a lake from the format that it has to the newest one, a step a format version.
+
+What a newer release gives to tables without another format, properties that direct readers look at, comes after.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from storage.layout import USERS_FOLDER, TenantTables, tenant_folder, tenant_ids
+from storage.schemas import USERS
 from storage.store import Store
+from storage.table import Table
 from timedb.errors import InvalidRequest
 
-__all__ = ["STEPS", "Step", "lift"]
+__all__ = ["STEPS", "Step", "lift", "renew_tables", "tables_of"]
 
 Step = Callable[[Store], None]
 """Changes a lake's files, the store being its folder, from one format version to the next.
@@ -52,3 +58,23 @@ def lift(
         steps[step](store)
         write({**marker, "format_version": step + 1})
     return {"from": version, "to": newest}
+
+
+def tables_of(lake: Store) -> dict[str, Table]:
+    """The tables that a lake has, by the names that the doctor gives them."""
+    found: dict[str, Table] = {}
+    for tenant_id in tenant_ids(lake):
+        tables = TenantTables.below(lake.below(tenant_folder(tenant_id))).by_name()
+        found.update((f"{tenant_id}/{name}", table) for name, table in tables.items())
+    users = Table(lake.below(USERS_FOLDER), USERS)
+    return {**found, USERS_FOLDER: users} if users.exists() else found
+
+
+def renew_tables(lake: Store) -> int:
+    """Give the tables of a lake the properties that they have if they are made today; how many lacked some.
+
+    Raises:
+        Internal: a log is damaged.
+        Unimplemented: another writer changed a table; see ``storage.delta_protocol``.
+    """
+    return sum(table.renew() for table in tables_of(lake).values())

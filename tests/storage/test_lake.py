@@ -71,14 +71,14 @@ def test_an_older_format_is_lifted_step_by_step(lake_dir: Path) -> None:
         Lake.upgrade(str(lake_dir))
     Lake.open(str(lake_dir), tiny_settings()).close()
     before = json.loads((lake_dir / MARKER).read_text())
-    assert Lake.upgrade(str(lake_dir)) == {"from": old, "to": old}
+    assert Lake.upgrade(str(lake_dir)) == {"from": old, "to": old, "tables": 0}
 
     with pytest.raises(InvalidRequest, match=f"format version {old} cannot be lifted"):
         Lake.upgrade(str(lake_dir), newest=current, steps=steps)
     assert json.loads((lake_dir / MARKER).read_text()) == before
 
     steps[old] = lambda store: store.replace("made-up", b"first this")
-    assert Lake.upgrade(str(lake_dir), newest=current, steps=steps) == {"from": old, "to": current}
+    assert Lake.upgrade(str(lake_dir), newest=current, steps=steps) == {"from": old, "to": current, "tables": 0}
     assert (lake_dir / "made-up").read_text() == "first this, then this"
     assert json.loads((lake_dir / MARKER).read_text()) == {**before, "format_version": current}
     with pytest.raises(InvalidRequest, match=f"format version {current}"):

@@ -51,11 +51,14 @@ def doctor(
 
 
 def upgrade(lake: Lake = None, json: AsJson = False) -> None:
-    """Lift the lake to the newest format; its servers must be stopped."""
+    """Lift the lake to the newest format; its servers must be stopped.
+
+    Tables that an older release made also get the properties that new ones have. Done again, it changes nothing.
+    """
     from storage import Lake as StoredLake
 
     lifted = StoredLake.upgrade(_address(lake))
-    if lifted["from"] == lifted["to"]:
+    if lifted["from"] == lifted["to"] and not lifted["tables"]:
         say(f"the lake is at the newest format already: {lifted['to']}")
     show(lifted, as_json=json)
 

@@ -1,0 +1,132 @@
+"""A lake that release 0.1.0 wrote, kept as it was: read by server and past it, before and after ``timedb upgrade``.
+
+``tests/data/lake-0.1.0.json`` holds what that release read in it, and the API key of its user.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+
+import timedb as td
+from storage import Lake
+from tests.readers import probe
+from tests.readers.expected import expectations, tables_of
+from tests.storage.lakes import AUDIT, tenant_folder
+from timedb.launch import Service, start_service
+from timedb.settings import ServerSettings, load_settings
+from timedb.times import from_micros
+
+DATA = Path(__file__).parents[1] / "data"
+KEPT = json.loads((DATA / "lake-0.1.0.json").read_text())
+READS: dict[str, dict[str, Any]] = {
+    "flat": {"view": "flat"},
+    "overlapping": {"view": "overlapping"},
+    "audit": {"view": "overlapping", "all_versions": True},
+}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    """The lake, unpacked."""
+    with tarfile.open(DATA / "lake-0.1.0.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "lake-0.1.0"
+
+
+@pytest.fixture
+def service(lake: Path) -> Iterator[Service]:
+    """A service on the lake."""
+    service = start_service(load_settings(ServerSettings, lake=str(lake), flight_port=0, rest_port=0))
+    yield service
+    service.stop()
+
+
+def rows_of(frame: pl.DataFrame) -> list[list[object]]:
+    """Rows as the file has them: times as microseconds, an absent mark of retraction as False."""
+    plain = frame.select(AUDIT).with_columns(
+        pl.col("^.*_time(_end)?$").dt.epoch("us"),
+        pl.col("series_key", "run_id", "changed_by").cast(pl.String),
+        pl.col("retracted").fill_null(False),
+    )
+    return sorted((list(row) for row in plain.rows()), key=str)
+
+
+def assert_read_past_the_server(lake: Path) -> None:
+    for name, filters in READS.items():
+        assert rows_of(td.scan_lake(lake, **filters, columns=AUDIT).collect()) == KEPT[name]
+        parts = [part.read() for part in td.split_read(lake, **filters, columns=AUDIT).parts]
+        assert rows_of(pl.concat(parts, how="vertical_relaxed")) == KEPT[name]
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute(td.duckdb_macros(lake))
+        for view, name in (("flat", "flat"), ("overlapping", "overlapping"), ("overlapping_versions", "audit")):
+            found = connection.execute(
+                f"SELECT * RENAME (name AS series_key) FROM timedb_{view}() JOIN timedb_series() USING (series_id)"
+            ).pl()
+            assert rows_of(found) == KEPT[name]
+
+
+def wrong_filters(lake: Path) -> set[tuple[str, str]]:
+    """The tables and columns by which delta-rs does not find what is there."""
+    wrong = set()
+    for name, table in tables_of(lake).items():
+        found = probe.run(expectations(table), ("deltalake, pyarrow dataset", "deltalake, filters"))
+        wrong |= {(name, each["column"]) for reader in found.values() for each in reader["wrong"]}
+    return wrong
+
+
+def versions(lake: Path) -> dict[str, int]:
+    """The versions of the tables."""
+    return {
+        name: max(int(file.stem) for file in (table / "_delta_log").glob("*.json"))
+        for name, table in tables_of(lake).items()
+    }
+
+
+def test_it_is_read_and_lifted_while_a_server_runs(lake: Path, service: Service) -> None:
+    with td.connect(service.flight_url, api_key=KEPT["api_key"]) as client:
+
+        def served() -> dict[str, list[list[object]]]:
+            return {name: rows_of(client.read(**filters, columns=AUDIT)) for name, filters in READS.items()}
+
+        kept = {name: KEPT[name] for name in READS}
+        assert served() == kept
+        assert_read_past_the_server(lake)
+        assert {
+            ("values", "run_id"),
+            ("values", "value"),
+            ("values", "valid_time"),
+            ("series", "name"),
+        } <= wrong_filters(lake)
+        names = [f"{tenant_folder(lake).name}/{name}" for name in ("values", "series", "runs", "updates")]
+        outdated = {(name, "filters of delta-rs find nothing") for name in [*names, "users"]}
+        assert {(each["table"], each["fault"]) for each in Lake.doctor(str(lake))} == outdated
+
+        before = versions(lake)
+        assert Lake.upgrade(str(lake)) == {"from": 1, "to": 1, "tables": 5}
+        assert Lake.upgrade(str(lake)) == {"from": 1, "to": 1, "tables": 0}
+        assert versions(lake) == {name: version + 1 for name, version in before.items()}
+        assert wrong_filters(lake) == set()
+        assert Lake.doctor(str(lake)) == []
+        assert served() == kept
+        assert_read_past_the_server(lake)
+
+        receipt = client.upload(
+            pl.DataFrame({"series_key": ["hydro"], "valid_time": [from_micros(0)], "value": [1.0]}), run_id="newer"
+        )
+        assert receipt.rows == 1
+        assert len(served()["audit"]) == len(KEPT["audit"]) + 1
+
+
+def test_the_doctor_lifts_it_too(lake: Path) -> None:
+    assert all(each["repaired"] for each in Lake.doctor(str(lake), repair=True))
+    assert Lake.doctor(str(lake)) == []
+    assert Lake.upgrade(str(lake))["tables"] == 0
+    assert_read_past_the_server(lake)
