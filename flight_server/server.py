@@ -159,7 +159,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         if name == HEALTH:
             call.method = f"do_action/{name}"
             self._parse_body(Nothing, action.body, HEALTH)
-            return [to_json({"ok": self._lake.oldest_write_seconds() < self._settings.stuck_seconds})]
+            return [to_json(self._health())]
         self._authenticate(call)
         if name in SQL_ACTIONS:
             call.method = f"do_action/{name}"
@@ -197,6 +197,10 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         command = self._parse_command(LookupCommand, command_of(descriptor), "command")
         with self.reads.lease(tenant.tenant_id, self._recheck(call)) as lease:
             answer_lookups(tenant, command, call, context, reader, writer, lease=lease)
+
+    def _health(self) -> dict[str, Any]:
+        fault = self._lake.fault(self._settings.stuck_seconds)
+        return {"ok": True} if fault is None else {"ok": False, "reason": fault}
 
     def _authenticate(self, call: CallContext) -> Caller:
         call.caller = authenticate(self._lake, call.credentials)

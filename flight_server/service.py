@@ -80,6 +80,7 @@ class FlightService:
         self.inner_url = self.url if self._inner_door is None else self._inner_door.url
         self._stopped = threading.Event()
         self._stopping = threading.Lock()
+        lake.announce(self.url)
 
     def _serve_metrics(self, host: str, port: int) -> None:
         try:

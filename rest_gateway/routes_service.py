@@ -56,12 +56,14 @@ def read_health(request: Request) -> Response:
     connection: FlightConnection = request.app.state.connection
     request_id = request.state.request_id
     try:
-        well = connection.as_caller(None, request_id).call("health", Nothing())["ok"]
+        health = connection.as_caller(None, request_id).call("health", Nothing())
     except TimeDBError as error:
         _log.warning("the Flight server is not well: %s: %s request_id=%s", error.code, error.detail, request_id)
         raise Busy("the Flight server does not answer") from error
-    if not well:
-        raise Busy("the Flight server answers, but its writes are stuck")
+    if not health["ok"]:
+        reason = health.get("reason", "its writes are stuck")
+        _log.warning("the Flight server is not well: %s request_id=%s", reason, request_id)
+        raise Busy(f"the Flight server answers, but {reason}")
     return json_answer({"status": "ok"})
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +33,7 @@ from storage.lane import CHANGE_TIME
 from storage.layout import TENANTS, TenantTables, tenant_folder, tenant_ids
 from storage.ledger import REACHED, Ledger
 from storage.parquet import write_file
+from storage.standing import LAKE_ID
 from storage.store import LocalStore, Store, StoredFile, make_folder, sync_folder
 from storage.table import Table
 from timedb.errors import Busy, Internal, InvalidRequest
@@ -145,8 +147,13 @@ def restore(source: Path, marker: str, target: Path) -> dict[str, Any]:
             if (found.version, len(found.files)) != (table["version"], table["files"]):
                 raise InvalidRequest(f"source: the table {table['path']!a} is not the one that was backed up")
         _sync_folders(target)
-        lake.put_if_absent(marker, body["lake"].encode())
+        lake.put_if_absent(marker, _as_another(body["lake"]))
     return _summary(body)
+
+
+def _as_another(marker: str) -> bytes:
+    """The marker of a lake for a restored one: a server that has the first one open must not take it for that."""
+    return json.dumps({**json.loads(marker), LAKE_ID: str(uuid4())}, indent=1).encode() + b"\n"
 
 
 class _LakeCopy:

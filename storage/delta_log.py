@@ -138,6 +138,12 @@ class DeltaLog:
             max(commit_version(file.path), checkpoint_version(file.path)) >= 0 for file in self.store.list(LOG_FOLDER)
         )
 
+    def stands(self, version: int) -> bool:
+        """Whether the log still has a version: its commit, or a checkpoint that stands for it."""
+        return self.store.exists(_commit_path(version)) or any(
+            checkpoint_version(file.path) == version for file in self.store.list(LOG_FOLDER)
+        )
+
     def load(self) -> Snapshot:
         """The latest version, from the last checkpoint on.
 

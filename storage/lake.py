@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from storage.backup import back_up, restore
 from storage.boundary import errors_are_ours
 from storage.doctor import examine_lake
-from storage.layout import MARKER, TENANTS, USERS_FOLDER, tenant_folder
+from storage.layout import MARKER, SERVING, TENANTS, USERS_FOLDER, tenant_folder
+from storage.lease import Lease, is_served, refuse_served
 from storage.nesting import refuse_nested
 from storage.object_store import PROBE_FOLDER, ObjectStore, check_conditional_put
+from storage.standing import DELETED_TIME, LAKE_ID, Standing, identity_of
 from storage.store import ASIDE_PREFIX, LocalStore, Store
 from storage.tenant import Tenant
 from storage.upgrade import STEPS, Step, lift, renew_tables
@@ -32,7 +34,7 @@ __all__ = ["FORMAT_VERSION", "Lake"]
 FORMAT_VERSION = 1
 _FOLDERS = (TENANTS, USERS_FOLDER)
 _AUTHENTICATION = "authentication"  # in the marker
-# What one look at the users table costs decides how often calls look: a file that is not there, or a round trip.
+# What one look at the users table or the marker costs decides how often calls look: a system call, or a round trip.
 _LOOK_SECONDS = 1.0
 _LOOKED_AT = 10_000  # files of a folder that may hold a lake further down
 
@@ -42,13 +44,19 @@ class Lake:
 
     Attributes:
         users: Who may do what; of use once calls need a key (:attr:`has_users`).
+        is_new: Whether it was made when it was opened.
     """
 
-    def __init__(self, store: Store, marker: dict[str, Any], settings: ServerSettings) -> None:
+    def __init__(self, store: Store, marker: dict[str, Any], settings: ServerSettings, *, is_new: bool) -> None:
         self._store = store
         self._max_age = 0.0 if isinstance(store, LocalStore) else _LOOK_SECONDS
+        self._standing = Standing(store, MARKER, identity_of(marker), max_age_seconds=_LOOK_SECONDS)
+        self.is_new = is_new
         self.users = Users(
-            store.below(USERS_FOLDER), max_age_seconds=self._max_age, retention_hours=settings.retention_hours
+            store.below(USERS_FOLDER),
+            max_age_seconds=self._max_age,
+            retention_hours=settings.retention_hours,
+            standing=self._standing,
         )
         # Once seen, never unseen: a users table that is lost or out of reach must not open the lake to everybody.
         self._has_users = bool(marker.get(_AUTHENTICATION))
@@ -56,6 +64,7 @@ class Lake:
         self._settings = settings
         self._bucket_digits: int | None = None if marker["bucket_digits"] == "full" else int(marker["bucket_digits"])
         self._tenants: dict[str, Tenant] = {}
+        self._lease: Lease | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -74,13 +83,14 @@ class Lake:
                 another, or around it.
         """
         store = _store(uri)
+        is_new = False
         try:
             if not store.exists(MARKER):
                 if not create:
                     raise NotFound(f"lake: there is no lake at {shown(uri)}")
                 _refuse_foreign(store, uri)
                 refuse_nested(uri)
-                _make(store, settings)
+                is_new = _make(store, settings)
             marker = _read_marker(store, uri)
         except (NotADirectoryError, FileExistsError, PermissionError) as error:
             raise InvalidRequest(f"lake: {shown(uri)} cannot be opened: {error.strerror}") from error
@@ -90,20 +100,32 @@ class Lake:
                 f"lake: {shown(uri)} has format version {marker['format_version']}, "
                 f"this service knows {FORMAT_VERSION}{advice}"
             )
-        return cls(store, marker, settings)
+        if marker.get(DELETED_TIME):
+            raise InvalidRequest(f"lake: {shown(uri)} has been deleted in part; timedb delete removes the rest")
+        return cls(store, marker, settings, is_new=is_new)
 
     @staticmethod
-    def delete(uri: str) -> bool:
+    def delete(uri: str, *, force: bool = False) -> bool:
         """Delete a lake and nothing beside it; False where there was none.
+
+        Args:
+            uri: A folder or object store address.
+            force: Also while servers run on it; they then answer every call with an error.
 
         Raises:
             InvalidRequest: the folder holds something else.
+            Conflict: a server is running on the lake.
         """
         store = _store(uri)
         if not store.exists(MARKER):
             _refuse_foreign(store, uri)
             return False
-        for folder in _FOLDERS:
+        if not force:
+            refuse_served(store, uri, ", or delete the lake under it by force: --force, force=True")
+        _mark_deleted(store)
+        if force and not isinstance(store, LocalStore) and is_served(store):
+            time.sleep(2 * _LOOK_SECONDS)  # until its servers have looked, or they would write what nobody removes
+        for folder in (*_FOLDERS, SERVING):
             store.below(folder).delete_all()
         store.delete(MARKER)
         store.delete_folder()
@@ -134,13 +156,15 @@ class Lake:
             NotFound: there is no lake.
             InvalidRequest: it is newer, or there is no way to lift it.
             Internal, Unimplemented: a table is damaged, or was changed by another writer; the doctor says which.
+            Conflict: a server is running on it, and there is something to lift.
         """
         store = _store(uri)
         if not store.exists(MARKER):
             raise NotFound(f"lake: there is no lake at {shown(uri)}")
-        lifted = lift(
-            store, _read_marker(store, uri), newest, steps, lambda marker: store.replace(MARKER, _marker_text(marker))
-        )
+        marker = _read_marker(store, uri)
+        if marker["format_version"] < newest:
+            refuse_served(store, uri, "")
+        lifted = lift(store, marker, newest, steps, lambda marker: store.replace(MARKER, _marker_text(marker)))
         return {**lifted, "tables": renew_tables(store)}
 
     @staticmethod
@@ -165,9 +189,15 @@ class Lake:
 
         Raises:
             InvalidRequest, Internal: there is no lake, and the target is as before.
+            Conflict: a server is running on the target.
         """
         refuse_nested(target, field="target")
-        return restore(_folder(source, "source"), MARKER, _folder(target, "target"))
+        folder = _folder(target, "target")
+        store = LocalStore(folder)
+        refuse_served(store, target, "")
+        if all(file.path.startswith(f"{SERVING}/") for file in store.list()):
+            store.below(SERVING).delete_all()  # what a server that was killed has left
+        return restore(_folder(source, "source"), MARKER, folder)
 
     @property
     @errors_are_ours()
@@ -219,8 +249,30 @@ class Lake:
         with self._lock:
             if name not in self._tenants:
                 folder = self._store.below(tenant_folder(name))
-                self._tenants[name] = Tenant(folder, name, self._bucket_digits, self._settings)
+                self._tenants[name] = Tenant(folder, name, self._bucket_digits, self._settings, self._standing)
             return self._tenants[name]
+
+    def announce(self, address: str) -> None:
+        """Leave a sign in the lake that this process serves it, until :meth:`close`; a second time does nothing.
+
+        Args:
+            address: Where, for whoever finds the sign.
+        """
+        with self._lock:
+            if self._lease is None:
+                self._lease = Lease(self._store, self._standing, address)
+
+    def fault(self, stuck_seconds: float) -> str | None:
+        """Why the lake does not work, as far as is known without a look at it; None: it does.
+
+        Args:
+            stuck_seconds: For how long a write may wait for its commit.
+        """
+        if self._standing.fault is not None:
+            return self._standing.fault
+        if self.oldest_write_seconds() < stuck_seconds:
+            return None
+        return "writes are stuck: one has waited too long for its commit"
 
     def oldest_write_seconds(self) -> float:
         """For how long the write has waited for its commit that has waited longest; infinite where none is to come."""
@@ -233,15 +285,29 @@ class Lake:
         with self._lock:
             for tenant in self._tenants.values():
                 tenant.close()
+            if self._lease is not None:
+                self._lease.close()
 
 
-def _make(store: Store, settings: ServerSettings) -> None:
+def _make(store: Store, settings: ServerSettings) -> bool:
+    """Make a lake; False where somebody else has just done so."""
     made = {
         "format_version": FORMAT_VERSION,
+        LAKE_ID: str(uuid4()),
         "bucket_digits": settings.bucket_digits,
         "created_time": format_time(now()),
     }
-    store.put_if_absent(MARKER, _marker_text(made))
+    return store.put_if_absent(MARKER, _marker_text(made))
+
+
+def _mark_deleted(store: Store) -> None:
+    """From here on no server takes the folder for a lake, while what is left of it can still be deleted."""
+    try:
+        marker = json.loads(store.read(MARKER))
+    except ValueError:
+        marker = None
+    if isinstance(marker, dict):
+        store.replace(MARKER, _marker_text({**marker, DELETED_TIME: format_time(now())}))
 
 
 def _marker_text(marker: dict[str, Any]) -> bytes:
@@ -259,7 +325,7 @@ def _read_marker(store: Store, uri: str) -> dict[str, Any]:
 def _refuse_foreign(store: Store, uri: str) -> None:
     """A folder with something else in it neither becomes a lake nor goes away as one."""
     # Another process may be making this lake, or have died doing so.
-    passing = (ASIDE_PREFIX, PROBE_FOLDER)
+    passing = (ASIDE_PREFIX, PROBE_FOLDER, f"{SERVING}/")
     found = (file.path for file in store.list() if not file.path.startswith(passing))
     first = next(found, None)
     if first is None or store.exists(MARKER):

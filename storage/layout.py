@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from storage.schemas import PARTITIONS, RUNS, SERIES, UPDATES, VALUES
 from storage.store import Store
 from storage.table import Table
 
-__all__ = ["MARKER", "TENANTS", "USERS_FOLDER", "TenantTables", "tenant_folder", "tenant_ids"]
+if TYPE_CHECKING:
+    from storage.standing import Standing
+
+__all__ = ["MARKER", "SERVING", "TENANTS", "USERS_FOLDER", "TenantTables", "tenant_folder", "tenant_ids"]
 
 MARKER = "timedb-lake.json"
 TENANTS = "tenants"
 USERS_FOLDER = "users"
+SERVING = ".timedb-serving"
+"""Folder of the signs of running servers: no part of the lake, and in no backup."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,13 @@ class TenantTables:
     updates: Table
 
     @classmethod
-    def below(cls, store: Store) -> TenantTables:
-        """The tables of the tenant whose folder a store is."""
+    def below(cls, store: Store, standing: Standing | None = None) -> TenantTables:
+        """The tables of the tenant whose folder a store is, in the lake that is watched by ``standing``."""
         return cls(
-            values=Table(store.below("values"), VALUES, PARTITIONS),
-            series=Table(store.below("series"), SERIES),
-            runs=Table(store.below("runs"), RUNS),
-            updates=Table(store.below("updates"), UPDATES),
+            values=Table(store.below("values"), VALUES, PARTITIONS, standing),
+            series=Table(store.below("series"), SERIES, standing=standing),
+            runs=Table(store.below("runs"), RUNS, standing=standing),
+            updates=Table(store.below("updates"), UPDATES, standing=standing),
         )
 
     def by_name(self) -> dict[str, Table]:

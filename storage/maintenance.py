@@ -75,8 +75,8 @@ class Maintenance:
                 _log.exception("maintenance failed; the tables are as before")
 
     def _look(self) -> None:
-        if not self._values.exists():
-            return
+        if self._values.is_lost or not self._values.exists():
+            return  # a lake that is gone has been told of; what is in its place is not to be touched
         ripe = [
             bucket
             for bucket, (files, rows) in _fresh(self._values.snapshot()).items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,8 +14,9 @@ from storage import delta
 from storage.checkpoints import write_checkpoint
 from storage.delta_log import Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
 from storage.delta_protocol import check_metadata
-from storage.store import Store
-from timedb.errors import OutcomeUnknown
+from storage.standing import Standing, running_seconds
+from storage.store import LocalStore, Store
+from timedb.errors import Busy, OutcomeUnknown
 from timedb.times import MAX_MICROS
 
 __all__ = ["Table"]
@@ -26,6 +26,8 @@ _PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 7 days",
 }
 _REOPEN_SECONDS = 3600.0
+_STOOD_SECONDS = 1.0
+"""On an object store: for how long a commit that was read or written counts as being there still."""
 
 
 class Table:
@@ -35,20 +37,30 @@ class Table:
         store: The table's folder.
         schema: All columns, partition columns included.
         partitions: Names of the partition columns.
+        standing: Watches the lake of the table; None: nobody does.
+
+    Every method raises Busy where the lake or the table's log is no longer what was opened.
     """
 
-    def __init__(self, store: Store, schema: pa.Schema, partitions: Sequence[str] = ()) -> None:
+    def __init__(
+        self, store: Store, schema: pa.Schema, partitions: Sequence[str] = (), standing: Standing | None = None
+    ) -> None:
         self.store = store
         self.log = DeltaLog(store)
         self.schema = schema
         self._partitions = partitions
+        self._standing = standing
+        self._patience = 0.0 if isinstance(store, LocalStore) else _STOOD_SECONDS
         self._snapshot: Snapshot | None = None
         self._checked: Mapping[str, Any] | None = None
         self._opened = 0.0
+        self._stood = -float("inf")
+        self._highest = -1
         self._lock = threading.Lock()
 
     def create(self) -> None:
         """Make the table where there is none."""
+        self._check_lake()
         if not self.log.exists():
             self.log.create(self.schema, self._partitions, self.properties(), str(uuid4()))
 
@@ -63,6 +75,11 @@ class Table:
         """Whether the table has been made."""
         return self.log.exists()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the lake was gone, or another one, when somebody looked last."""
+        return self._standing is not None and self._standing.fault is not None
+
     def snapshot(self) -> Snapshot:
         """The table as of now, commits of other processes included.
 
@@ -70,18 +87,54 @@ class Table:
             Internal: the log is damaged.
             Unimplemented: another writer made it a table that we do not know; see ``storage.delta_protocol``.
         """
+        self._check_lake()
         with self._lock:
-            if self._snapshot is None and not self.log.exists():
+            if self._snapshot is None and self._highest < 0 and not self.log.exists():
                 return Snapshot(-1, {}, {})
-            if self._snapshot is None or time.monotonic() - self._opened > _REOPEN_SECONDS:
-                # A log whose next commit was cleaned away looks unchanged, so it is opened anew now and then.
-                self._snapshot, self._opened = self.log.load(), time.monotonic()
-            else:
-                self._snapshot = self.log.refresh(self._snapshot)
+            self._snapshot = self._newest()
             if self._snapshot.metadata is not self._checked:
                 check_metadata(self._snapshot.metadata, delta.schema_text(self.schema), self._partitions)
                 self._checked = self._snapshot.metadata
             return self._snapshot
+
+    def _newest(self) -> Snapshot:
+        if self._snapshot is None or running_seconds() - self._opened > _REOPEN_SECONDS:
+            # A log whose next commit was cleaned away looks unchanged, so it is opened anew now and then.
+            return self._open()
+        newer = self.log.refresh(self._snapshot)
+        if newer is not self._snapshot:
+            self._stood = running_seconds()
+        elif not self._patience and not self.log.stands(newer.version):
+            return self._open()
+        self._highest = max(self._highest, newer.version)
+        return newer
+
+    def _open(self) -> Snapshot:
+        """Read the log from its last checkpoint on.
+
+        Raises:
+            Busy: it does not reach to where it was.
+            Internal: it cannot be read.
+        """
+        opened = self.log.load()
+        if opened.version < self._highest:
+            fault = (
+                f"the log of the table {self.store.url().rpartition('/')[2]} went back from version {self._highest} "
+                f"to {opened.version} under the server; nothing is read or written before it is started anew"
+            )
+            if self._standing is not None:
+                self._standing.spoil(fault)
+            raise Busy(fault)
+        self._highest = opened.version
+        self._opened = self._stood = running_seconds()
+        return opened
+
+    def _check_lake(self) -> None:
+        if self._standing is not None:
+            self._standing.check()
+
+    def _base_stands(self, version: int) -> bool:
+        return running_seconds() - self._stood < self._patience or self.log.stands(version)
 
     def is_current(self) -> bool:
         """Whether it has all that :meth:`renew` gives, or has not been made."""
@@ -126,25 +179,46 @@ class Table:
         info: Mapping[str, Any] | None = None,
         data_change: bool = True,
     ) -> Snapshot | None:
-        """Commit on top of ``base``; None where another writer has committed since.
+        """Commit on top of ``base``; None where another writer has committed since, or the base is no longer there.
 
         Raises:
-            OSError: not committed.
+            OSError, Busy, Internal: not committed.
+            OutcomeUnknown: it may be part of a table that nobody can read.
         """
+        self._check_lake()
         if base.version < 0:
             self.create()
             base = Snapshot(0, {}, {})
+        elif not self._base_stands(base.version):
+            with self._lock:
+                self._snapshot = None  # to be opened anew, from a checkpoint
+            return None
         version, transactions = base.version + 1, dict(transactions or {})
         actions: list[dict[str, Any]] = [transaction(app_id, number) for app_id, number in transactions.items()]
         actions += [file.to_remove(data_change=data_change) for file in removes]
         actions += [file.to_add(data_change=data_change) for file in adds]
         if not self.log.append(version, actions, operation, info or {}):
             return None
+        self._confirm(base.version)
         done = Commit(version, adds, [file.path for file in removes], transactions)
         with self._lock:
             if self._snapshot is not None and self._snapshot.version == base.version:
                 self._snapshot = apply_commits(self._snapshot, [done])
+            self._stood, self._highest = running_seconds(), max(self._highest, version)
         return apply_commits(base, [done])
+
+    def _confirm(self, base: int) -> None:
+        """See that a commit has not come too late: what was there before it must be there after it.
+
+        Raises:
+            OutcomeUnknown: it is not; nobody may be told that the commit is in.
+        """
+        try:
+            self._check_lake()
+        except Busy as error:
+            raise OutcomeUnknown(error.detail) from error
+        if not self._base_stands(base):
+            raise OutcomeUnknown("the table's log was cut short while the write was committed")
 
     def commit_or_delete(self, base: Snapshot, *, adds: Sequence[DataFile], **fields: Any) -> Snapshot | None:
         """As :meth:`commit`; new files that no commit can refer to are deleted."""
@@ -171,5 +245,5 @@ class Table:
         """
         version = write_checkpoint(self.log)
         with self._lock:
-            self._snapshot, self._opened = self.log.load(), time.monotonic()
+            self._snapshot = self._open()
         return version

@@ -29,6 +29,7 @@ from storage.moment import Moment
 from storage.reading import ReadPlan, plan_read
 from storage.retention import Retention
 from storage.schemas import TIERS
+from storage.standing import Standing
 from storage.store import Store
 from storage.unchanged import UnchangedFilter
 from storage.uploads import Upload
@@ -68,13 +69,21 @@ class Tenant:
         tenant_id: The tenant (UUID text).
         bucket_digits: Hex digits of a series_id that name its bucket; None: all.
         settings: Limits.
+        standing: Watches the lake.
     """
 
-    def __init__(self, store: Store, tenant_id: str, bucket_digits: int | None, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tenant_id: str,
+        bucket_digits: int | None,
+        settings: ServerSettings,
+        standing: Standing | None = None,
+    ) -> None:
         self.tenant_id = tenant_id
         self.settings = settings
         self.bucket_digits = bucket_digits
-        tables = TenantTables.below(store)
+        tables = TenantTables.below(store, standing)
         self.values = tables.values
         series = StoredCatalog(tables.series, tenant_id)
         self.catalog: Catalog = series

@@ -21,6 +21,7 @@ from storage.delta_log import Snapshot
 from storage.maintenance import vacuum
 from storage.parquet import write_file
 from storage.schemas import USERS
+from storage.standing import Standing
 from storage.store import Store
 from storage.table import Table
 from storage.users import SCOPES, NewUser, User, UserAddress, key_digest, new_key
@@ -64,10 +65,13 @@ class Users:
         max_age_seconds: How old a look at the table may be that a call relies on: for so long a revoked key may still
             open the lake.
         retention_hours: Hours that replaced files stay for readers that may use them.
+        standing: Watches the lake; None: nobody does.
     """
 
-    def __init__(self, store: Store, *, max_age_seconds: float, retention_hours: int) -> None:
-        self.table = Table(store, USERS)
+    def __init__(
+        self, store: Store, *, max_age_seconds: float, retention_hours: int, standing: Standing | None = None
+    ) -> None:
+        self.table = Table(store, USERS, standing=standing)
         self._max_age = max_age_seconds
         self._retention_seconds = retention_hours * 3600.0
         self._known = _Known(Snapshot(-1, {}, {}), ())

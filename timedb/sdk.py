@@ -228,23 +228,25 @@ def activate_user(
         return opened.users.set_active(_user_address(email, user_id, tenant_id), True)
 
 
-def delete(lake: str | None = None) -> None:
+def delete(lake: str | None = None, *, force: bool = False) -> None:
     """Delete the lake with everything in it, without asking; deleting nothing succeeds.
 
     An API that this process runs on that lake is stopped first.
 
     Args:
         lake: As of :func:`create`.
+        force: Also while a server of another process runs on it, which then answers every call with an error.
 
     Raises:
         InvalidRequest: the place holds something that is no lake; it is left alone.
+        Conflict: a server of another process is running on it.
     """
     from storage import Lake
 
     address = load_settings(ServerSettings, lake=lake).lake
     for service in _session.stop(address):
         print(f"✓ API server on {service.rest_url} stopped")
-    if Lake.delete(address):
+    if Lake.delete(address, force=force):
         print(f"✓ Schema deleted: the lake at {address} is gone")
     else:
         print(f"✓ Nothing to delete: there is no lake at {address}")

@@ -11,12 +11,14 @@ import httpx
 import pytest
 from pyarrow import flight
 
+import timedb as td
 from flight_server import FlightService, start_flight_server
 from storage import Lake
 from storage.lane import Answer, Turn
 from tests.flight_server.flights import act, eventually, rows_of, send, upload_command
+from timedb.errors import Conflict
 from timedb.identity import OPEN_TENANT_ID
-from timedb.launch import start_gateway
+from timedb.launch import start_gateway, start_service
 from timedb.settings import ServerSettings, load_settings
 
 
@@ -57,7 +59,7 @@ def test_a_write_that_is_stuck_shows_at_both_doors(lake: Lake, service: FlightSe
         writing = threading.Thread(target=lane.submit, args=(stuck,))
         writing.start()
         try:
-            eventually(lambda: act(client, "health") == {"ok": False})
+            eventually(lambda: act(client, "health")["ok"] is False)
             answer = rest.get("/health")
             assert (answer.status_code, answer.json()["code"]) == (503, "busy")
             assert "stuck" in answer.json()["detail"]
@@ -67,6 +69,28 @@ def test_a_write_that_is_stuck_shows_at_both_doors(lake: Lake, service: FlightSe
             writing.join(30)
         eventually(lambda: act(client, "health") == {"ok": True})
         assert rest.get("/health").status_code == 200
+
+
+def test_a_lake_that_goes_under_its_servers_shows_at_both_doors(lake_dir: Path, tmp_path: Path) -> None:
+    with start_service(load_settings(ServerSettings, lake=str(lake_dir), flight_port=0, rest_port=0)) as service:
+        body = {
+            "value_rows": [{"valid_time": "2025-01-01T12:00:00Z", "value_key": "wind", "value": 4.2}],
+            "run_start_time": "2025-01-01T06:00:00Z",
+        }
+        with flight.connect(service.flight_url) as client, httpx.Client(base_url=service.rest_url) as rest:
+            assert rest.post("/upload", json=body).status_code == 200
+            with pytest.raises(Conflict, match=service.flight_url):
+                td.delete(str(lake_dir))
+            td.delete(str(lake_dir), force=True)
+            for lost in ("gone from its place", "another lake"):
+                for answer in (rest.post("/upload", json=body), rest.get("/values?name=wind"), rest.get("/runs")):
+                    assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+                    assert lost in answer.json()["detail"]
+                eventually(lambda lost=lost: lost in act(client, "health").get("reason", ""))
+                assert act(client, "health")["ok"] is False
+                assert (rest.get("/health").status_code, lost in rest.get("/health").json()["detail"]) == (503, True)
+                td.create(str(lake_dir))
+        assert [path.name for path in lake_dir.iterdir()] == ["timedb-lake.json"]
 
 
 def test_the_oldest_write_counts_not_the_turn_that_runs(lake: Lake) -> None:

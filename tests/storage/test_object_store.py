@@ -10,8 +10,9 @@ import http.client
 import logging
 import pickle
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,13 +26,13 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import timedb as td
-from storage import Lake, Tenant
+from storage import Lake, Tenant, lease
 from storage.users import NewUser, UserAddress
 from tests.flight_server.flights import eventually
 from tests.storage.lakes import Sent, hour, open_tenant, read, read_table, some_rows, tiny_settings, unstamped, upload
 from tests.storage.model import Model
 from tests.storage.operations import correct
-from timedb.errors import Internal, InvalidRequest, NotFound, OutcomeUnknown
+from timedb.errors import Busy, Conflict, Internal, InvalidRequest, NotFound, OutcomeUnknown
 from timedb.identity import OPEN_TENANT_ID
 from timedb.times import parse_time, to_micros
 from timedb.wire import WithdrawRun
@@ -57,9 +58,12 @@ class Proxy(BaseHTTPRequestHandler):
     one_at_a_time = threading.Lock()
     losses: ClassVar[list[str]] = []
     """What becomes of the next commits: "request" or "answer" is lost."""
+    markers: ClassVar[int] = 0
+    """How often the marker has been asked for."""
 
     def _hand_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        Proxy.markers += self.command == "GET" and "/timedb-lake.json" in self.path
         is_commit = CONDITION in map(str.lower, self.headers) and "/values/_delta_log/" in self.path
         loss = self.losses.pop() if is_commit and self.losses else ""
         if loss == "request":
@@ -278,6 +282,45 @@ def objects(bucket: str) -> set[str]:
     """The names of all objects of a bucket."""
     found = boto3.client("s3").list_objects_v2(Bucket=bucket.removeprefix("s3://"))
     return {one["Key"] for one in found.get("Contents", [])}
+
+
+def test_a_lake_that_goes_under_its_servers(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"{bucket}/lake"
+    with closing(Lake.open(uri, tiny_settings())) as lake:
+        lake.announce("grpc://127.0.0.1:8815")
+        tenant = open_tenant(lake)
+        upload(tenant, some_rows(3), "first")
+        with pytest.raises(Conflict, match=r":8815, since .*stop it first"):
+            Lake.delete(uri)
+        assert Lake.delete(uri, force=True)
+        with pytest.raises(Busy, match="gone from its place"):
+            upload(tenant, some_rows(3), "second")
+        with closing(Lake.open(uri, tiny_settings())) as anew:
+            upload(open_tenant(anew), some_rows(3), "first")
+            before = objects(bucket)
+            eventually(lambda: "another lake" in str(fault_of(lambda: upload(tenant, some_rows(3), "second"))))
+            assert objects(bucket) == before
+            anew.announce("grpc://127.0.0.1:8816")
+            monkeypatch.setattr(lease, "SILENCE_SECONDS", -10.0)  # as if that server had been killed long ago
+            assert Lake.delete(uri)
+    assert objects(bucket) == set()
+
+
+def fault_of(call: Callable[[], object]) -> Exception:
+    """What a call fails with."""
+    with pytest.raises(Busy) as failed:
+        call()
+    return failed.value
+
+
+def test_the_marker_is_looked_at_once_a_second(bucket: str) -> None:
+    uri, uploads = f"{bucket}/lake", 6
+    with closing(Lake.open(uri, tiny_settings())) as lake:
+        tenant = open_tenant(lake)
+        began, Proxy.markers = time.monotonic(), 0
+        for run in range(uploads):
+            upload(tenant, some_rows(1), f"run/{run}")
+        assert Proxy.markers <= time.monotonic() - began + 1
 
 
 def test_a_store_that_ignores_the_condition_is_refused(

@@ -44,6 +44,7 @@ def create(
 def delete(
     lake: Lake = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete it although a server is running on it.")] = False,
     json: AsJson = False,
 ) -> None:
     """Delete the lake with everything in it. Asks first."""
@@ -52,7 +53,7 @@ def delete(
     address = _address(lake)
     confirm(f"Delete the lake at {address} with everything in it?", yes=yes)
     with _sdk_prints_beside(json):
-        sdk.delete(address)
+        sdk.delete(address, force=force)
     if json:
         show({"lake": address, "deleted": True}, as_json=True)
 

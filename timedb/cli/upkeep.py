@@ -51,7 +51,7 @@ def doctor(
 
 
 def upgrade(lake: Lake = None, json: AsJson = False) -> None:
-    """Lift the lake to the newest format; its servers must be stopped.
+    """Lift the lake to the newest format; its servers must be stopped for that.
 
     Tables that an older release made also get the properties that new ones have. Done again, it changes nothing.
     """
