@@ -93,8 +93,10 @@ def python_page() -> str:
 
 
 def methods_of(kind: type) -> Iterator[tuple[str, Any]]:
-    """The public methods of a class, in the order of its source."""
-    for name, each in vars(kind).items():
+    """The public methods of a class, in the order of its source, and then those that it has from a part of it."""
+    own = {name: each for part in reversed(kind.__mro__[:-1]) for name, each in vars(part).items()}
+    ordered = {name: own[name] for part in kind.__mro__[:-1] for name in vars(part)}
+    for name, each in ordered.items():
         function = each.__func__ if isinstance(each, classmethod) else each
         if not name.startswith("_") and inspect.isfunction(function):
             yield name, function

@@ -24,7 +24,7 @@ AUDIT_LOGGER = "timedb.audit"
 _log = logging.getLogger(AUDIT_LOGGER)
 _NAMES = ("run_id", "update_id", "series_id")
 _FLAGS = ("created", "retired", "dry_run")
-_COUNTS = ("rows", "updated", "withdrawn")
+_COUNTS = ("rows", "updated", "withdrawn", "restored")
 
 
 def facts_of(message: Any, answer: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def facts_of(message: Any, answer: dict[str, Any] | None = None) -> dict[str, An
 
     Returns:
         Those of ``run_id``, ``update_id``, ``series_id``, ``created``, ``retired`` and ``dry_run`` that the message or
-        the answer has; ``rows``: how many were written, corrected, withdrawn or removed.
+        the answer has; ``rows``: how many were written, corrected, withdrawn, restored or removed.
     """
     answer = answer or {}
     facts = {}

@@ -12,6 +12,8 @@ from starlette.responses import Response
 __all__ = [
     "AccuracyRows",
     "Health",
+    "Restored",
+    "Run",
     "Runs",
     "Series",
     "SeriesCreated",
@@ -84,24 +86,63 @@ class SeriesLabels(BaseModel):
     labels: dict[str, list[str]]
 
 
+class WithdrawnNote(BaseModel):
+    """When, by whom and why the last rows of a run were withdrawn, so that none stands."""
+
+    time: str
+    changed_by: str | None
+    reason: str | None
+
+
 class Uploaded(BaseModel):
-    """Answer of ``POST /runs`` and ``POST /upload``."""
+    """Answer of ``POST /runs`` and ``POST /upload``; the last two fields where a run that was in already is withdrawn,
+    in part or whole.
+    """
 
     run_id: str
     message: str
     series_ids: dict[str, str]
+    withdrawn: WithdrawnNote | None = None
+    withdrawn_rows: int = 0
+
+
+class Run(BaseModel):
+    """One run, without its values."""
+
+    model_config = ConfigDict(extra="allow")
+
+    run_id: str
+    workflow_id: str
+    run_start_time: str
+    run_finish_time: str | None
+    known_time: str
+    run_params: dict[str, Any] | None
+    rows: int
+    change_time: str
+    created_by: str | None
+    digest: str
+    receipt: dict[str, Any]
+    withdrawn: WithdrawnNote | None
+    withdrawn_rows: int
 
 
 class Runs(BaseModel):
     """Answer of ``GET /runs``, newest first."""
 
-    runs: list[dict[str, Any]]
+    runs: list[Run]
 
 
 class Withdrawn(BaseModel):
     """Answer of ``POST /runs/{run_id}/withdraw``: how many rows were withdrawn."""
 
     withdrawn: int
+
+
+class Restored(BaseModel):
+    """Answer of ``POST /runs/{run_id}/restore``: how many rows came back, and how many single retractions stay."""
+
+    restored: int
+    left_retracted: int
 
 
 class UpdatedRow(BaseModel):

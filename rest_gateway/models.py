@@ -19,6 +19,7 @@ from timedb.wire_fields import MAX_NAME_CHARS, Name, Number, Text
 __all__ = [
     "NewSeries",
     "NoQuery",
+    "Restoration",
     "RunsQuery",
     "SeriesChange",
     "SeriesLabelsQuery",
@@ -31,6 +32,7 @@ __all__ = [
     "Withdrawal",
 ]
 
+_SKIP_TEXT = "Leave out rows that repeat the one known before; late runs and corrections find them as never sent"
 _TIME_SCHEMA = WithJsonSchema(
     {"type": "string", "format": "date-time", "description": "RFC 3339; without an offset it is UTC"}
 )
@@ -189,9 +191,7 @@ class UploadRequest(WireModel):
         dict[Name, Text] | None, Field(description="Descriptions by value_key, for series that this call creates")
     ] = None
     create_series: Annotated[bool, Field(description="Create the series that do not exist yet")] = True
-    skip_unchanged: Annotated[bool, Field(description="Leave out rows that say the same as the one known before")] = (
-        False
-    )
+    skip_unchanged: Annotated[bool, Field(description=_SKIP_TEXT)] = False
     unit: Annotated[Name | None, Field(description="Of all values; converted to the unit of their series")] = None
     value_rows: Annotated[list[ValueRow], FailFast()]
 
@@ -215,9 +215,7 @@ class UploadQuery(WireModel):
         | None
     ) = None
     create_series: Annotated[Flag, Field(description="Create the series that do not exist yet")] = True
-    skip_unchanged: Annotated[Flag, Field(description="Leave out rows that say the same as the one known before")] = (
-        False
-    )
+    skip_unchanged: Annotated[Flag, Field(description=_SKIP_TEXT)] = False
     unit: Annotated[Name | None, Field(description="Of all values; converted to the unit of their series")] = None
 
 
@@ -267,6 +265,16 @@ class Withdrawal(WireModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Wrong weather input"}]})
 
     reason: Text | None = None
+    series_ids: Annotated[list[str] | None, Field(description="Only these series of the run; default: all")] = None
+    changed_by: Annotated[Name | None, Field(description="Who does it; only while the lake has no users")] = None
+
+
+class Restoration(WireModel):
+    """Body of ``POST /runs/{run_id}/restore``."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "The weather input was right after all"}]})
+
+    reason: Annotated[Text | None, Field(description="Annotation of the rows that come back; else their own")] = None
     series_ids: Annotated[list[str] | None, Field(description="Only these series of the run; default: all")] = None
     changed_by: Annotated[Name | None, Field(description="Who does it; only while the lake has no users")] = None
 

@@ -1,4 +1,4 @@
-"""Runs: upload, list, read, withdraw."""
+"""Runs: upload, list, read, withdraw, restore."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from rest_gateway.answers import Runs, Uploaded, Withdrawn, json_answer
+from rest_gateway.answers import Restored, Run, Runs, Uploaded, Withdrawn, json_answer
 from rest_gateway.connection import TheCaller
 from rest_gateway.inputs import json_body, query
-from rest_gateway.models import NoQuery, RunsQuery, UploadQuery, UploadRequest, Withdrawal
+from rest_gateway.models import NoQuery, Restoration, RunsQuery, UploadQuery, UploadRequest, Withdrawal
 from rest_gateway.openapi import describe_inputs, errors
 from rest_gateway.uploads import RunUpload, read_upload
 from timedb.errors import OutcomeUnknown
-from timedb.wire import GetRun, ListRuns, UploadCommand, WithdrawRun, parse_object
+from timedb.receipt import Receipt
+from timedb.wire import GetRun, ListRuns, RestoreRun, UploadCommand, WithdrawRun, parse_object
 
 __all__ = ["router"]
 
@@ -47,16 +48,18 @@ def _upload(run: Annotated[RunUpload, Depends(read_upload)], caller: TheCaller) 
     rows = {} if run.rows is None else {"rows": run.rows}
     command = parse_object(UploadCommand, {**run.fields, "run_id": run_id, **rows})
     try:
-        receipt = caller.send(command, run.reader)
+        receipt = Receipt.from_message(caller.send(command, run.reader))
     except OutcomeUnknown as error:
         raise OutcomeUnknown(f"{error.detail} (run_id {run_id})", request_id=error.request_id) from error
-    return json_answer(
-        {
-            "run_id": receipt["run_id"],
-            "message": "Run created successfully",
-            "series_ids": receipt["series_ids"],
-        }
-    )
+    withdrawal = receipt.withdrawal_text()
+    answer: dict[str, object] = {
+        "run_id": receipt.run_id,
+        "message": withdrawal or "Run created successfully",
+        "series_ids": receipt.series_ids,
+    }
+    if withdrawal:
+        answer |= {"withdrawn": receipt.withdrawn, "withdrawn_rows": receipt.withdrawn_rows}
+    return json_answer(answer)
 
 
 for _path, _name in (("/runs", "create_run"), ("/upload", "upload_timeseries")):
@@ -102,9 +105,25 @@ def withdraw_run(
     return json_answer(caller.call("withdraw_run", message))
 
 
+@router.post(
+    "/runs/{run_id:path}/restore",
+    response_model=Restored,
+    responses=errors(404, 413),
+    openapi_extra=describe_inputs(body=Restoration, body_required=False),
+    dependencies=_NO_QUERY,
+    summary="Undo the withdrawals of a run",
+)
+def restore_run(
+    run_id: str, body: Annotated[Restoration, Depends(json_body(Restoration))], caller: TheCaller
+) -> Response:
+    """What they took stands again, as it was or as it has been corrected since. Single retractions stay."""
+    message = parse_object(RestoreRun, {"run_id": run_id, **body.model_dump(exclude_unset=True)})
+    return json_answer(caller.call("restore_run", message))
+
+
 @router.get(
     "/runs/{run_id:path}",
-    response_model=dict[str, object],
+    response_model=Run,
     responses=errors(404),
     dependencies=_NO_QUERY,
     summary="Read one run",

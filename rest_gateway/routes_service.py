@@ -32,6 +32,7 @@ ENDPOINTS = {
     "list_runs": "GET /runs - List runs, newest first",
     "read_run": "GET /runs/{run_id} - Read one run",
     "withdraw_run": "POST /runs/{run_id}/withdraw - Withdraw a run that was wrong; nothing is erased",
+    "restore_run": "POST /runs/{run_id}/restore - Undo the withdrawals of a run",
     "health": "GET /health - Whether the service works",
     "live": "GET /health/live - Whether this gateway runs",
     "metrics": "GET /metrics - Figures for Prometheus",

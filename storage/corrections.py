@@ -1,11 +1,11 @@
-"""Corrections and withdrawals: rows appended under a stored revision key, with a new change_time."""
+"""Corrections: rows appended under a stored revision key, with a new change_time."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,18 +15,17 @@ import pyarrow as pa
 
 from storage import views
 from storage.catalog import Catalog
-from storage.delta_log import Snapshot
 from storage.lane import Answer, Prepared, Turn
 from storage.normalise import clean_tags
-from storage.scan import VALUES_POLARS, Selection, live_files, scan
+from storage.scan import Selection, live_files, scan
 from storage.schemas import VALUES_DATA
 from storage.table import Table
 from timedb.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from timedb.identity import RevisionKey
 from timedb.times import format_time, from_micros
-from timedb.wire import UpdateValues, ValueUpdate, WithdrawRun, shown
+from timedb.wire import UpdateValues, ValueUpdate, shown
 
-__all__ = ["Corrections", "StoredRows", "Withdrawal"]
+__all__ = ["Corrections", "StoredRows"]
 
 Row = dict[str, Any]
 FIELDS = ("value", "annotation", "tags", "retracted")
@@ -62,22 +61,6 @@ class StoredRows:
             found.setdefault((row["series_id"], row["valid_time"]), []).append(row)
         return found
 
-    def has_run(self, snapshot: Snapshot, run_id: str, series_ids: Collection[str]) -> bool:
-        """Whether a run has a row of one of these series."""
-        selection = Selection(series_ids=set(series_ids))
-        files = [file for bucket in live_files(snapshot, selection, self.bucket_digits).values() for file in bucket]
-        rows = scan(self.table.store, files, [*selection.predicates(), pl.col("run_id") == run_id])
-        return not rows.select("run_id").head(1).collect(engine="in-memory").is_empty()
-
-    def of_run(self, turn: Turn, run_id: str, series_ids: Sequence[str] | None) -> pl.DataFrame:
-        """The latest version of every row of a run that is not retracted."""
-        selection = Selection(series_ids=None if series_ids is None else set(series_ids))
-        files = [
-            file for bucket in live_files(turn.snapshot, selection, self.bucket_digits).values() for file in bucket
-        ]
-        rows = scan(self.table.store, files, [*selection.predicates(), pl.col("run_id") == run_id])
-        return views.overlapping(rows).collect(engine="in-memory")
-
 
 @dataclass
 class Corrections:
@@ -103,6 +86,11 @@ class Corrections:
     @property
     def rows(self) -> int:
         """Corrections that wait."""
+        return len(self.message.updates)
+
+    @property
+    def stamps(self) -> int:
+        """A change_time each, unless they change nothing."""
         return len(self.message.updates)
 
     @property
@@ -272,47 +260,6 @@ class _Address:
             and self.known_time in (None, row["known_time"])
             and self.run_id in (None, row["run_id"])
         )
-
-
-@dataclass
-class Withdrawal:
-    """A run, or some of its series, to be withdrawn: every row of it that is not retracted yet gets a retraction."""
-
-    message: WithdrawRun
-    changed_by: str | None
-    catalog: Catalog
-    stored: StoredRows
-    find_run: Callable[[str], Mapping[str, Any] | None]
-
-    rows = 0
-    key: str | None = None
-    shareable = False
-
-    def prepare(self, turn: Turn) -> Prepared | Answer:
-        """The retractions under this turn's stamp.
-
-        Raises:
-            NotFound: there is no such run or series.
-        """
-        if self.find_run(self.message.run_id) is None:
-            raise NotFound(f"run_id: there is no run {shown(self.message.run_id)}")
-        series_ids = self.message.series_ids
-        for series_id in series_ids or ():
-            self.catalog.get(series_id)
-        if series_ids is None and self.catalog.limited:
-            series_ids = list(self.catalog.all())
-        rows = self.stored.of_run(turn, self.message.run_id, series_ids)
-        answer = {"withdrawn": rows.height}
-        if not rows.height:
-            return Answer(answer)
-        reason = self.message.reason
-        new = rows.sort("series_id", "valid_time", "known_time").with_columns(
-            change_time=pl.lit(from_micros(turn.stamp)).cast(VALUES_POLARS["change_time"]),
-            annotation=pl.lit(reason) if reason and reason.strip() else pl.col("annotation"),
-            changed_by=pl.lit(self.changed_by or self.message.changed_by, dtype=pl.String),
-            retracted=pl.lit(True),
-        )
-        return Prepared(new.select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA), turn.stamp, answer)
 
 
 def _same(old: Row, new: Row) -> bool:

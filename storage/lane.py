@@ -104,6 +104,10 @@ class Write(Protocol):
         """About how many rows it adds."""
 
     @property
+    def stamps(self) -> int:
+        """How many change_times it takes at most."""
+
+    @property
     def key(self) -> str | None:
         """Two writes of the same key do not share a commit."""
 
@@ -316,7 +320,7 @@ class CommitLane:
             self._delete(files)
 
     def _prepare(self, group: list[_Waiting], snapshot: Snapshot) -> list[tuple[_Waiting, Prepared]]:
-        stamp = _next_stamp(snapshot)
+        stamp = _next_stamp(snapshot, sum(waiting.write.stamps for waiting in group))
         ready = []
         for waiting in group:
             if waiting.done.done():
@@ -363,9 +367,12 @@ class CommitLane:
             self._values.store.delete(file.path)
 
 
-def _next_stamp(snapshot: Snapshot) -> int:
-    """A change_time greater than any committed one."""
-    return max(to_micros(now()), snapshot.transactions.get(CHANGE_TIME, 0) + 1)
+def _next_stamp(snapshot: Snapshot, count: int = 1) -> int:
+    """The first of some change_times that are greater than any committed one.
+
+    They end at the clock, if that leaves room for them: who reads ``as_of`` now, after the answer, sees them all.
+    """
+    return max(to_micros(now()) - count + 1, snapshot.transactions.get(CHANGE_TIME, 0) + 1)
 
 
 def split_buckets(rows: pa.Table, bucket_digits: int | None) -> list[tuple[str, pa.Table]]:

@@ -58,11 +58,17 @@ class Register:
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The record with that key."""
+        return self.find_all([key]).get(key)
+
+    def find_all(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The records with these keys, by key."""
         snapshot = self.snapshot()
-        if _hash(key) not in self._hashes:
-            return None
-        rows = self._scan(sorted(snapshot.files)).filter(pl.col(self._key) == key).collect(engine="in-memory")
-        return rows.row(0, named=True) if rows.height else None
+        likely = [key for key in keys if _hash(key) in self._hashes]
+        if not likely:
+            return {}
+        named = pl.col(self._key) == likely[0] if len(likely) == 1 else pl.col(self._key).is_in(likely)
+        rows = self._scan(sorted(snapshot.files)).filter(named).collect(engine="in-memory")
+        return {row[self._key]: row for row in rows.iter_rows(named=True)}
 
     def scan(self) -> pl.LazyFrame:
         """All records."""

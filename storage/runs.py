@@ -11,20 +11,22 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from storage.delta_log import DataFile
+from storage.delta_log import DataFile, Snapshot
 from storage.lane import Answer, Prepared, Turn
 from storage.resolve import ResolvedSeries
 from storage.schemas import VALUES_DATA
 from storage.staging import StagedFiles
+from storage.withdrawals import STANDING
 from timedb.errors import Busy, Conflict, InvalidRequest
 from timedb.times import format_time, from_micros
 from timedb.wire import UploadCommand, shown
 
-__all__ = ["Run", "RunRows", "SkipUnchanged", "run_table"]
+__all__ = ["FindWithdrawn", "Run", "RunRows", "SkipUnchanged", "run_table"]
 
 _SENT = ("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
 
 SkipUnchanged = Callable[[Turn, pl.DataFrame], pl.DataFrame]
+FindWithdrawn = Callable[[Snapshot, str], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Run:
     digest: str
     created_by: str | None
     skip_unchanged: SkipUnchanged | None
+    withdrawn: FindWithdrawn
+    """What is withdrawn of a run that is in already."""
     stored_units: Mapping[str, str] = field(default_factory=dict)
     """By series_id the unit that the values were converted to; empty where the upload states none."""
     unit_fault: InvalidRequest | None = None
@@ -71,6 +75,11 @@ class Run:
     def rows(self) -> int:
         """Rows that the lane has to encode."""
         return self.content.table.num_rows if isinstance(self.content, RunRows) else 0
+
+    @property
+    def stamps(self) -> int:
+        """One change_time."""
+        return 1
 
     @property
     def key(self) -> str:
@@ -94,7 +103,7 @@ class Run:
             if found["digest"] != self.digest:
                 raise Conflict(f"run_id: {shown(self.run_id)} has been uploaded already, with other content")
             self.answered = True
-            return Answer(self._receipt(json.loads(found["receipt"])))
+            return Answer(self._receipt(json.loads(found["receipt"]), self.withdrawn(turn.snapshot, self.run_id)))
         if self.unit_fault is not None:
             raise self.unit_fault
         for one in self.series:
@@ -128,7 +137,7 @@ class Run:
             rows=rows,
             files=files,
             last_stamp=turn.stamp,
-            result=self._receipt(stored),
+            result=self._receipt(stored, STANDING),
             info={"uploads": self._record(stored)},
             new_keys=True,
         )
@@ -149,12 +158,13 @@ class Run:
             "receipt": json.dumps(stored, separators=(",", ":")),
         }
 
-    def _receipt(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+    def _receipt(self, stored: Mapping[str, Any], withdrawn: Mapping[str, Any]) -> dict[str, Any]:
         series = sorted(self.series, key=lambda one: (one.name, one.labels))
         labels = {text: json.loads(text) for text in {one.labels for one in series}}  # many series share few
         return {
             "run_id": self.run_id,
             **stored,
+            **withdrawn,
             "series_ids": {one.name: one.series_id for one in series},
             "series": [
                 {"series_key": one.name, "labels": labels[one.labels], "series_id": one.series_id} for one in series

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ from storage.batch_cache import BatchCache
 from storage.boundary import errors_are_ours
 from storage.catalog import Catalog, StoredCatalog
 from storage.compaction import Compactor
-from storage.corrections import Corrections, StoredRows, Withdrawal
+from storage.corrections import Corrections, StoredRows
 from storage.delta_log import Snapshot
 from storage.lane import CHANGE_TIME, CommitLane
 from storage.latest import LastRows
@@ -34,6 +34,7 @@ from storage.store import Store
 from storage.unchanged import UnchangedFilter
 from storage.uploads import Upload
 from storage.users import LabelLimits
+from storage.withdrawals import STANDING, Restoration, RowsOfRuns, Withdrawal, WithdrawnRuns
 from timedb.errors import Forbidden, NotFound
 from timedb.settings import ServerSettings
 from timedb.times import format_time, from_micros, now
@@ -45,6 +46,7 @@ from timedb.wire import (
     ListSeries,
     LookupCommand,
     ReadTicket,
+    RestoreRun,
     RetentionRule,
     SeriesLabels,
     UpdateSeries,
@@ -91,6 +93,8 @@ class Tenant:
         self._limited_catalogs: dict[str, LimitedCatalog] = {}
         self.ledger = Ledger(tables.values, tables.runs, tables.updates)
         self._stored = StoredRows(self.values, bucket_digits)
+        self._rows_of_runs = RowsOfRuns(self.values, bucket_digits)
+        self._withdrawn_runs = WithdrawnRuns(self._rows_of_runs, self.ledger)
         self._cache = BatchCache(settings.read_cache_bytes)
         self._last_rows = LastRows(tables.values.store, settings.latest_cache_rows)
         for table in (tables.values, tables.series, tables.runs):
@@ -178,6 +182,8 @@ class Tenant:
             bucket_digits=self.bucket_digits,
             submit=self.lane.submit,
             skip_unchanged=UnchangedFilter(self.values, self.bucket_digits),
+            withdrawn=lambda snapshot, run_id: self._withdrawn(snapshot, [run_id]).get(run_id, STANDING),
+            newest=lambda: self.values.snapshot().transactions.get(CHANGE_TIME, 0),
             settings=self.settings,
             created_by=created_by,
         )
@@ -269,25 +275,37 @@ class Tenant:
         Raises:
             NotFound: there is no such run or series.
         """
-        return self.lane.submit(Withdrawal(message, changed_by, self.catalog, self._stored, self._find_run))
+        return self.lane.submit(Withdrawal(message, changed_by, self.catalog, self._rows_of_runs, self._find_run))
+
+    @errors_are_ours()
+    def restore_run(self, message: RestoreRun, *, changed_by: str | None) -> dict[str, Any]:
+        """Undo the withdrawals of a run: ``{restored: rows, left_retracted: rows}``.
+
+        Raises:
+            NotFound: there is no such run or series.
+        """
+        rows, withdrawn = self._rows_of_runs, self._withdrawn_runs
+        return self.lane.submit(Restoration(message, changed_by, self.catalog, rows, withdrawn, self._find_run))
 
     @errors_are_ours()
     def get_run(self, message: GetRun) -> dict[str, Any]:
-        """One row of the runs table, times as text.
+        """One row of the runs table, times as text, and what is withdrawn of it.
 
         Raises:
             NotFound: there is no such run.
         """
-        self.ledger.catch_up(self.values.snapshot())
+        snapshot = self.values.snapshot()
+        self.ledger.catch_up(snapshot)
         record = self.ledger.runs.find(message.run_id)
         if record is None or self._limited_to not in (None, record["created_by"]):
             raise NotFound(f"run_id: there is no run {shown(message.run_id)}")
-        return _public_run(record)
+        return _public_run(record, self._withdrawn(snapshot, [message.run_id]))
 
     @errors_are_ours()
     def list_runs(self, message: ListRuns) -> list[dict[str, Any]]:
-        """Rows of the runs table, newest first."""
-        self.ledger.catch_up(self.values.snapshot())
+        """Rows of the runs table, newest first, and what is withdrawn of each."""
+        snapshot = self.values.snapshot()
+        self.ledger.catch_up(snapshot)
         rows = self._visible_runs()
         if message.workflow_id is not None:
             rows = rows.filter(pl.col("workflow_id") == message.workflow_id)
@@ -296,7 +314,8 @@ class Tenant:
         if message.end is not None:
             rows = rows.filter(pl.col("run_start_time") < message.end)
         newest = rows.sort("change_time", "run_id", descending=True).head(message.limit).collect(engine="in-memory")
-        return [_public_run(row) for row in newest.iter_rows(named=True)]
+        withdrawn = self._withdrawn(snapshot, newest["run_id"])
+        return [_public_run(row, withdrawn) for row in newest.iter_rows(named=True)]
 
     @errors_are_ours()
     def status(self) -> dict[str, Any]:
@@ -360,6 +379,10 @@ class Tenant:
         rows = self.ledger.runs.scan()
         return rows if self._limited_to is None else rows.filter(pl.col("created_by") == self._limited_to)
 
+    def _withdrawn(self, snapshot: Snapshot, run_ids: Iterable[str] | None) -> dict[str, dict[str, Any]]:
+        series_ids = self.catalog.all().keys() if self.catalog.limited else None
+        return self._withdrawn_runs.of(snapshot, run_ids, series_ids)
+
     def _refuse_limited(self) -> None:
         if self._limited_to is not None:
             raise Forbidden("the key is limited to series of some labels, and this is about all of them")
@@ -369,11 +392,11 @@ class Tenant:
         record = self.ledger.runs.find(run_id)
         if record is None or self._limited_to in (None, record["created_by"]):
             return record
-        return record if self._stored.has_run(self.values.snapshot(), run_id, self.catalog.all().keys()) else None
+        return record if self._rows_of_runs.any(self.values.snapshot(), run_id, self.catalog.all().keys()) else None
 
 
-def _public_run(record: Mapping[str, Any]) -> dict[str, Any]:
-    run = public_record(record)
+def _public_run(record: Mapping[str, Any], withdrawn: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    run = {**public_record(record), **withdrawn.get(record["run_id"], STANDING)}
     for name in ("run_params", "receipt"):
         if run[name] is not None:
             run[name] = json.loads(run[name])

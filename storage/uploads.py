@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from itertools import combinations
 from typing import Any
 from uuid import uuid4
@@ -21,7 +22,7 @@ from storage.lane import Write, split_buckets
 from storage.normalise import BATCH, SeriesCodes, check_batch, check_columns, normalise
 from storage.ordering import Extent, extent, in_order, refuse_duplicates
 from storage.resolve import ResolvedSeries, resolve
-from storage.runs import Run, RunRows, SkipUnchanged, run_table
+from storage.runs import FindWithdrawn, Run, RunRows, SkipUnchanged, run_table
 from storage.scan import scan_staged
 from storage.sorting import Integers
 from storage.staging import StagedFiles
@@ -29,7 +30,7 @@ from storage.store import Store
 from timedb.errors import IncompleteUpload, InvalidRequest, OutcomeUnknown, TimeDBError, TooLarge
 from timedb.identity import series_bucket
 from timedb.settings import ServerSettings
-from timedb.times import format_time, now, to_micros
+from timedb.times import format_time, from_micros, now, to_micros
 from timedb.wire import UploadCommand
 
 __all__ = ["Upload"]
@@ -51,6 +52,8 @@ class Upload:
         bucket_digits: Hex digits of a series_id that name its bucket; None: all.
         submit: Gives a write its turn in the commit lane.
         skip_unchanged: Drops the rows that only repeat their predecessor; used where the command asks for it.
+        withdrawn: Tells what is withdrawn of a run that is in already.
+        newest: The greatest change_time that the values have, microseconds since 1970.
         settings: Limits.
         created_by: The key's e-mail.
 
@@ -68,6 +71,8 @@ class Upload:
         bucket_digits: int | None,
         submit: Callable[[Write], dict[str, Any]],
         skip_unchanged: SkipUnchanged,
+        withdrawn: FindWithdrawn,
+        newest: Callable[[], int],
         settings: ServerSettings,
         created_by: str | None,
     ) -> None:
@@ -78,9 +83,10 @@ class Upload:
         self._submit = submit
         self._skip_unchanged = skip_unchanged if command.skip_unchanged else None
         self._settings = settings
+        self._withdrawn = withdrawn
         self._created_by = created_by
         self._received_time = now()
-        self._known_time = command.known_time or self._received_time
+        self._known_time = command.known_time or self._default_known_time(newest)
         self._run_id = command.run_id or str(uuid4())
         self._codes = SeriesCodes()
         self._series: list[ResolvedSeries] = []
@@ -96,6 +102,10 @@ class Upload:
         self._aside: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
         self.received = 0
+
+    def _default_known_time(self, newest: Callable[[], int]) -> datetime:
+        """The time of receipt, or where the clock is behind the last change_time, that: later uploads win."""
+        return max(self._received_time, from_micros(newest()))
 
     @errors_are_ours()
     def add(self, batch: pa.RecordBatch) -> None:
@@ -295,6 +305,7 @@ class Upload:
             digest=fields_digest(fields, self._digest.text()) if self._command.run_id is not None else "",
             created_by=self._created_by,
             skip_unchanged=self._skip_unchanged,
+            withdrawn=self._withdrawn,
             stored_units=self._stored_units,
             unit_fault=self._unit_fault,
         )

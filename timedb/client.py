@@ -10,7 +10,7 @@ from uuid import uuid4
 import pyarrow as pa
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from timedb.arguments import plain, texts
+from timedb.arguments import plain
 from timedb.connection import Batches, Certificates, Connection
 from timedb.errors import Busy, InvalidRequest, OutcomeUnknown, Timeout
 from timedb.frames import UploadData, open_data
@@ -19,14 +19,13 @@ from timedb.parallel import fetch, fetch_parts
 from timedb.progress import CountedBatches, Progress, RowCount, counting
 from timedb.read_stream import ReadStream
 from timedb.receipt import Receipt
+from timedb.run_calls import RunCalls, warn_if_withdrawn
 from timedb.selection import Length, Rows, Selection, Time, fields_of, message_of, read_command
 from timedb.settings import ClientSettings, load_settings
 from timedb.wire import (
     AccuracyCommand,
     ApplyRetention,
     CreateSeries,
-    GetRun,
-    ListRuns,
     ListSeries,
     LookupCommand,
     Nothing,
@@ -36,7 +35,6 @@ from timedb.wire import (
     UpdateValues,
     UploadCommand,
     WireModel,
-    WithdrawRun,
     parse_object,
 )
 
@@ -98,7 +96,7 @@ def connect(
     return Client(connection.as_caller(key, None))
 
 
-class Client:
+class Client(RunCalls):
     """Reads and writes time series. Thread-safe; made by :func:`connect`; a context manager that closes itself.
 
     Times that go in are aware datetimes or RFC 3339 text with an offset; times that come out are UTC, to the
@@ -239,10 +237,15 @@ class Client:
             known_time: When the values became known, unless the rows say so; None: now.
             run_params: Anything that JSON can say.
             create_series: Whether names that do not exist yet become series; else they are an error.
-            skip_unchanged: Leave out rows that say the same as the one known before.
+            skip_unchanged: Leave out rows that say the same as the one known just before. It is as if they had never
+                been sent: a run that arrives later and was known in between, or a later correction or withdrawal of the
+                row before, is then answered in their place. Where that may happen, send every row.
             unit: Of all values; they are converted to the unit of their series, and new series get it. None: the
                 values have the units of their series.
             progress: As of :meth:`read`; the rows that have been sent.
+
+        Warns:
+            UserWarning: the run was in already and is withdrawn, in part or whole; what is withdrawn stays invisible.
 
         Raises:
             InvalidRequest: names the column, the row and the value that does not fit.
@@ -263,7 +266,9 @@ class Client:
         command, content = message_of(UploadCommand, fields), open_data(data)
         total = len(data) if content.repeatable and hasattr(data, "__len__") else None
         with counting(progress, "Uploading", total) as count:
-            return Receipt.from_message(self._send_safely(command, content, count))
+            receipt = Receipt.from_message(self._send_safely(command, content, count))
+        warn_if_withdrawn(receipt, level=2)
+        return receipt
 
     def _send_safely(self, command: UploadCommand, data: UploadData, count: RowCount | None) -> dict[str, Any]:
         unknown = threading.Event()
@@ -407,47 +412,6 @@ class Client:
         """
         items = [plain(f"updates.{index}", dict(update)) for index, update in enumerate(updates)]
         return self.call("update_values", message_of(UpdateValues, {"updates": items, "update_id": update_id}))
-
-    def withdraw_run(
-        self,
-        run_id: str | UUID,
-        *,
-        reason: str | None = None,
-        series_ids: str | UUID | Iterable[str | UUID] | None = None,
-    ) -> int:
-        """Withdraw a run that was wrong, or some of its series: the next best values win again. Nothing is erased.
-
-        Returns:
-            Rows withdrawn.
-
-        Raises:
-            NotFound: there is no such run.
-        """
-        fields = {"run_id": run_id, "reason": reason, "series_ids": texts(series_ids)}
-        return int(self.call("withdraw_run", message_of(WithdrawRun, fields))["withdrawn"])
-
-    # Runs
-
-    def get_run(self, run_id: str | UUID) -> dict[str, Any]:
-        """One run.
-
-        Raises:
-            NotFound: there is none.
-        """
-        return self.call("get_run", message_of(GetRun, {"run_id": run_id}))
-
-    def list_runs(
-        self,
-        *,
-        workflow_id: str | None = None,
-        start: Time | None = None,
-        end: Time | None = None,
-        limit: int | None = None,
-    ) -> list[dict[str, Any]]:
-        """Runs, newest first; ``start`` (inclusive) and ``end`` (exclusive) bound their run_start_time."""
-        fields = {"workflow_id": workflow_id, "start": start, "end": end, "limit": limit}
-        runs: list[dict[str, Any]] = self.call("list_runs", message_of(ListRuns, fields))["runs"]
-        return runs
 
     # The service
 

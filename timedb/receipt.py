@@ -23,6 +23,9 @@ class Receipt:
         series: ``{"series_key", "labels", "series_id"}`` of each series of the upload.
         change_time: When the rows were written (UTC).
         table_version: Version of the values table from which on the rows are visible.
+        withdrawn: Where the run was in already and none of its rows stands: ``{"time", "changed_by", "reason"}`` of
+            what took the last ones. Else None.
+        withdrawn_rows: How many rows of a run that was in already are withdrawn.
     """
 
     run_id: str
@@ -32,6 +35,21 @@ class Receipt:
     series: list[dict[str, Any]]
     change_time: datetime
     table_version: int
+    withdrawn: dict[str, Any] | None = None
+    withdrawn_rows: int = 0
+
+    def withdrawal_text(self) -> str | None:
+        """For people: that the run is withdrawn, since when, by whom and why; None where it stands."""
+        if not self.withdrawn_rows:
+            return None
+        if self.withdrawn is None:
+            return f"run {self.run_id} was in already, and {self.withdrawn_rows} of its rows are withdrawn"
+        by = f" by {self.withdrawn['changed_by']}" if self.withdrawn["changed_by"] else ""
+        why = f" ({self.withdrawn['reason']})" if self.withdrawn["reason"] else ""
+        return (
+            f"run {self.run_id} was in already and is withdrawn since {self.withdrawn['time']}{by}{why}: its values "
+            "stay invisible until it is restored (restore_run)"
+        )
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Receipt:
@@ -44,4 +62,6 @@ class Receipt:
             series=message["series"],
             change_time=parse_time(message["change_time"]),
             table_version=message["table_version"],
+            withdrawn=message.get("withdrawn"),
+            withdrawn_rows=message.get("withdrawn_rows", 0),
         )

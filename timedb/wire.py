@@ -48,6 +48,7 @@ __all__ = [
     "ReadTicket",
     "Relative",
     "Resample",
+    "RestoreRun",
     "RetentionRule",
     "Selecting",
     "SeriesLabels",
@@ -376,6 +377,15 @@ class ListRuns(WireModel):
 
 class WithdrawRun(WireModel):
     """Action ``withdraw_run``: all rows of a run, or those of some of its series."""
+
+    run_id: str
+    reason: Text | None = None
+    series_ids: list[str] | None = None
+    changed_by: Name | None = None
+
+
+class RestoreRun(WireModel):
+    """Action ``restore_run``: all rows that withdrawals of a run took, or those of some of its series."""
 
     run_id: str
     reason: Text | None = None

@@ -13,7 +13,17 @@ import pyarrow as pa
 from storage import Tenant
 from tests.behaviour.oracle import Row
 from timedb.columns import COLUMN_TYPES
-from timedb.wire import CreateSeries, ReadCommand, ReadTicket, UpdateValues, UploadCommand, WithdrawRun, parse_object
+from timedb.wire import (
+    CreateSeries,
+    GetRun,
+    ReadCommand,
+    ReadTicket,
+    RestoreRun,
+    UpdateValues,
+    UploadCommand,
+    WithdrawRun,
+    parse_object,
+)
 
 if TYPE_CHECKING:
     from timedb.client import Client
@@ -41,6 +51,8 @@ class Door(Protocol):
     def read(self, view: str = "flat", *, all_versions: bool = False, **filters: Any) -> pa.Table: ...
     def update_values(self, updates: list[dict[str, Any]]) -> dict[str, Any]: ...
     def withdraw_run(self, run_id: str, reason: str | None) -> int: ...
+    def restore_run(self, run_id: str, reason: str | None) -> tuple[int, int]: ...
+    def get_run(self, run_id: str) -> dict[str, Any]: ...
     def compact(self) -> None: ...
 
 
@@ -74,6 +86,11 @@ def read_fields(view: str, all_versions: bool, filters: dict[str, Any]) -> dict[
     return {"view": view, "all_versions": all_versions, "columns": list(COLUMN_TYPES), **fields}
 
 
+def counts(restored: dict[str, Any]) -> tuple[int, int]:
+    """The answer of a restoration: rows that stand again, single retractions that stay."""
+    return restored["restored"], restored["left_retracted"]
+
+
 class StorageDoor:
     """The storage package in this process, without a server."""
 
@@ -103,6 +120,12 @@ class StorageDoor:
         message = WithdrawRun(run_id=run_id, reason=reason)
         return int(self.tenant.withdraw_run(message, changed_by=None)["withdrawn"])
 
+    def restore_run(self, run_id: str, reason: str | None) -> tuple[int, int]:
+        return counts(self.tenant.restore_run(RestoreRun(run_id=run_id, reason=reason), changed_by=None))
+
+    def get_run(self, run_id: str) -> dict[str, Any]:
+        return self.tenant.get_run(GetRun(run_id=run_id))
+
     def compact(self) -> None:
         self.tenant.compact()
 
@@ -129,6 +152,12 @@ class FlightDoor:
 
     def withdraw_run(self, run_id: str, reason: str | None) -> int:
         return self.client.withdraw_run(run_id, reason=reason)
+
+    def restore_run(self, run_id: str, reason: str | None) -> tuple[int, int]:
+        return counts(self.client.restore_run(run_id, reason=reason))
+
+    def get_run(self, run_id: str) -> dict[str, Any]:
+        return self.client.get_run(run_id)
 
     def compact(self) -> None:
         self.client.compact()
@@ -182,10 +211,16 @@ class RestDoor:
     def withdraw_run(self, run_id: str, reason: str | None) -> int:
         return int(self._send("POST", f"/runs/{run_id}/withdraw", {"reason": reason})["withdrawn"])
 
+    def restore_run(self, run_id: str, reason: str | None) -> tuple[int, int]:
+        return counts(self._send("POST", f"/runs/{run_id}/restore", {"reason": reason}))
+
+    def get_run(self, run_id: str) -> dict[str, Any]:
+        return self._send("GET", f"/runs/{run_id}", None)
+
     def compact(self) -> None:
         self.client.compact()
 
-    def _send(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         response = self.http.request(method, path, json=body)
         assert response.is_success, response.text
         answer: dict[str, Any] = response.json()

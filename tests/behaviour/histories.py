@@ -89,11 +89,19 @@ class Withdrawal:
 
 
 @dataclass(frozen=True)
+class Restoration:
+    """A run whose withdrawals are undone; ``target`` as above."""
+
+    target: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class Compaction:
     """A compaction of everything: it must not change any answer."""
 
 
-Write = Upload | Correction | Withdrawal | Compaction
+Write = Upload | Correction | Withdrawal | Restoration | Compaction
 
 
 Bounds = tuple[float | None, float | None]
@@ -157,8 +165,10 @@ def histories(draw: st.DrawFn, *, skips: bool = True) -> list[Write]:
         changes=changes(),
     )
     withdrawals = st.builds(Withdrawal, target=st.integers(0, 5), reason=st.sampled_from([None, "wrong weather"]))
+    restorations = st.builds(Restoration, target=st.integers(0, 5), reason=st.sampled_from([None, None, "right"]))
+    takings = st.one_of(withdrawals, restorations)
     compactions = st.builds(Compaction)
-    later = st.one_of(uploads, uploads, uploads, corrections, corrections, withdrawals, compactions, compactions)
+    later = st.one_of(uploads, uploads, uploads, corrections, corrections, takings, compactions, compactions)
     return [draw(uploads), *draw(st.lists(later, min_size=5, max_size=10))]
 
 
@@ -210,4 +220,4 @@ def _read(kind: dict[str, Any], cut_off: dict[str, Any], **others: Any) -> Read:
     return Read(**{"relative": None, "lead_time": None, **kind, **cut_off, **others})
 
 
-__all__ = ["Compaction", "Correction", "Read", "Upload", "Withdrawal", "Write", "histories", "reads"]
+__all__ = ["Compaction", "Correction", "Read", "Restoration", "Upload", "Withdrawal", "Write", "histories", "reads"]

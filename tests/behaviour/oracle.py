@@ -113,6 +113,7 @@ class Oracle:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.writes = 0
+        self.withdrawals: set[int] = set()
 
     # Writes
 
@@ -159,10 +160,47 @@ class Oracle:
             if row.run_id == run_id and (series_ids is None or row.series_id in series_ids)
         ]
         self.writes += bool(standing)
+        self.withdrawals |= {self.writes} if standing else set()
         for row in standing:
             note = row.annotation if clean_text(reason) is None else clean_text(reason)
             self.rows.append(replace(row, change_rank=self.writes, retracted=True, annotation=note))
         return len(standing)
+
+    def restore(self, run_id: str, reason: str | None = None) -> tuple[int, int]:
+        """Undo the withdrawals of a run; return how many rows stand again, and how many single retractions stay.
+
+        A row's last word may be retracted since several versions: what the first of them was decides.
+        """
+        chains = self.chains(run_id)
+        gone = [chain for chain in chains if chain[-1].retracted]
+        back: list[Row] = []
+        for chain in gone:
+            since = retracted_since(chain)
+            if chain[since].change_rank in self.withdrawals or len(chains) == 1:
+                note = clean_text(reason)
+                if note is None:
+                    untouched = chain[-1].annotation == chain[since].annotation
+                    note = (chain[since - 1].annotation if since else None) if untouched else chain[-1].annotation
+                back.append(replace(chain[-1], retracted=False, annotation=note))
+        self.writes += bool(back)
+        self.rows += [replace(row, change_rank=self.writes) for row in back]
+        return len(back), len(gone) - len(back)
+
+    def withdrawn(self, run_id: str) -> tuple[int, int | None]:
+        """How many rows of a run are withdrawn, and the write that took the last of them, if none stands."""
+        chains = self.chains(run_id)
+        gone = [chain for chain in chains if chain[-1].retracted]
+        if not gone or len(gone) < len(chains):
+            return len(gone), None
+        return len(gone), max(chain[retracted_since(chain)].change_rank for chain in gone)
+
+    def chains(self, run_id: str) -> list[list[Row]]:
+        """The versions of each row of a run, oldest first."""
+        found: dict[Any, list[Row]] = {}
+        for row in sorted(self.rows, key=lambda row: row.change_rank):
+            if row.run_id == run_id:
+                found.setdefault(row.key, []).append(row)
+        return list(found.values())
 
     # Reads
 
@@ -208,6 +246,11 @@ class Oracle:
             Row(**{**record, "tags": None if record["tags"] is None else tuple(record["tags"])})
             for record in answer.to_arrow_table().to_pylist()
         ]
+
+
+def retracted_since(chain: list[Row]) -> int:
+    """The place of the version since which the versions of a row have been retracted."""
+    return max((place + 1 for place, row in enumerate(chain) if not row.retracted), default=0)
 
 
 def predecessor(row: Row, rivals: Iterable[Row]) -> Row | None:

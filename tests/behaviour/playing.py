@@ -8,12 +8,24 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from tests.behaviour.complete import Complete
 from tests.behaviour.doors import Door, iso, json_number
-from tests.behaviour.histories import SERIES, Bounds, Compaction, Correction, NewRow, Read, Upload, Withdrawal, Write
+from tests.behaviour.histories import (
+    SERIES,
+    Bounds,
+    Compaction,
+    Correction,
+    NewRow,
+    Read,
+    Restoration,
+    Upload,
+    Withdrawal,
+    Write,
+)
 from tests.behaviour.oracle import Oracle, Row, float_bits
 from timedb.columns import META_CURSOR
 from timedb.identity import RevisionKey
-from timedb.times import from_micros
+from timedb.times import from_micros, parse_time, to_micros
 
 _SESSION = uuid4().hex[:8]
 _EXAMPLES = itertools.count()
@@ -42,6 +54,7 @@ class Played:
     def __init__(self, door: Door) -> None:
         self.door = door
         self.oracle = Oracle()
+        self.complete = Complete(self.oracle)
         self.name = f"{type(door).__name__}-{_SESSION}-{next(_EXAMPLES)}"
         self.series = [door.create_series(f"{self.name}-{index}") for index in range(SERIES)]
         self.runs: list[str] = []
@@ -58,6 +71,11 @@ class Played:
                 run_id = self.runs[write.target % len(self.runs)]
                 withdrawn = self.door.withdraw_run(run_id, write.reason)
                 assert withdrawn == self.oracle.withdraw(run_id, write.reason)
+                self.complete.oracle.withdraw(run_id, write.reason)
+            case Restoration():
+                run_id = self.runs[write.target % len(self.runs)]
+                assert self.door.restore_run(run_id, write.reason) == self.oracle.restore(run_id, write.reason)
+                self.complete.oracle.restore(run_id, write.reason)
             case Compaction():
                 self.door.compact()
 
@@ -70,6 +88,7 @@ class Played:
             rows, run_id=run_id, known_time=write.known_time, skip_unchanged=write.skip_unchanged
         )
         assert skipped == self.oracle.upload(rows, skip_unchanged=write.skip_unchanged)
+        self.complete.upload(rows)
 
     def _row(self, new: NewRow, write: Upload, run_id: str) -> Row:
         end = None if new.length is None else new.valid_time + new.length
@@ -96,6 +115,7 @@ class Played:
             address = {"value_id": value_id(target)}
         answer = self.door.update_values([{**address, **json_changes(write.changes)}])
         changed = self.oracle.correct(target, **write.changes)
+        self.complete.correct(target, write.changes, winner="run_id" not in address and "value_id" not in address)
         assert (len(answer["updated"]), len(answer["skipped_no_ops"])) == (int(changed), int(not changed))
         (item,) = answer["updated"] or answer["skipped_no_ops"]
         assert item["value_id"] == value_id(target)
@@ -107,6 +127,15 @@ class Played:
         ranks = sorted({row.change_rank for row in self.oracle.rows})
         assert len(times) == len(ranks), "one change_time an upload and a correction"
         self.ranks = dict(zip(times, ranks, strict=True))
+
+    def check_runs(self) -> None:
+        """Compare what runs say of their withdrawal with the oracle."""
+        for run_id in self.runs:
+            run = self.door.get_run(run_id)
+            rows, rank = self.oracle.withdrawn(run_id)
+            assert run["withdrawn_rows"] == rows
+            note = run["withdrawn"]
+            assert (note and self.ranks[to_micros(parse_time(note["time"]))]) == rank
 
     def fields(self, read: Read) -> dict[str, Any]:
         """A read's filters as a door takes them."""

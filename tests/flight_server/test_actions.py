@@ -26,6 +26,7 @@ def test_list_actions_names_each_with_its_body(client: flight.FlightClient) -> N
         "get_run",
         "list_runs",
         "withdraw_run",
+        "restore_run",
         "compact",
         "maintain",
         "apply_retention",

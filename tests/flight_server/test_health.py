@@ -25,7 +25,7 @@ from timedb.settings import ServerSettings, load_settings
 class Stuck:
     """A write whose turn does not end before it is told to."""
 
-    rows = 1
+    rows = stamps = 1
     key = None
     shareable = False
 

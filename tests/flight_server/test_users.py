@@ -91,6 +91,7 @@ NEEDS = {
     "get_run": "read",
     "list_runs": "read",
     "withdraw_run": "write",
+    "restore_run": "write",
     "compact": "admin",
     "maintain": "admin",
     "apply_retention": "admin",

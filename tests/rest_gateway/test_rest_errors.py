@@ -101,6 +101,7 @@ BAD_BODIES: list[tuple[str, str, Any, tuple[str, ...]]] = [
     ("POST", "/upload", {"run_start_time": START, "value_rows": [UNVALUED]}, ("value_rows.0.value", "missing")),
     ("POST", "/runs/some-run/withdraw", {"why": "x"}, ("why", "unknown")),
     ("POST", "/runs/some-run/withdraw", {"reason": 5}, ("reason", "5")),
+    ("POST", "/runs/some-run/restore", {"why": "x"}, ("why", "unknown")),
     ("PATCH", "/series/some-id", {"retired": "yes"}, ("retired", "'yes'")),
     ("PATCH", "/series/some-id", {"unit": "MW"}, ("unit", "unknown")),
     ("PUT", "/values", {}, ("updates", "missing")),
@@ -226,6 +227,7 @@ def test_what_does_not_exist_is_not_found(rest: httpx.Client) -> None:
     missing = "00000000-0000-5000-8000-000000000000"
     assert_error(rest.get("/runs/no-such-run"), 404, "not_found", "no-such-run")
     assert_error(rest.post("/runs/no-such-run/withdraw", json={}), 404, "not_found", "no-such-run")
+    assert_error(rest.post("/runs/no-such-run/restore"), 404, "not_found", "no-such-run")
     assert_error(rest.patch(f"/series/{missing}", json={"retired": True}), 404, "not_found", missing)
     assert_error(rest.get("/values", params={"series_id": missing}), 404, "not_found", missing)
     assert_error(rest.get("/values", params={"name": "no-such-name"}), 404, "not_found", "no-such-name")

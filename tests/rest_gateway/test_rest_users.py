@@ -35,6 +35,7 @@ CLOSED = (
     ("POST", "/upload", {"run_start_time": "2025-01-01T00:00:00Z", "value_rows": []}),
     ("GET", "/runs/x", None),
     ("POST", "/runs/x/withdraw", {}),
+    ("POST", "/runs/x/restore", {}),
     ("GET", "/metrics", None),
 )
 

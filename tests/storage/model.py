@@ -21,7 +21,8 @@ class Model:
 
     def __init__(self) -> None:
         self.rows: list[Stored] = []
-        self.runs: dict[str, tuple[list[Sent], dict[str, Any]]] = {}
+        self.withdrawals: set[int] = set()
+        """The change_times of withdrawals; whoever makes one adds it."""
 
     # Writes: each returns the rows that it adds, without change_time; learn() takes them in.
 
@@ -78,6 +79,34 @@ class Model:
             for row in self.answer("overlapping")
             if row.run_id == run_id
         ]
+
+    def restored(self, run_id: str, reason: str | None, changed_by: str | None) -> list[Stored]:
+        """What stands again when the withdrawals of a run are undone."""
+        chains = self.chains(run_id)
+        back = []
+        for chain in chains:
+            since = retracted_since(chain)
+            if since == len(chain) or not (chain[since].change_time in self.withdrawals or len(chains) == 1):
+                continue
+            own = chain[-1].annotation
+            if own == chain[since].annotation:
+                own = chain[since - 1].annotation if since else None
+            note = clean_text(reason) or own
+            back.append(chain[-1]._replace(change_time=0, retracted=False, changed_by=changed_by, annotation=note))
+        return back
+
+    def withdrawn_rows(self, run_id: str) -> tuple[int, bool]:
+        """How many rows of a run are retracted, and whether none stands."""
+        gone = [chain[-1].retracted for chain in self.chains(run_id)]
+        return sum(gone), bool(gone) and all(gone)
+
+    def chains(self, run_id: str) -> list[list[Stored]]:
+        """The versions of each row of a run, oldest first."""
+        found: dict[Any, list[Stored]] = {}
+        for row in sorted(self.rows, key=_change_time):
+            if row.run_id == run_id:
+                found.setdefault(row.revision, []).append(row)
+        return list(found.values())
 
     def learn(self, expected: Iterable[Stored], audit: Iterable[Stored]) -> list[int]:
         """Take in the rows that a write has added; the new change_times.
@@ -153,6 +182,11 @@ class Model:
         rivals += [each._replace(change_time=1 << 62) for each in upload if each.known_time < row.known_time]
         rivals = [each for each in rivals if each.point == row.point]
         return max(rivals, key=lambda each: (each.known_time, each.change_time, each.run_id), default=None)
+
+
+def retracted_since(chain: Sequence[Stored]) -> int:
+    """From which of its versions on a row has been retracted; their number where it stands."""
+    return max((place + 1 for place, row in enumerate(chain) if not row.retracted), default=0)
 
 
 def clean_text(text: str | None) -> str | None:

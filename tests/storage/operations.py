@@ -28,7 +28,7 @@ from tests.storage.lakes import (
 from tests.storage.model import Model
 from timedb.settings import ServerSettings
 from timedb.times import from_micros
-from timedb.wire import CreateSeries, ListSeries, UpdateValues, WithdrawRun
+from timedb.wire import CreateSeries, GetRun, ListSeries, RestoreRun, UpdateValues, WithdrawRun
 
 SMALL = [*some_rows(4, known=30, value=30.0), Sent("late", hour(1), hour(2), None, None, "new series", ("t",))]
 BULK = some_rows(40, known=40, value=40.0, first=1)
@@ -151,6 +151,12 @@ def operations() -> list[Operation]:
                 row._replace(retracted=True, annotation="gone")
                 for row in model.upload("third", some_rows(12, known=20, value=20.0, first=4), 0)
             ],
+        ),
+        Operation(
+            "restoration",
+            lambda tenant: tenant.restore_run(RestoreRun(run_id="wrong"), changed_by=None),
+            model.upload("wrong", some_rows(5, known=5, value=5.0), 0),
+            holds=lambda tenant: tenant.get_run(GetRun(run_id="wrong"))["withdrawn"] is None,
         ),
         Operation(
             "series creation",

@@ -65,7 +65,7 @@ def test_a_bulk_upload_that_was_encoded_long_ago_is_stamped_in_its_turn(tenant: 
 class Gate:
     """A write that keeps the lane busy until it is told to go on."""
 
-    rows = 0
+    rows = stamps = 0
     key = None
     shareable = False
 

@@ -42,7 +42,7 @@ from timedb.columns import META_AS_OF, META_CURSOR
 from timedb.errors import Conflict
 from timedb.identity import RevisionKey
 from timedb.times import format_time, from_micros, parse_time, to_micros
-from timedb.wire import ListSeries, UpdateValues, WithdrawRun
+from timedb.wire import GetRun, ListSeries, RestoreRun, UpdateValues, WithdrawRun
 
 EXAMPLES = int(os.environ.get("TIMEDB_TEST_EXAMPLES", "0"))  # read before the tests' environment is cleared
 HALF_HOUR = 1_800_000_000
@@ -187,7 +187,9 @@ class LakeMachine(RuleBasedStateMachine):
         run_id = data.draw(st.sampled_from(sorted(self.runs)))
         rows, fields, receipt = self.runs[run_id]
         again = upload(self.tenant, shuffled(rows, seed), run_id, batch_rows=batch_rows, **fields)
-        assert again == receipt
+        rows_gone, whole = self.model.withdrawn_rows(run_id)
+        assert bool(again["withdrawn"]) == whole
+        assert again == {**receipt, "withdrawn": again["withdrawn"], "withdrawn_rows": rows_gone}
         self.model.learn([], read(self.tenant))
 
     @rule(data=st.data())
@@ -242,7 +244,21 @@ class LakeMachine(RuleBasedStateMachine):
         new = self.model.withdrawn(run_id, reason, "me")
         message = WithdrawRun(run_id=run_id, reason=reason, changed_by="me")
         assert self.tenant.withdraw_run(message, changed_by=None) == {"withdrawn": len(new)}
+        self.model.withdrawals.update(self.model.learn(new, read(self.tenant)))
+
+    @rule(data=st.data(), reason=st.sampled_from([None, " ", "right after all"]))
+    def restore(self, data: st.DataObject, reason: str | None) -> None:
+        gone = {row.run_id for row in self.model.rows if row.retracted}
+        run_id = data.draw(st.sampled_from(sorted(gone or self.runs)))
+        new = self.model.restored(run_id, reason, "me")
+        retracted, _ = self.model.withdrawn_rows(run_id)
+        message = RestoreRun(run_id=run_id, reason=reason, changed_by="me")
+        said = {"restored": len(new), "left_retracted": retracted - len(new)}
+        assert self.tenant.restore_run(message, changed_by=None) == said
         self.model.learn(new, read(self.tenant))
+        left, whole = self.model.withdrawn_rows(run_id)
+        run = self.tenant.get_run(GetRun(run_id=run_id))
+        assert (run["withdrawn_rows"], run["withdrawn"] is not None) == (left, whole)
 
     @precondition(lambda self: any(row.retracted for row in self.model.rows))
     @rule(data=st.data())

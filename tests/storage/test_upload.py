@@ -60,6 +60,8 @@ def test_a_receipt(tenant: Tenant, count: int) -> None:
         "run_id": "run",
         "rows": count,
         "skipped": 0,
+        "withdrawn": None,
+        "withdrawn_rows": 0,
         "series_ids": ids,
         "series": [{"series_key": name, "labels": {}, "series_id": ids[name]} for name in sorted(SERIES)],
         "change_time": receipt["change_time"],

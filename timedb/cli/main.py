@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
 from timedb._version import __version__
-from timedb.cli import lakes, reading, service, serving, sql, upkeep, users, values
+from timedb.cli import lakes, reading, runs, service, serving, sql, upkeep, users, values
 from timedb.cli.exit_codes import exit_code
-from timedb.cli.output import show_error
+from timedb.cli.output import say, show_error
 from timedb.errors import TimeDBError
 
 __all__ = ["app", "main"]
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (serving, lakes, users, service, values, reading, sql, upkeep):
+for module in (serving, lakes, users, service, values, reading, runs, sql, upkeep):
     module.register(app)
 
 
@@ -47,6 +48,7 @@ def _common(
 
 def main() -> None:
     """Run the command line; ends the process."""
+    warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     try:
         app()
     except TimeDBError as error:

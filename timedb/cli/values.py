@@ -51,7 +51,11 @@ def upload(
     workflow_id: Annotated[str | None, typer.Option(help="What made the run.")] = None,
     create_series: Annotated[bool, typer.Option(help="Create the series that do not exist yet.")] = True,
     skip_unchanged: Annotated[
-        bool, typer.Option("--skip-unchanged", help="Leave out rows that say the same as the one known before.")
+        bool,
+        typer.Option(
+            "--skip-unchanged",
+            help="Leave out rows that repeat the one known before; late runs and corrections find them as never sent.",
+        ),
     ] = False,
     unit: Annotated[str | None, typer.Option(help="Of all values; converted to the unit of their series.")] = None,
     flight_url: FlightUrl = None,
@@ -79,7 +83,9 @@ def upload(
             skip_unchanged=skip_unchanged,
             unit=unit,
         )
-    answer = {"run_id": receipt.run_id, "rows": receipt.rows, "skipped": receipt.skipped}
+    answer: dict[str, object] = {"run_id": receipt.run_id, "rows": receipt.rows, "skipped": receipt.skipped}
+    if receipt.withdrawn_rows:
+        answer["withdrawn_rows"] = receipt.withdrawn_rows
     show({**answer, "series": len(receipt.series), "change_time": receipt.change_time.isoformat()}, as_json=json)
 
 

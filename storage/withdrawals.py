@@ -1,0 +1,299 @@
+"""Runs that are withdrawn, restored, and what is withdrawn of them.
+
+A withdrawal appends to each standing row of a run a version that is retracted. The batch's record in the ``updates``
+table, under its change_time, tells it from corrections that retract single rows; older lakes have withdrawals without a
+record. Whether a run is withdrawn is read from its rows, which know it however they came about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from storage import views
+from storage.catalog import Catalog
+from storage.delta_log import DataFile, Snapshot
+from storage.lane import Answer, Prepared, Turn
+from storage.ledger import Ledger
+from storage.parquet import may_hold_corrections
+from storage.scan import VALUES_POLARS, Selection, live_files, scan
+from storage.schemas import VALUES_DATA
+from storage.table import Table
+from timedb.errors import NotFound
+from timedb.times import format_time, from_micros, to_micros
+from timedb.wire import RestoreRun, WithdrawRun, shown
+
+__all__ = ["STANDING", "Restoration", "RowsOfRuns", "Withdrawal", "WithdrawnRuns"]
+
+STANDING: Mapping[str, Any] = {"withdrawn": None, "withdrawn_rows": 0}
+"""What a run says of itself of which every row stands."""
+
+_NOTES = (*views.REVISION, "change_time", "annotation", "changed_by", "retracted")
+_REVISION = list(views.REVISION)
+
+
+@dataclass(frozen=True)
+class RowsOfRuns:
+    """Looks the rows of runs up, all versions of them."""
+
+    table: Table
+    bucket_digits: int | None
+
+    def versions(
+        self, snapshot: Snapshot, run_ids: Collection[str], series_ids: Collection[str] | None = None
+    ) -> pl.LazyFrame:
+        """Every version of every row of some runs, of some series or all, in no order."""
+        selection = Selection(series_ids=series_ids)
+        files = [file for bucket in live_files(snapshot, selection, self.bucket_digits).values() for file in bucket]
+        wanted = pl.Series(sorted(run_ids), dtype=pl.String)
+        named = pl.col("run_id") == wanted[0] if len(wanted) == 1 else pl.col("run_id").is_in(wanted.implode())
+        return scan(self.table.store, files, [*selection.predicates(), named])
+
+    def any(self, snapshot: Snapshot, run_id: str, series_ids: Collection[str]) -> bool:
+        """Whether a run has a row of one of these series."""
+        rows = self.versions(snapshot, [run_id], series_ids)
+        return not rows.select("run_id").head(1).collect(engine="in-memory").is_empty()
+
+
+class WithdrawnRuns:
+    """Finds out what is withdrawn of runs."""
+
+    def __init__(self, rows: RowsOfRuns, ledger: Ledger) -> None:
+        self._rows = rows
+        self._ledger = ledger
+        self._known: dict[str, frozenset[str]] = {}
+
+    def of(
+        self, snapshot: Snapshot, run_ids: Iterable[str] | None, series_ids: Collection[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """What is withdrawn of runs; those that have no withdrawn row are not in the answer.
+
+        Args:
+            snapshot: The values table.
+            run_ids: The runs; None: all.
+            series_ids: Only rows of these series count; None: all.
+
+        Returns:
+            By run_id ``{withdrawn, withdrawn_rows}``: how many rows are withdrawn, and, where none is left that
+            stands, ``{time, changed_by, reason}`` of what took the last ones, else None.
+        """
+        touched = self._touched(snapshot)
+        wanted = touched if run_ids is None else touched & set(run_ids)
+        if not wanted:
+            return {}
+        versions = self._rows.versions(snapshot, wanted, series_ids).select(_NOTES).collect(engine="in-memory")
+        latest = _with_withdrawals(versions)
+        found = {}
+        for (run_id,), rows in latest.partition_by("run_id", as_dict=True).items():
+            gone = rows.filter("retracted")
+            if gone.height:
+                whole = gone.height == rows.height
+                found[run_id] = {"withdrawn": self._note(gone) if whole else None, "withdrawn_rows": gone.height}
+        return found
+
+    def recorded(self, times: Iterable[datetime]) -> set[datetime]:
+        """Those of some change_times at which a withdrawal was written, and a record of it."""
+        keys = {_record_key(to_micros(time)): time for time in times}
+        return {keys[found] for found in self._ledger.updates.find_all(keys)}
+
+    def _note(self, gone: pl.DataFrame) -> dict[str, Any]:
+        """When, by whom and why the last rows went."""
+        time: Any = gone["gone_time"].max()
+        last = gone.filter(pl.col("gone_time") == time)
+        record = self._ledger.updates.find(_record_key(to_micros(time)))
+        if record is None:
+            # Without a record a reason is an annotation that came with the retraction.
+            said = last.filter(pl.col("gone_annotation").ne_missing(pl.col("annotation_before")))["gone_annotation"]
+            reason = said[0] if len(said) else None
+        else:
+            reason = json.loads(record["receipt"])["reason"]
+        return {"time": format_time(time), "changed_by": last["gone_by"][0], "reason": reason}
+
+    def _touched(self, snapshot: Snapshot) -> set[str]:
+        """The runs that a retraction has ever been written about, by file: a file never changes."""
+        files = [file for file in snapshot.files.values() if _may_hold_retractions(file)]
+        for file in files:
+            if file.path not in self._known:
+                rows = scan(self._rows.table.store, [file], [pl.col("retracted")]).select(pl.col("run_id").unique())
+                self._known[file.path] = frozenset(rows.collect(engine="in-memory")["run_id"])
+        live = {file.path: self._known[file.path] for file in files}
+        self._known = live
+        return set().union(*live.values())
+
+
+@dataclass
+class Withdrawal:
+    """A run, or some of its series, to be withdrawn: every row of it that is not retracted yet gets a retraction."""
+
+    message: WithdrawRun
+    changed_by: str | None
+    catalog: Catalog
+    stored: RowsOfRuns
+    find_run: Callable[[str], Mapping[str, Any] | None]
+
+    rows = 0
+    stamps = 1
+    key: str | None = None
+    shareable = False
+
+    def prepare(self, turn: Turn) -> Prepared | Answer:
+        """The retractions under this turn's stamp.
+
+        Raises:
+            NotFound: there is no such run or series.
+        """
+        series_ids = _series_of(self.message, self.catalog, self.find_run)
+        versions = self.stored.versions(turn.snapshot, [self.message.run_id], series_ids)
+        rows = views.overlapping(versions).collect(engine="in-memory")
+        answer = {"withdrawn": rows.height}
+        if not rows.height:
+            return Answer(answer)
+        reason = _reason(self.message)
+        who = self.changed_by or self.message.changed_by
+        new = rows.with_columns(
+            annotation=pl.col("annotation") if reason is None else pl.lit(reason), retracted=pl.lit(True)
+        )
+        said = {"withdraw_run": self.message.run_id, "reason": reason, **answer}
+        record = {
+            "update_id": _record_key(turn.stamp),
+            "rows": rows.height,
+            "change_time": format_time(from_micros(turn.stamp)),
+            "created_by": who,
+            "digest": "",
+            "receipt": json.dumps(said, separators=(",", ":")),
+        }
+        return _prepared(new, turn, who, answer, {"updates": record})
+
+
+@dataclass
+class Restoration:
+    """A run, or some of its series, to be restored: every row that a withdrawal took stands again.
+
+    Rows that were retracted one by one stay so. Values, annotation and tags are those from before the withdrawal, or
+    what corrections have made of them since.
+    """
+
+    message: RestoreRun
+    changed_by: str | None
+    catalog: Catalog
+    stored: RowsOfRuns
+    withdrawn: WithdrawnRuns
+    find_run: Callable[[str], Mapping[str, Any] | None]
+
+    rows = 0
+    stamps = 1
+    key: str | None = None
+    shareable = False
+
+    def prepare(self, turn: Turn) -> Prepared | Answer:
+        """The versions that stand again, under this turn's stamp.
+
+        Raises:
+            NotFound: there is no such run or series.
+        """
+        series_ids = _series_of(self.message, self.catalog, self.find_run)
+        # Of all series: the rows tell withdrawals without a record from single retractions together.
+        versions = self.stored.versions(turn.snapshot, [self.message.run_id]).collect(engine="in-memory")
+        gone = _with_withdrawals(versions).filter("retracted")
+        if series_ids is not None:
+            gone = gone.filter(pl.col("series_id").is_in(series_ids))
+        times = self.withdrawn.recorded(gone["gone_time"].unique()) | _withdrawals_without_record(versions)
+        back = gone.filter(
+            pl.col("gone_time").is_in(pl.Series(sorted(times), dtype=gone.schema["gone_time"]).implode())
+        )
+        answer = {"restored": back.height, "left_retracted": gone.height - back.height}
+        if not back.height:
+            return Answer(answer)
+        reason = _reason(self.message)
+        unchanged = pl.col("annotation").eq_missing(pl.col("gone_annotation"))
+        annotation = pl.when(unchanged).then("annotation_before").otherwise("annotation")
+        new = back.with_columns(
+            annotation=annotation if reason is None else pl.lit(reason), retracted=pl.lit(None, dtype=pl.Boolean)
+        )
+        return _prepared(new, turn, self.changed_by or self.message.changed_by, answer, {})
+
+
+def _with_withdrawals(versions: pl.DataFrame) -> pl.DataFrame:
+    """The latest version of each row, and what retracted it.
+
+    Args:
+        versions: All versions of some rows.
+
+    Returns:
+        Beside the columns that came: ``gone_time``, ``gone_by`` and ``gone_annotation`` of the first version since
+        which the row has been retracted, and ``annotation_before`` of the one before that; nulls where it stands.
+        ``retracted`` is never null.
+    """
+    retracted = pl.col("retracted").fill_null(False)
+    ordered = versions.sort(*views.CHAIN_ORDER).with_columns(retracted)
+    ordered = ordered.with_columns(
+        annotation_before=pl.col("annotation").shift(1).over(_REVISION),
+        stretch=(~pl.col("retracted")).cast(pl.Int64).cum_sum().over(_REVISION),
+    )
+    latest = ordered.unique(_REVISION, keep="last", maintain_order=True)
+    gone = ordered.filter("retracted").unique([*_REVISION, "stretch"], keep="first", maintain_order=True)
+    gone = gone.select(
+        *_REVISION,
+        "stretch",
+        "annotation_before",
+        gone_time="change_time",
+        gone_by="changed_by",
+        gone_annotation="annotation",
+    )
+    # A row that stands ends a stretch of its own, in which nothing is retracted after it.
+    return latest.drop("annotation_before").join(
+        gone, on=[*_REVISION, "stretch"], how="left", nulls_equal=True, maintain_order="left"
+    )
+
+
+def _withdrawals_without_record(versions: pl.DataFrame) -> set[datetime]:
+    """The change_times of the versions of one run that look like a withdrawal's.
+
+    Corrections get a change_time each, so that several retractions of one change_time are a withdrawal's; and
+    retracting the only row of a run is withdrawing it.
+    """
+    retractions = versions.filter(pl.col("retracted"))
+    alone = versions.select(_REVISION).unique().height == 1
+    together = retractions.filter(pl.len().over("change_time") > 1)
+    return set((retractions if alone else together)["change_time"])
+
+
+def _series_of(
+    message: WithdrawRun | RestoreRun, catalog: Catalog, find_run: Callable[[str], Mapping[str, Any] | None]
+) -> Sequence[str] | None:
+    """The series that it is about; None: all."""
+    if find_run(message.run_id) is None:
+        raise NotFound(f"run_id: there is no run {shown(message.run_id)}")
+    for series_id in message.series_ids or ():
+        catalog.get(series_id)
+    if message.series_ids is None and catalog.limited:
+        return list(catalog.all())
+    return message.series_ids
+
+
+def _prepared(
+    rows: pl.DataFrame, turn: Turn, who: str | None, answer: dict[str, Any], info: dict[str, dict[str, Any]]
+) -> Prepared:
+    new = rows.sort("series_id", "valid_time", "known_time").with_columns(
+        change_time=pl.lit(from_micros(turn.stamp)).cast(VALUES_POLARS["change_time"]),
+        changed_by=pl.lit(who, dtype=pl.String),
+    )
+    return Prepared(new.select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA), turn.stamp, answer, info=info)
+
+
+def _reason(message: WithdrawRun | RestoreRun) -> str | None:
+    return message.reason if message.reason and message.reason.strip() else None
+
+
+def _record_key(stamp: int) -> str:
+    # No client's update_id has a control character.
+    return f"withdraw_run\x1f{stamp}"
+
+
+def _may_hold_retractions(file: DataFile) -> bool:
+    return may_hold_corrections(file) and file.null_count.get("retracted", -1) != file.rows
