@@ -44,9 +44,9 @@ def facts_of(message: Any, answer: dict[str, Any] | None = None) -> dict[str, An
         value = answer.get(name, getattr(message, name, None))
         if value is not None:
             facts[name] = value
-    for name in _COUNTS:
-        if name in answer:
-            facts["rows"] = len(answer[name]) if isinstance(answer[name], list) else answer[name]
+    counted = next((name for name in _COUNTS if name in answer), None)  # a receipt's withdrawn is no count
+    if counted is not None:
+        facts["rows"] = len(answer[counted]) if isinstance(answer[counted], list) else answer[counted]
     return facts
 
 

@@ -318,6 +318,7 @@ def test_every_write_has_a_line_in_the_audit_log(closed: Closed, name: str, capl
         fix = {"series_id": series_id, "valid_time": "2025-01-01T00:00:00Z", "value": 9.0}
         act(client, "update_values", {"updates": [fix], "update_id": "u-1"})
         act(client, "withdraw_run", {"run_id": name})
+        act(client, "restore_run", {"run_id": name})
         with fails("conflict"):
             send(client, rows_of(name, 4), rows=4, run_id=name)
         with fails("incomplete_upload"):
@@ -339,6 +340,7 @@ def test_every_write_has_a_line_in_the_audit_log(closed: Closed, name: str, capl
         {"method": "do_put", "code": "ok", "run_id": name, "rows": 3},
         {"method": "do_action/update_values", "code": "ok", "update_id": "u-1", "rows": 1},
         {"method": "do_action/withdraw_run", "code": "ok", "run_id": name, "rows": 3},
+        {"method": "do_action/restore_run", "code": "ok", "run_id": name, "rows": 3},
         {"method": "do_put", "code": "conflict", "run_id": name},
         {"method": "do_put", "code": "incomplete_upload", "run_id": "broken"},
         {"method": "do_action/apply_retention", "code": "forbidden"},
