@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from storage.backup import back_up, restore
 from storage.boundary import errors_are_ours
 from storage.doctor import examine_lake
-from storage.layout import MARKER, SERVING, TENANTS, USERS_FOLDER, tenant_folder
+from storage.layout import MARKER, SERVING, TENANTS, USERS_FOLDER, tenant_folder, tenant_ids
 from storage.lease import Lease, is_served, refuse_served
 from storage.nesting import refuse_nested
 from storage.object_store import PROBE_FOLDER, ObjectStore, check_conditional_put
@@ -226,14 +226,17 @@ class Lake:
 
         Raises:
             Conflict: the tenant has a user of that e-mail.
+            InvalidRequest: nothing says which tenant, and there are several.
         """
+        with_data = self.tenants_with_data() if new.tenant_id is None else []
+        self.users.tenant_for(new, with_data)  # where that is refused, the lake stays as open as it was
         self.enable_users()
-        return self.users.create(new)
+        return self.users.create(new, with_data)
 
     @errors_are_ours()
-    def has_tenant(self, tenant_id: str) -> bool:
-        """Whether anything has been kept for a tenant (UUID text)."""
-        return self._store.exists(f"{tenant_folder(tenant_id)}/values")
+    def tenants_with_data(self) -> list[str]:
+        """The tenants (UUID text) for which anything is kept."""
+        return tenant_ids(self._store)
 
     @errors_are_ours()
     def tenant(self, tenant_id: str) -> Tenant:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, replace
 from typing import Any
 from uuid import uuid4
@@ -24,7 +23,18 @@ from storage.schemas import USERS
 from storage.standing import Standing
 from storage.store import Store
 from storage.table import Table
-from storage.users import SCOPES, NewUser, User, UserAddress, key_digest, new_key
+from storage.users import (
+    NewUser,
+    User,
+    UserAddress,
+    UserChange,
+    choose_tenant,
+    key_digest,
+    labels_text,
+    new_key,
+    scopes_text,
+    tenants_to_choose,
+)
 from timedb.errors import Conflict, InvalidRequest, NotFound, TimeDBError
 from timedb.times import now
 from timedb.wire import shown
@@ -104,38 +114,72 @@ class Users:
         return [user.to_dict() for user in sorted(found, key=lambda user: (user.created_time, user.user_id))]
 
     @errors_are_ours()
-    def create(self, new: NewUser) -> dict[str, Any]:
+    def tenant_for(self, new: NewUser, with_data: Collection[str]) -> str:
+        """The tenant that a new user would get as things stand; see :func:`storage.users.choose_tenant`.
+
+        Raises:
+            InvalidRequest: there are several.
+        """
+        return choose_tenant(new, self._at(time.monotonic()).by_id.values(), with_data)
+
+    @errors_are_ours()
+    def tenants_to_choose(self, with_data: Collection[str]) -> dict[str, list[str]]:
+        """Those of which a new user has to be given one; see :func:`storage.users.tenants_to_choose`."""
+        return tenants_to_choose(self._at(time.monotonic()).by_id.values(), with_data)
+
+    @errors_are_ours()
+    def create(self, new: NewUser, with_data: Collection[str] = ()) -> dict[str, Any]:
         """Make a user.
+
+        Args:
+            new: The user.
+            with_data: The tenants for which the lake keeps anything.
 
         Returns:
             The user and the ``api_key``, which nobody can look up afterwards.
 
         Raises:
             Conflict: the tenant has a user of that e-mail.
+            InvalidRequest: nothing says which tenant, and there are several.
         """
         key, moment = new_key(), now()
-        user = User(
-            user_id=str(uuid4()),
-            tenant_id=new.tenant_id or str(uuid4()),
-            email=new.email,
-            scopes=" ".join(scope for scope in SCOPES if scope in new.scopes),
-            labels=json.dumps(new.labels, sort_keys=True, ensure_ascii=False, separators=(",", ":")),
-            key_hash=key_digest(key).hex(),
-            active=True,
-            created_time=moment,
-            changed_time=moment,
-        )
-        same = UserAddress(email=user.email, tenant_id=user.tenant_id)
 
         def add(known: _Known) -> User:
-            if any(same.fits(other) for other in known.by_id.values()):
-                raise Conflict(
-                    f"email: tenant {user.tenant_id} has a user {shown(user.email)} already; "
-                    "timedb users regenerate-key gives it a new key"
-                )
+            user = User(
+                user_id=str(uuid4()),
+                tenant_id=choose_tenant(new, known.by_id.values(), with_data),
+                email=new.email,
+                scopes=scopes_text(new.scopes),
+                labels=labels_text(new.labels),
+                key_hash=key_digest(key).hex(),
+                active=True,
+                created_time=moment,
+                changed_time=moment,
+            )
+            _refuse_namesake(known, user)
             return user
 
         return {**self._write("CREATE USER", add).to_dict(), "api_key": key}
+
+    @errors_are_ours()
+    def update(self, which: UserAddress, change: UserChange) -> dict[str, Any]:
+        """Change a user's tenant, scopes or labels; the key stays, and what was written with it stays where it is.
+
+        Returns:
+            The user.
+
+        Raises:
+            NotFound: there is no such user.
+            Conflict: the tenant has a user of that e-mail.
+            InvalidRequest: several tenants have one of that e-mail; scopes and labels do not go together.
+        """
+
+        def changed(known: _Known) -> User:
+            user = change.of(_pick(known, which))
+            _refuse_namesake(known, user)
+            return user
+
+        return self._write("UPDATE USER", changed).to_dict()
 
     @errors_are_ours()
     def regenerate_key(self, which: UserAddress) -> dict[str, Any]:
@@ -218,12 +262,23 @@ class Users:
             _log.warning("the users table was not tidied: %s", error)
 
 
+def _refuse_namesake(known: _Known, user: User) -> None:
+    same = UserAddress(email=user.email, tenant_id=user.tenant_id)
+    if any(same.fits(other) and other.user_id != user.user_id for other in known.by_id.values()):
+        raise Conflict(
+            f"email: tenant {user.tenant_id} has a user {shown(user.email)} already; "
+            "timedb users regenerate-key gives it a new key"
+        )
+
+
 def _pick(known: _Known, which: UserAddress) -> User:
     found = [user for user in known.by_id.values() if which.fits(user)]
     if not found:
         field, value = ("email", which.email) if which.user_id is None else ("user_id", which.user_id)
-        raise NotFound(f"{field}: there is no user {shown(value)}")
+        raise NotFound(f"{field}: there is no user {shown(value)}; timedb users list --include-inactive shows all")
     if len(found) > 1:
         tenants = ", ".join(sorted(user.tenant_id for user in found)[:10])
-        raise InvalidRequest(f"email: {shown(which.email)} is a user of several tenants; add a tenant_id: {tenants}")
+        raise InvalidRequest(
+            f"email: {shown(which.email)} is a user of several tenants; add a tenant_id (--tenant): {tenants}"
+        )
     return found[0]

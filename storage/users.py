@@ -10,18 +10,34 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, get_args
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from timedb.errors import InvalidRequest
+from timedb.identity import OPEN_TENANT_ID
 from timedb.times import format_time
 from timedb.wire import WireModel
 
-__all__ = ["SCOPES", "LabelLimits", "NewUser", "Scope", "User", "UserAddress", "key_digest", "new_key"]
+__all__ = [
+    "SCOPES",
+    "LabelLimits",
+    "NewUser",
+    "Scope",
+    "User",
+    "UserAddress",
+    "UserChange",
+    "choose_tenant",
+    "key_digest",
+    "labels_text",
+    "new_key",
+    "scopes_text",
+    "tenants_to_choose",
+]
 
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -32,12 +48,17 @@ LabelLimits = Mapping[str, str | list[str]]
 _KEY_BYTES = 32
 _KEY_PREFIX = "tdb_"  # so that scanners for leaked secrets know one when they see it
 _MAX_CHARS = 255
+_ADMIN_IS_WHOLE = "scopes: 'admin' is about whole tables, so it does not go with labels"
 _ADDRESS = re.compile(r"[^\s@\x00-\x1f\x7f]+@[^\s@\x00-\x1f\x7f]+")
+
+_TENANTS_LISTED = 10
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=_MAX_CHARS)]
 LabelText = Annotated[str, StringConstraints(max_length=_MAX_CHARS)]
 LabelTexts = Annotated[list[LabelText], Field(min_length=1)]
 Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=_MAX_CHARS)]
+Scopes = Annotated[list[Scope], Field(min_length=1)]
+Limits = dict[Label, LabelText | LabelTexts]
 
 
 def new_key() -> str:
@@ -48,6 +69,59 @@ def new_key() -> str:
 def key_digest(key: str) -> bytes:
     """What is kept of a key."""
     return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+
+
+def scopes_text(scopes: Collection[Scope]) -> str:
+    """Scopes as the table holds them."""
+    return " ".join(scope for scope in SCOPES if scope in scopes)
+
+
+def labels_text(labels: LabelLimits) -> str:
+    """Limits as the table holds them."""
+    return json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def tenants_to_choose(users: Collection[User], with_data: Collection[str]) -> dict[str, list[str]]:
+    """The tenants, with the e-mails of their users, of which a new user has to be given one; empty where none need be.
+
+    Args:
+        users: Those that the lake has.
+        with_data: The tenants for which it keeps anything.
+    """
+    there = sorted({*with_data, *(user.tenant_id for user in users)})
+    if len(there) < 2 or (not users and OPEN_TENANT_ID in there):
+        return {}
+    return {one: [user.email for user in users if user.tenant_id == one] for one in there}
+
+
+def choose_tenant(new: NewUser, users: Collection[User], with_data: Collection[str]) -> str:
+    """The tenant that a new user gets.
+
+    The one that was named, or a new one where that was asked for. Else the first user of a lake that was used while it
+    was open gets what was written then; others get the only tenant that there is; in a lake without any a new one.
+
+    Args:
+        new: The user.
+        users: Those that the lake has.
+        with_data: The tenants for which it keeps anything.
+
+    Raises:
+        InvalidRequest: there are several; lists them.
+    """
+    if new.tenant_id is not None:
+        return new.tenant_id
+    there = {*with_data, *(user.tenant_id for user in users)}
+    if new.new_tenant or not there:
+        return str(uuid4())
+    if choices := tenants_to_choose(users, with_data):
+        listed = [f"{tenant} ({', '.join(emails) or 'no users'})" for tenant, emails in choices.items()]
+        more = f", and {len(listed) - _TENANTS_LISTED} more" if len(listed) > _TENANTS_LISTED else ""
+        raise InvalidRequest(
+            f"tenant_id: the lake has {len(listed)} tenants, and nothing says whose data the key is to open; name one "
+            "(--tenant, tenant_id), or ask for a new one (--new-tenant, new_tenant): "
+            f"{', '.join(listed[:_TENANTS_LISTED])}{more}"
+        )
+    return there.pop() if len(there) == 1 else OPEN_TENANT_ID
 
 
 def _as_uuid(value: str | None) -> str | None:
@@ -62,15 +136,17 @@ class NewUser(WireModel):
 
     Attributes:
         email: Who it is; what the user writes carries it as ``created_by`` and ``changed_by``.
-        tenant_id: UUID text; None makes a new tenant.
+        tenant_id: UUID text; None: see :func:`choose_tenant`.
+        new_tenant: Whether the user gets a tenant that nobody else has.
         scopes: What the key may do.
         labels: To which series the key is limited; none: it may use all of the tenant's.
     """
 
     email: Email
     tenant_id: str | None = None
-    scopes: list[Scope] = Field(default_factory=lambda: [*SCOPES[:2]], min_length=1)
-    labels: dict[Label, LabelText | LabelTexts] = Field(default_factory=dict)
+    new_tenant: bool = False
+    scopes: Scopes = Field(default_factory=lambda: [*SCOPES[:2]])
+    labels: Limits = Field(default_factory=dict)
 
     _tenant_id_is_a_uuid = field_validator("tenant_id")(_as_uuid)
 
@@ -82,10 +158,44 @@ class NewUser(WireModel):
         return value
 
     @model_validator(mode="after")
-    def _limits_fit_the_scopes(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.labels and "admin" in self.scopes:
-            raise ValueError("scopes: 'admin' is about whole tables, so it does not go with labels")
+            raise ValueError(_ADMIN_IS_WHOLE)
+        if self.new_tenant and self.tenant_id is not None:
+            raise ValueError("tenant_id: a new tenant has an id of its own; leave one of the two out")
         return self
+
+
+class UserChange(WireModel):
+    """What is to change of a user; a field left out stays, ``labels: {}`` takes the limits away."""
+
+    tenant_id: str | None = None
+    scopes: Scopes | None = None
+    labels: Limits | None = None
+
+    _tenant_id_is_a_uuid = field_validator("tenant_id")(_as_uuid)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.tenant_id is None and self.scopes is None and self.labels is None:
+            raise ValueError("nothing to change: name a tenant, scopes or labels")
+        return self
+
+    def of(self, user: User) -> User:
+        """The user with the change.
+
+        Raises:
+            InvalidRequest: the scopes and the labels do not go together.
+        """
+        new = replace(
+            user,
+            tenant_id=self.tenant_id or user.tenant_id,
+            scopes=user.scopes if self.scopes is None else scopes_text(self.scopes),
+            labels=user.labels if self.labels is None else labels_text(self.labels),
+        )
+        if new.limits and new.may("admin"):
+            raise InvalidRequest(_ADMIN_IS_WHOLE)
+        return new
 
 
 class UserAddress(WireModel):
@@ -125,7 +235,7 @@ class User:
         key_hash: Hexadecimal SHA-256 of the key.
         active: Whether the key opens anything.
         created_time: UTC.
-        changed_time: When the key or ``active`` was last changed, UTC.
+        changed_time: When anything of it was last changed, UTC.
     """
 
     user_id: str

@@ -32,7 +32,16 @@ VOCABULARY = {
     "timedb.wire_fields",
 }
 # The composition roots alone start servers; `timedb/__init__` is lazy and names the public surface.
-ROOTS = {"timedb", "timedb.__main__", "timedb.api", "timedb.cli", "timedb.direct", "timedb.launch", "timedb.sdk"}
+ROOTS = {
+    "timedb",
+    "timedb.__main__",
+    "timedb.api",
+    "timedb.cli",
+    "timedb.direct",
+    "timedb.launch",
+    "timedb.sdk",
+    "timedb.users",
+}
 
 MAY_IMPORT = {
     "vocabulary": {"vocabulary"},

@@ -160,3 +160,14 @@ def test_the_command_that_makes_users_closes_the_lake_that_is_served(name: str, 
     done = timedb(*command[-4:], **here)
     assert done.returncode == 0, done.stderr
     assert [user["email"] for user in td.list_users(lake=served.replace("/var/lib", str(tmp_path)))] == command[-1:]
+
+
+def test_the_docs_name_the_wheel_as_it_is_built() -> None:
+    text = (ROOT / "docs" / "first-steps.md").read_text()
+    assert set(re.findall(r"dist/([\w.]+-[\w.]+)-py3-none-any\.whl", text)) == {f"timedb_flight-{__version__}"}
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packaging/*")], ids=str)
+def test_nothing_says_that_it_is_installed_by_name_from_an_index(page: Path) -> None:
+    found = re.findall(r"(?:pip install|pipx run|uvx) +'?timedb(?:-flight)?\b[^\n`]*", page.read_text())
+    assert found == [], "it is not on PyPI, where timedb is another product"

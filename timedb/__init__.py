@@ -31,19 +31,15 @@ if TYPE_CHECKING:
         Unimplemented,
     )
     from timedb.receipt import Receipt
-    from timedb.sdk import (
+    from timedb.sdk import check_api, create, delete, start_api, start_api_background, stop_api
+    from timedb.users import (
         activate_user,
-        check_api,
-        create,
         create_user,
         create_with_users,
         deactivate_user,
-        delete,
         list_users,
         regenerate_api_key,
-        start_api,
-        start_api_background,
-        stop_api,
+        update_user,
     )
 
 __all__ = [
@@ -81,25 +77,22 @@ __all__ = [
     "start_api",
     "start_api_background",
     "stop_api",
+    "update_user",
 ]
 
 _HOMES = {
     "timedb.client": ("Client", "connect"),
     "timedb.direct": ("duckdb_macros", "load_duckdb_delta", "scan_lake", "spark_functions", "split_read"),
     "timedb.receipt": ("Receipt",),
-    "timedb.sdk": (
+    "timedb.sdk": ("check_api", "create", "delete", "start_api", "start_api_background", "stop_api"),
+    "timedb.users": (
         "activate_user",
-        "check_api",
-        "create",
         "create_user",
         "create_with_users",
         "deactivate_user",
-        "delete",
         "list_users",
         "regenerate_api_key",
-        "start_api",
-        "start_api_background",
-        "stop_api",
+        "update_user",
     ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -338,7 +338,7 @@ class Client(RunCalls):
         try:
             import pandas  # noqa: F401  # pyarrow's own complaint does not say how to get it
         except ModuleNotFoundError:
-            raise ModuleNotFoundError("read_pandas needs pandas: pip install 'timedb-flight[pandas]'") from None
+            raise ModuleNotFoundError("read_pandas needs pandas: pip install pandas") from None
         return self.read_arrow(parallel=parallel, progress=progress, **selection).to_pandas()
 
     def lookup(self, frame: Any, *, as_of: Time | None = None) -> pl.DataFrame:

@@ -133,8 +133,9 @@ def duckdb_macros(path: str | PathLike[str], tenant: str | UUID | None = None, *
 def load_duckdb_delta(connection: duckdb.DuckDBPyConnection) -> None:
     """Load DuckDB's Delta extension into a connection, out of the package ``duckdb-extension-delta``.
 
-    ``pip install 'timedb-flight[duckdb]'`` installs the package and the DuckDB that it fits. Nothing is downloaded, as
-    DuckDB's own ``LOAD delta`` would. Without the package it takes what ``INSTALL delta`` has left.
+    The extra ``duckdb`` (``pip install '.[duckdb]'`` in a checkout) installs the package and the DuckDB that it fits.
+    Nothing is downloaded, as DuckDB's own ``LOAD delta`` would. Without the package it takes what ``INSTALL delta``
+    has left.
 
     Args:
         connection: Of DuckDB. Where the extension is loaded already nothing happens.

@@ -6,30 +6,18 @@ import json
 import ssl
 import threading
 import urllib.request
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from timedb.settings import ClientSettings, ServerSettings, load_settings, local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from uuid import UUID
-
-    from storage import Lake
-    from storage.users import UserAddress
     from timedb.launch import Service
 
 __all__ = [
-    "activate_user",
     "check_api",
     "create",
-    "create_user",
-    "create_with_users",
-    "deactivate_user",
     "delete",
-    "list_users",
-    "regenerate_api_key",
     "start_api",
     "start_api_background",
     "stop_api",
@@ -95,137 +83,6 @@ def create(lake: str | None = None) -> None:
         print("Creating database schema...")
         Lake.open(settings.lake, settings).close()
         print(f"✓ Schema created successfully: the lake is at {settings.lake}")
-
-
-def create_with_users(lake: str | None = None) -> None:
-    """Make the lake, and ask every call for an API key from now on and for good; keys are made by :func:`create_user`.
-
-    Args:
-        lake: As of :func:`create`; one that is there already keeps what is in it.
-
-    Raises:
-        InvalidRequest: the place holds something else.
-    """
-    create(lake)
-    with _opened(lake) as opened:
-        opened.enable_users()
-    print("✓ Users are on: every call needs an API key; td.create_user() or timedb users create makes one")
-
-
-def create_user(
-    email: str,
-    *,
-    tenant_id: str | UUID | None = None,
-    scopes: Iterable[str] | None = None,
-    labels: Mapping[str, str | list[str]] | None = None,
-    lake: str | None = None,
-) -> dict[str, Any]:
-    """Make a user with an API key. The first one makes the lake, where there is none, and closes it to everybody else.
-
-    Args:
-        email: Who it is; what is written with the key carries it as ``changed_by``. One user a tenant.
-        tenant_id: The tenant, whose data the key opens; None: a new one.
-        scopes: Of ``read``, ``write`` (uploads, corrections, series) and ``admin`` (upkeep, retention); None: the
-            first two.
-        labels: Limits the key to the series with these labels: a value, or a list of which any will do.
-        lake: As of :func:`create`.
-
-    Returns:
-        ``user_id``, ``tenant_id``, ``email``, ``scopes``, ``labels``, ``is_active``, ``created_time``,
-        ``changed_time`` and ``api_key``, which is kept nowhere: only its hash is.
-
-    Raises:
-        InvalidRequest: names the argument that does not fit.
-        Conflict: the tenant has a user of that e-mail.
-    """
-    from storage.users import NewUser
-    from timedb.wire import parse_object
-
-    fields = {
-        "email": email,
-        "tenant_id": None if tenant_id is None else str(tenant_id),
-        "scopes": None if scopes is None else list(scopes),
-        "labels": None if labels is None else dict(labels),
-    }
-    new = parse_object(NewUser, {name: value for name, value in fields.items() if value is not None}, what="user")
-    with _opened(lake, make=True) as opened:
-        return opened.create_user(new)
-
-
-def list_users(
-    *, tenant_id: str | UUID | None = None, include_inactive: bool = False, lake: str | None = None
-) -> list[dict[str, Any]]:
-    """The users, oldest first; fields as of :func:`create_user`, without the key.
-
-    Args:
-        tenant_id: Only those of this tenant.
-        include_inactive: Also those whose key has been deactivated.
-        lake: As of :func:`create`.
-
-    Raises:
-        NotFound: there is no lake.
-    """
-    with _opened(lake) as opened:
-        return opened.users.list_users(None if tenant_id is None else str(tenant_id), include_inactive=include_inactive)
-
-
-def regenerate_api_key(
-    email: str | None = None,
-    *,
-    user_id: str | UUID | None = None,
-    tenant_id: str | UUID | None = None,
-    lake: str | None = None,
-) -> dict[str, Any]:
-    """Give a user a new key; the old one opens nothing any more, within a second or so on every server.
-
-    Args:
-        email: Which user.
-        user_id: Which user, in place of the e-mail.
-        tenant_id: Of which tenant, where several have a user of that e-mail.
-        lake: As of :func:`create`.
-
-    Returns:
-        As :func:`create_user`.
-
-    Raises:
-        NotFound: there is no such user, or no lake.
-        InvalidRequest: the arguments do not say which user.
-    """
-    with _opened(lake) as opened:
-        return opened.users.regenerate_key(_user_address(email, user_id, tenant_id))
-
-
-def deactivate_user(
-    email: str | None = None,
-    *,
-    user_id: str | UUID | None = None,
-    tenant_id: str | UUID | None = None,
-    lake: str | None = None,
-) -> dict[str, Any]:
-    """Let a user's key open nothing any more, within a second or so on every server; arguments and errors as
-    :func:`regenerate_api_key`.
-
-    Returns:
-        The user.
-    """
-    with _opened(lake) as opened:
-        return opened.users.set_active(_user_address(email, user_id, tenant_id), False)
-
-
-def activate_user(
-    email: str | None = None,
-    *,
-    user_id: str | UUID | None = None,
-    tenant_id: str | UUID | None = None,
-    lake: str | None = None,
-) -> dict[str, Any]:
-    """Let a deactivated user's key open the lake again; arguments and errors as :func:`regenerate_api_key`.
-
-    Returns:
-        The user.
-    """
-    with _opened(lake) as opened:
-        return opened.users.set_active(_user_address(email, user_id, tenant_id), True)
 
 
 def delete(lake: str | None = None, *, force: bool = False) -> None:
@@ -347,29 +204,6 @@ def _start(host: str | None, port: int | None) -> Service:
         _session.add(service)
     print(f"API docs available at {service.rest_url}/docs")
     return service
-
-
-@contextmanager
-def _opened(lake: str | None, *, make: bool = False) -> Iterator[Lake]:
-    """The lake for a moment; no tenant of it is opened."""
-    from storage import Lake
-
-    settings = load_settings(ServerSettings, lake=lake)
-    opened = Lake.open(settings.lake, settings, create=make)
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
-def _user_address(email: str | None, user_id: str | UUID | None, tenant_id: str | UUID | None) -> UserAddress:
-    from storage.users import UserAddress
-    from timedb.wire import parse_object
-
-    fields = {"email": email, "user_id": user_id, "tenant_id": tenant_id}
-    return parse_object(
-        UserAddress, {name: str(value) for name, value in fields.items() if value is not None}, what="user"
-    )
 
 
 def _url_of(host: str | None, port: int | None) -> str | None:

@@ -220,7 +220,7 @@ def test_what_a_key_may_not_see_is_not_there_for_its_queries(tmp_path: Path) -> 
     ben = lake.create_user(
         NewUser(email="ben@example.com", tenant_id=tenant, scopes=["read"], labels={"region": "north"})
     )
-    eve = lake.create_user(NewUser(email="eve@example.com"))
+    eve = lake.create_user(NewUser(email="eve@example.com", new_tenant=True))
     writer = lake.create_user(NewUser(email="pen@example.com", tenant_id=tenant, scopes=["write"]))
     service = start_flight_server(lake, settings)
     try:

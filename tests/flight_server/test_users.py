@@ -241,12 +241,12 @@ def test_the_first_user_closes_a_lake_that_is_being_served(start: Callable[..., 
         with calling(service.url, "ignored") as client:
             send(client, rows_of("early"), rows=3)
             elsewhere = Lake.open(uri, settings)
-            key = elsewhere.create_user(NewUser(email="ann@example.com"))["api_key"]
+            stranger = elsewhere.create_user(NewUser(email="eve@example.com", new_tenant=True))["api_key"]
             keeper = elsewhere.create_user(NewUser(email="bob@example.com", tenant_id=OPEN_TENANT_ID))["api_key"]
             elsewhere.close()
             with fails("unauthenticated"):
                 read(client)
-        with calling(service.url, key) as client:
+        with calling(service.url, stranger) as client:
             assert read(client).num_rows == 0, "a new tenant"
         with calling(service.url, keeper) as client:
             assert read(client).num_rows == 3, "what was written while the lake was open"

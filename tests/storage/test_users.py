@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from storage import Lake
 from storage.user_table import Users
-from storage.users import NewUser, User, UserAddress, key_digest
-from tests.storage.lakes import tiny_settings
+from storage.users import NewUser, User, UserAddress, UserChange, key_digest
+from tests.storage.lakes import open_tenant, some_rows, tiny_settings, upload
 from timedb.errors import Conflict, InvalidRequest, NotFound
+from timedb.identity import OPEN_TENANT_ID
 from timedb.wire import parse_object
 
 TENANT = "11111111-1111-1111-1111-111111111111"
@@ -114,7 +117,7 @@ def test_many_processes_make_users_at_once_and_none_is_lost(new_lake: Callable[[
     last = new_lake()
     found = {user.email for key in keys if (user := last.users.find(key)) is not None}
     assert found == {f"{number}-{each}@example.com" for number in range(4) for each in range(6)}
-    assert len({user["tenant_id"] for user in last.users.list_users()}) == 24, "each in a tenant of its own"
+    assert len({user["tenant_id"] for user in last.users.list_users()}) == 1, "the first one's, which is the only one"
 
 
 def test_an_e_mail_is_one_user_of_a_tenant_for_good(new_lake: Callable[[], Lake]) -> None:
@@ -124,11 +127,110 @@ def test_an_e_mail_is_one_user_of_a_tenant_for_good(new_lake: Callable[[], Lake]
     with pytest.raises(Conflict, match=r"'ANN@example\.com' already"):
         lake.create_user(ann(email="ANN@example.com"))
     lake.create_user(ann(tenant_id=OTHER))
-    with pytest.raises(InvalidRequest, match=f"several tenants; add a tenant_id: {TENANT}, {OTHER}"):
+    with pytest.raises(InvalidRequest, match=rf"several tenants; add a tenant_id \(--tenant\): {TENANT}, {OTHER}"):
         lake.users.set_active(UserAddress(email="ann@example.com"), True)
     lake.users.set_active(UserAddress(email="ann@example.com", tenant_id=TENANT), True)
     assert {user["tenant_id"] for user in lake.users.list_users()} == {TENANT, OTHER}
     assert [user["tenant_id"] for user in lake.users.list_users(OTHER)] == [OTHER]
+
+
+def tenant_of(lake: Lake, email: str, **fields: object) -> str:
+    """Make a user; its tenant."""
+    return str(lake.create_user(parse_object(NewUser, {"email": email, **fields}))["tenant_id"])
+
+
+def test_the_first_user_gets_what_was_written_while_the_lake_was_open(new_lake: Callable[[], Lake]) -> None:
+    lake = new_lake()
+    upload(open_tenant(lake), some_rows(2), "run")
+    assert tenant_of(lake, "ann@example.com") == OPEN_TENANT_ID
+    assert tenant_of(lake, "bob@example.com") == OPEN_TENANT_ID, "the only tenant that there is"
+
+
+def test_in_an_empty_lake_the_first_user_gets_a_new_tenant_and_others_that_one(new_lake: Callable[[], Lake]) -> None:
+    lake = new_lake()
+    first = tenant_of(lake, "ann@example.com")
+    assert first != OPEN_TENANT_ID
+    assert tenant_of(lake, "bob@example.com") == first
+    lake.users.set_active(UserAddress(email="ann@example.com"), False)
+    lake.users.set_active(UserAddress(email="bob@example.com"), False)
+    assert tenant_of(lake, "cem@example.com") == first, "that of users whose keys open nothing counts, too"
+
+
+def test_among_several_tenants_one_has_to_be_named(new_lake: Callable[[], Lake]) -> None:
+    lake = new_lake()
+    upload(open_tenant(lake), some_rows(2), "run")
+    lake.create_user(ann())
+    with pytest.raises(InvalidRequest, match=r"^tenant_id: the lake has 2 tenants") as caught:
+        tenant_of(lake, "bob@example.com")
+    assert lake.users.tenants_to_choose(lake.tenants_with_data()) == {OPEN_TENANT_ID: [], TENANT: ["ann@example.com"]}
+    for text in (f"{OPEN_TENANT_ID} (no users)", f"{TENANT} (ann@example.com)", "--tenant", "--new-tenant"):
+        assert text in caught.value.detail
+    assert [user["email"] for user in lake.users.list_users()] == ["ann@example.com"]
+    assert tenant_of(lake, "bob@example.com", tenant_id=OPEN_TENANT_ID) == OPEN_TENANT_ID
+    assert tenant_of(lake, "cem@example.com", new_tenant=True) not in (OPEN_TENANT_ID, TENANT)
+
+
+def test_a_refused_first_user_does_not_close_the_lake(new_lake: Callable[[], Lake], lake_dir: Path) -> None:
+    lake = new_lake()
+    for tenant_id in (TENANT, OTHER):
+        upload(lake.tenant(tenant_id), some_rows(2), "run")
+    with pytest.raises(InvalidRequest, match=r"^tenant_id: the lake has 2 tenants"):
+        tenant_of(lake, "ann@example.com")
+    assert not lake.has_users
+    assert not new_lake().has_users
+
+
+def test_tenant_scopes_and_labels_of_a_user_are_changed_and_the_key_stays(new_lake: Callable[[], Lake]) -> None:
+    one, other = new_lake(), new_lake()
+    made = one.create_user(ann())
+    which = UserAddress(email="ann@example.com")
+
+    def change(**fields: object) -> User:
+        told = other.users.update(which, parse_object(UserChange, fields))
+        found = one.users.find(made["api_key"])
+        assert found is not None
+        assert found.to_dict() == told
+        return found
+
+    assert change(tenant_id=OTHER).tenant_id == OTHER
+    assert change(scopes=["admin", "read"]).scopes == "read admin"
+    with pytest.raises(InvalidRequest, match=r"^scopes: 'admin' is about whole tables"):
+        change(labels={"region": "north"})
+    limited = change(scopes=["read"], labels={"region": ["north", "south"]})
+    assert limited.limits == {"region": ["north", "south"]}
+    with pytest.raises(InvalidRequest, match=r"^scopes: 'admin' is about whole tables"):
+        change(scopes=["admin"])
+    free = change(labels={})
+    assert (free.tenant_id, free.scopes, free.limits) == (OTHER, "read", None)
+    assert free.created_time < free.changed_time
+    (log,) = {entry["operation"] for entry in commits(one)[1:]} - {"CREATE USER"}
+    assert log == "UPDATE USER"
+
+
+def commits(lake: Lake) -> list[dict[str, Any]]:
+    """What the log of the users table says of each commit."""
+    paths = sorted(Path(lake.users.table.store.url("_delta_log")).glob("*.json"))
+    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    return [line["commitInfo"] for line in lines if "commitInfo" in line]
+
+
+def test_a_change_of_a_user_that_cannot_be(new_lake: Callable[[], Lake]) -> None:
+    lake = new_lake()
+    lake.create_user(ann())
+    lake.create_user(ann(tenant_id=OTHER))
+    which = UserAddress(email="ann@example.com", tenant_id=TENANT)
+    with pytest.raises(Conflict, match=f"tenant {OTHER} has a user 'ann@example.com' already"):
+        lake.users.update(which, UserChange(tenant_id=OTHER))
+    with pytest.raises(NotFound, match="there is no user"):
+        lake.users.update(UserAddress(email="bob@example.com"), UserChange(scopes=["read"]))
+    for fields, said in (
+        ({}, "nothing to change"),
+        ({"tenant_id": "north"}, "tenant_id: 'north' is not a UUID"),
+        ({"scopes": []}, "scopes"),
+        ({"email": "bob@example.com"}, "email: unknown field"),
+    ):
+        with pytest.raises(InvalidRequest, match=said):
+            parse_object(UserChange, fields)
 
 
 def test_who_is_not_there_is_not_found(new_lake: Callable[[], Lake]) -> None:
@@ -155,6 +257,7 @@ def test_who_is_not_there_is_not_found(new_lake: Callable[[], Lake]) -> None:
         ({"labels": {"region": []}}, "labels.region"),
         ({"labels": {"": "north"}}, "labels"),
         ({"labels": {"region": None}}, "labels.region"),
+        ({"new_tenant": True}, "tenant_id: a new tenant has an id of its own"),
         ({"key_hash": "0" * 64}, "key_hash: unknown field"),
     ],
 )

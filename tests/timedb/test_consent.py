@@ -40,6 +40,7 @@ HARMLESS = {
     "users activate": "is taken back by deactivate",
     "users create": "adds",
     "users list": "reads",
+    "users update": "is taken back by another update",
 }
 """Commands that ask nothing, and why they need not."""
 

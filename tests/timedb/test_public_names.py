@@ -44,6 +44,7 @@ NAMES = [
     "start_api",
     "start_api_background",
     "stop_api",
+    "update_user",
 ]
 HEAVY = {"deltalake", "fastapi", "numpy", "pandas", "polars", "pyarrow", "pydantic", "uvicorn"}
 

@@ -159,4 +159,4 @@ with td.connect("grpc://127.0.0.1:1") as client:
 
 def test_without_pandas_it_is_said_how_to_get_it() -> None:
     said = subprocess.run([sys.executable, "-c", _WITHOUT_PANDAS], capture_output=True, text=True, check=True)
-    assert said.stdout == "read_pandas needs pandas: pip install 'timedb-flight[pandas]'\n"
+    assert said.stdout == "read_pandas needs pandas: pip install pandas\n"

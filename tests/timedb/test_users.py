@@ -15,6 +15,7 @@ import pytest
 import timedb as td
 from tests.timedb.conftest import frame
 from tests.timedb.test_cli import serving, timedb
+from tests.timedb.test_consent import run, terminal
 from timedb.identity import OPEN_TENANT_ID
 from timedb.launch import start_gateway, start_service
 from timedb.settings import ServerSettings, load_settings
@@ -79,9 +80,9 @@ def test_scopes_and_labels(users: Callable[..., Any]) -> None:
     limited = ("--label", "region=north", "--label", "region=south", "--label", "kind=wind")
     made = users("create", "-e", "a@example.com", "--scope", "read", *limited)
     assert (made["scopes"], made["labels"]) == (["read"], {"kind": "wind", "region": ["north", "south"]})
-    admin = users("create", "-e", "b@example.com", "--scope", "admin", "--scope", "read")
+    admin = users("create", "-e", "b@example.com", "--scope", "admin", "--scope", "read", "--new-tenant")
     assert admin["scopes"] == ["read", "admin"]
-    assert UUID(made["tenant_id"]) != UUID(admin["tenant_id"]), "each in a tenant of its own"
+    assert UUID(made["tenant_id"]) != UUID(admin["tenant_id"]), "as it was asked for"
     assert [user["email"] for user in users("list", "--tenant-id", admin["tenant_id"])] == ["b@example.com"]
 
 
@@ -118,18 +119,81 @@ def test_commands_but_create_make_no_lake(lake_dir: Path) -> None:
     assert not lake_dir.exists()
 
 
-def test_the_first_user_of_a_lake_in_use_is_told_where_its_data_is(lake_dir: Path) -> None:
+def test_the_first_user_of_a_lake_in_use_reads_what_was_written(lake_dir: Path) -> None:
     settings = load_settings(ServerSettings, lake=str(lake_dir), flight_port=0)
     with start_service(settings, rest=False) as service, td.connect(service.flight_url) as client:
         client.upload(frame("early", [1.0]))
     done = timedb("users", "create", "-e", "ann@example.com", "--lake", str(lake_dir))
-    assert f"--tenant-id {OPEN_TENANT_ID}" in done.stderr
+    assert f"changed the lake at {lake_dir}\n" in done.stderr
+    assert f"the tenant {OPEN_TENANT_ID} (what was written while the lake was open); without a key" in done.stderr
     key = next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("api_key:"))
-    mine = td.create_user("bob@example.com", tenant_id=OPEN_TENANT_ID, lake=str(lake_dir))["api_key"]
+    other = td.create_user("bob@example.com", new_tenant=True, lake=str(lake_dir))["api_key"]
     with start_service(settings, rest=False) as service:
-        for sent, seen in ((key, 0), (mine, 1)):
+        for sent, seen in ((key, 1), (other, 0)):
             with td.connect(service.flight_url, api_key=sent) as client:
                 assert len(client.list_series()) == seen
+        moved = timedb(
+            "users", "update", "-e", "bob@example.com", "--to-tenant", OPEN_TENANT_ID, TIMEDB_LAKE=str(lake_dir)
+        )
+        assert moved.returncode == 0, moved.stderr
+        with td.connect(service.flight_url, api_key=other) as client:
+            assert len(client.list_series()) == 1, "a running server takes note"
+            assert td.update_user("bob@example.com", scopes=["read"], lake=str(lake_dir))["scopes"] == ["read"]
+            with pytest.raises(td.Forbidden):
+                client.create_series("late")
+
+
+def test_a_lake_is_made_only_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = timedb("users", "create", "-e", "ann@example.com")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert (
+        "there is no lake at './timedb-data', and none is made unless it is named: --lake, TIMEDB_LAKE" in done.stderr
+    )
+    with pytest.raises(td.NotFound, match="none is made unless it is named"):
+        td.create_user("ann@example.com")
+    assert not list(tmp_path.iterdir())
+    for email, settings, said in (
+        (
+            "ann@example.com",
+            {"TIMEDB_LAKE": str(tmp_path / "timedb-data")},
+            f"made the lake at {tmp_path}/timedb-data\n",
+        ),
+        ("bob@example.com", {}, f"changed the lake at {tmp_path}/timedb-data\n"),
+    ):
+        done = timedb("users", "create", "-e", email, **settings)
+        assert (done.returncode, said in done.stderr) == (0, True), done.stderr
+    assert "as those of ann@example.com; without a key" in done.stderr
+
+
+@pytest.mark.parametrize("answer", ["1", "2", "3"])
+def test_among_several_tenants_the_person_at_the_terminal_is_asked(lake_dir: Path, answer: str) -> None:
+    lake = str(lake_dir)
+    tenants = sorted(td.create_user(f"{who}@example.com", new_tenant=True, lake=lake)["tenant_id"] for who in "ab")
+    arguments = ("users", "create", "-e", "c@example.com", "--lake", lake)
+    refused = timedb(*arguments)
+    assert (refused.returncode, len(td.list_users(lake=lake))) == (2, 2)
+    assert all(tenant in refused.stderr for tenant in tenants)
+    with terminal(f"7\n{answer}\n".encode()) as stdin:
+        code, said = run(arguments, stdin)
+    assert code in (None, 0), said
+    assert "there is no 7" in said
+    assert "(a@example.com)" not in said
+    made = td.list_users(lake=lake)[-1]
+    assert made["tenant_id"] == dict(zip("12", tenants, strict=True)).get(answer, made["tenant_id"])
+    assert (made["tenant_id"] in tenants) == (answer != "3")
+
+
+def test_the_list_shows_tenants_and_which_nobody_has_a_key_to(lake_dir: Path) -> None:
+    settings = load_settings(ServerSettings, lake=str(lake_dir), flight_port=0)
+    with start_service(settings, rest=False) as service, td.connect(service.flight_url) as client:
+        client.upload(frame("early", [1.0]))
+    td.create_user("ann@example.com", tenant_id=TENANT, lake=str(lake_dir))
+    done = timedb("users", "list", "--lake", str(lake_dir))
+    head, line = done.stdout.splitlines()
+    assert head.split()[:3] == ["email", "tenant_id", "scopes"]
+    assert line.split()[:2] == ["ann@example.com", TENANT]
+    assert f"nobody has a key to the tenant {OPEN_TENANT_ID} (what was written while the lake was open)" in done.stderr
 
 
 def test_create_with_users_closes_the_lake(lake_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

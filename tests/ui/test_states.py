@@ -13,8 +13,8 @@ import httpx
 import polars as pl
 import pytest
 
+import timedb as td
 from tests.ui.pages import Demo, Page, Recorded, instant
-from timedb import sdk
 from timedb.client import connect
 from timedb.settings import ServerSettings, load_settings
 
@@ -122,7 +122,7 @@ def test_a_lake_with_users_asks_for_a_key_and_shows_its_tenants_series_only(
     browser: Chrome, new_service: Callable[[], Service], tmp_path: Path
 ) -> None:
     lake = str(tmp_path / "lake")
-    keys = [sdk.create_user(f"{who}@example.com", lake=lake)["api_key"] for who in ("anna", "bo")]
+    keys = [td.create_user(f"{who}@example.com", new_tenant=True, lake=lake)["api_key"] for who in ("anna", "bo")]
     service = new_service()
     for key, name in zip(keys, ("annas", "bos"), strict=True):
         with connect(service.flight_url, api_key=key) as client:

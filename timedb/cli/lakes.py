@@ -30,11 +30,11 @@ def create(
     json: AsJson = False,
 ) -> None:
     """Make the lake; one that is there already stays as it is."""
-    from timedb import sdk
+    from timedb import sdk, users
 
     with _sdk_prints_beside(json):
         if with_users:
-            sdk.create_with_users(lake)
+            users.create_with_users(lake)
         else:
             sdk.create(lake)
     if json:
