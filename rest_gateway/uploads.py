@@ -19,7 +19,7 @@ from timedb.columns import UPLOAD_COLUMNS
 from timedb.errors import InvalidRequest
 from timedb.frames import open_data
 from timedb.ipc_sizes import check_stream
-from timedb.table_files import TableKind, open_table
+from timedb.table_files import Reading, TableKind, open_table
 from timedb.wire import WireModel, parse, shown
 
 __all__ = ["FILE_TYPES", "LINES_TYPES", "RunUpload", "read_upload"]
@@ -104,7 +104,7 @@ def _of_table(body: bytes, kind: TableKind, fields: dict[str, Any], max_rows: in
     if kind == "arrow":
         check_stream(pa.py_buffer(body), "body", most)
     table = open_table(pa.BufferReader(body), kind, what="body", max_rows=max_rows, max_group_bytes=most)
-    reader = table.read(_columns(table.names), time_zone="UTC")
+    reader = table.read(_columns(table.names), Reading(time_zone="UTC"))
     return RunUpload(fields, table.rows, open_data(reader).open())
 
 

@@ -27,6 +27,7 @@ VOCABULARY = {
     "timedb.numbers",
     "timedb.request_id",
     "timedb.settings",
+    "timedb.spelling",
     "timedb.times",
     "timedb.wire",
     "timedb.wire_fields",

@@ -1,36 +1,59 @@
-"""Tables in files and bodies (CSV, Parquet, Arrow) as batches of an upload, read piece by piece."""
+"""Tables in files and bodies (CSV, JSON, Parquet, Arrow) as batches of an upload, read piece by piece."""
 
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
-import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.types as pt
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
+from timedb.cells import Cells, labels_of_columns
+from timedb.csv_tables import CsvForm, CsvSource, Piece
 from timedb.errors import InvalidRequest, TooLarge
-from timedb.number_columns import NumberError, floats_of_texts
-from timedb.times import parse_time, to_micros
+from timedb.json_tables import JsonSource
 from timedb.wire import shown
 
-__all__ = ["Source", "TableFile", "TableKind", "open_table"]
+__all__ = ["Reading", "Rejoined", "Source", "TableFile", "TableKind", "open_table"]
 
-TableKind = Literal["csv", "parquet", "arrow"]
+TableKind = Literal["csv", "parquet", "arrow", "ndjson", "json"]
 Source = Any
-"""A ``pa.NativeFile`` to read from; Parquet and Arrow files need one that can seek, CSV and Arrow streams do not."""
+"""A ``pa.NativeFile`` to read from; Parquet and Arrow files need one that can seek, the others do not."""
 
-TIMESTAMP = pa.timestamp("us", tz="UTC")
 _TIMES = ("valid_time", "valid_time_end", "known_time")
 _BATCH_ROWS = 1 << 16
-_HEAD_BYTES = 1 << 16
-_CSV_BLOCK_BYTES = 4 << 20
 _REASON_CHARS = 300
 _ARROW_FILE = b"ARROW1"
+_LABEL = "label:"
+
+
+def _no_advice(ours: str, text: str) -> str:
+    return "; say which with time_zone" if ours == "time_zone" else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the cells of a table are read.
+
+    Attributes:
+        time_zone: Of times without an offset; None: they are an error.
+        series: The one series of all rows; None: a column says which.
+        labels: Label → column of its texts.
+        fixed_labels: Labels that all rows have.
+        form: Of CSV.
+        advise: The end of the error about a cell: our column, or ``time_zone``, and the cell's text → what to do.
+    """
+
+    time_zone: str | None = None
+    series: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    fixed_labels: Mapping[str, str] = field(default_factory=dict)
+    form: CsvForm = field(default_factory=CsvForm)
+    advise: Callable[[str, str], str] = _no_advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +70,51 @@ class TableFile:
     what: str
     names: list[str]
     rows: int | None
-    _batches: Callable[[Mapping[str, str]], Iterable[pa.RecordBatch]]
+    _pieces: Callable[[Mapping[str, str]], Iterable[Piece]]
     group_bytes: int = 0
+    _numbers_are_text: bool = False
 
-    def read(
-        self, columns: Mapping[str, str], *, time_zone: str | None, series: str | None = None
-    ) -> pa.RecordBatchReader:
+    def read(self, columns: Mapping[str, str], how: Reading) -> pa.RecordBatchReader:
         """The rows as an upload has them.
 
         Args:
-            columns: Our column → the table's, of all that are wanted.
-            time_zone: Of times without an offset; None: they are an error.
-            series: The one series of all rows.
+            columns: Our column → the table's, of all that are wanted; one of the table's may serve twice.
+            how: How cells are read.
 
         Raises:
             InvalidRequest: it cannot be read, or a value does not fit; the reader raises it for what comes later.
         """
-        pieces = self._readable(self._batches(columns))
-        converted = (_convert(batch, columns, time_zone, series) for batch in pieces)
+        wanted = dict(columns) | {_LABEL + label: source for label, source in how.labels.items()}
+        converted = (self._convert(piece, columns, how) for piece in self._readable(self._pieces(wanted)))
         first = next(converted, None)
         if first is None:
             raise InvalidRequest(f"{self.what}: holds no rows")
         return pa.RecordBatchReader.from_batches(first.schema, _chained(first, converted))
 
-    def _readable(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def _readable(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
         with _reading(self.what):
-            yield from batches
+            yield from pieces
+
+    def _convert(self, piece: Piece, columns: Mapping[str, str], how: Reading) -> pa.RecordBatch:
+        batch = piece.batch
+        arrays = {}
+        for ours, source in columns.items():
+            cells = Cells(ours, source, batch.column(source), piece.place, how.advise)
+            if ours in _TIMES:
+                arrays[ours] = cells.times(how.time_zone)
+            elif ours == "tags":
+                arrays[ours] = cells.lists()
+            elif ours == "value" and self._numbers_are_text:
+                arrays[ours] = cells.numbers(how.form.decimal, how.form.thousands)
+            else:
+                arrays[ours] = cells.column
+        if how.series is not None:
+            zeros = pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows)
+            arrays["series_key"] = pa.DictionaryArray.from_arrays(zeros, pa.array([how.series]))
+        if how.labels or how.fixed_labels:
+            texts = {label: batch.column(source) for label, source in how.labels.items()}
+            arrays["labels"] = labels_of_columns(texts, how.fixed_labels, batch.num_rows)
+        return pa.RecordBatch.from_pydict(arrays)
 
 
 def open_table(
@@ -80,15 +122,17 @@ def open_table(
     kind: TableKind,
     *,
     what: str,
+    form: CsvForm | None = None,
     max_rows: int | None = None,
     max_group_bytes: int | None = None,
 ) -> TableFile:
-    """Look at the head of a table: CSV with a line of names, Parquet, or an Arrow IPC stream or file.
+    """Look at the head of a table: CSV with a line of names, JSON, Parquet, or an Arrow IPC stream or file.
 
     Args:
         source: The bytes.
         kind: The format.
         what: How an error calls it.
+        form: Of CSV; None: cells between commas, a point before decimals.
         max_rows: The most rows that Parquet, which states their number, may state.
         max_group_bytes: The most bytes that a row group of Parquet may state once it is decompressed.
 
@@ -97,12 +141,21 @@ def open_table(
         TooLarge: it states more than that.
     """
     with _reading(what):
-        table = {"csv": _open_csv, "parquet": _open_parquet, "arrow": _open_arrow}[kind](source, what)
+        match kind:
+            case "csv":
+                table = _open_csv(source, what, form or CsvForm())
+            case "parquet":
+                table = _open_parquet(source, what)
+            case "arrow":
+                table = _open_arrow(source, what)
+            case _:
+                json_table = JsonSource(source, what, lines=kind == "ndjson")
+                table = TableFile(what, json_table.names, None, json_table.pieces)
     if max_rows is not None and table.rows is not None and table.rows > max_rows:
         raise TooLarge(f"{what}: {table.rows} rows are over the limit of {max_rows}")
     if max_group_bytes is not None and table.group_bytes > max_group_bytes:
         raise TooLarge(f"{what}: a row group is over the limit of {max_group_bytes} bytes once it is decompressed")
-    if repeated := [name for name in table.names if table.names.count(name) > 1]:
+    if repeated := [name for name, times in Counter(table.names).items() if times > 1]:
         raise InvalidRequest(f"{shown(repeated[0])[1:-1]}: the column is there twice")
     return table
 
@@ -124,44 +177,14 @@ class _reading:
             raise InvalidRequest(f"{self._what}: {reason}") from None
 
 
-def _open_csv(source: Source, what: str) -> TableFile:
-    head = b""
-    while b"\n" not in head and (more := source.read(_HEAD_BYTES)):
-        head += more
-        if len(head) > _CSV_BLOCK_BYTES:
-            raise InvalidRequest(f"{what}: its line of names does not end")
-    if not head.strip():
-        raise InvalidRequest(f"{what}: is empty; a line of names comes first")
-    names = csv.read_csv(io.BytesIO(head.partition(b"\n")[0] + b"\n")).column_names
-
-    def batches(columns: Mapping[str, str]) -> Iterable[pa.RecordBatch]:
-        convert = csv.ConvertOptions(
-            include_columns=list(columns.values()),
-            column_types=dict.fromkeys(columns.values(), pa.string()),
-            null_values=[""],  # NaN is a value
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        )
-        whole = pa.PythonFile(_Rejoined(head, source), mode="r")
-        reading = csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False)
-        parsing = csv.ParseOptions(newlines_in_values=True)
-        for batch in csv.open_csv(whole, convert_options=convert, read_options=reading, parse_options=parsing):
-            yield _with_numbers(batch, columns.get("value"))
-
-    return TableFile(what, names, None, batches)
+def _open_csv(source: Source, what: str, form: CsvForm) -> TableFile:
+    table = CsvSource(source, what, form)
+    return TableFile(
+        what, table.names, None, lambda columns: table.pieces(list(columns.values())), _numbers_are_text=True
+    )
 
 
-def _with_numbers(batch: pa.RecordBatch, name: str | None) -> pa.RecordBatch:
-    if name is None:
-        return batch
-    place = batch.schema.get_field_index(name)
-    try:
-        return batch.set_column(place, name, floats_of_texts(batch.column(place)))
-    except NumberError as error:
-        raise InvalidRequest(f"{shown(name)[1:-1]}: {error}") from None
-
-
-class _Rejoined(io.RawIOBase):
+class Rejoined(io.RawIOBase):
     """The bytes of a source whose head has been read already."""
 
     def __init__(self, head: bytes, rest: Source) -> None:
@@ -186,12 +209,12 @@ def _open_parquet(source: Source, what: str) -> TableFile:
     # A long text that many rows share stays one text in memory.
     file = parquet.ParquetFile(source, read_dictionary=_text_leaves(source))
 
-    def batches(columns: Mapping[str, str]) -> Iterable[pa.RecordBatch]:
-        yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns.values()))
+    def pieces(columns: Mapping[str, str]) -> Iterable[Piece]:
+        return _counted(file.iter_batches(batch_size=_BATCH_ROWS, columns=_once(columns)))
 
     groups = (file.metadata.row_group(index) for index in range(file.num_row_groups))
     largest = max((group.total_byte_size for group in groups), default=0)
-    return TableFile(what, file.schema_arrow.names, file.metadata.num_rows, batches, largest)
+    return TableFile(what, file.schema_arrow.names, file.metadata.num_rows, pieces, largest)
 
 
 def _text_leaves(source: Source) -> list[str]:
@@ -204,93 +227,39 @@ def _open_arrow(source: Source, what: str) -> TableFile:
     head = source.read(len(_ARROW_FILE))
     if head == _ARROW_FILE:
         return _open_arrow_file(source, what)
-    stream = pa.ipc.open_stream(pa.PythonFile(_Rejoined(head, source), mode="r"))
+    stream = pa.ipc.open_stream(pa.PythonFile(Rejoined(head, source), mode="r"))
 
-    def batches(columns: Mapping[str, str]) -> Iterable[pa.RecordBatch]:
-        return (batch.select(list(columns.values())) for batch in stream)
+    def pieces(columns: Mapping[str, str]) -> Iterable[Piece]:
+        return _counted(batch.select(_once(columns)) for batch in stream)
 
-    return TableFile(what, stream.schema.names, None, batches)
+    return TableFile(what, stream.schema.names, None, pieces)
 
 
 def _open_arrow_file(source: Source, what: str) -> TableFile:
     file = pa.ipc.open_file(source)
 
-    def batches(columns: Mapping[str, str]) -> Iterable[pa.RecordBatch]:
-        return (file.get_batch(index).select(list(columns.values())) for index in range(file.num_record_batches))
+    def pieces(columns: Mapping[str, str]) -> Iterable[Piece]:
+        return _counted(file.get_batch(index).select(_once(columns)) for index in range(file.num_record_batches))
 
-    return TableFile(what, file.schema.names, None, batches)
+    return TableFile(what, file.schema.names, None, pieces)
+
+
+def _once(columns: Mapping[str, str]) -> list[str]:
+    return list(dict.fromkeys(columns.values()))
+
+
+def _counted(batches: Iterable[pa.RecordBatch]) -> Iterator[Piece]:
+    """Batches whose rows are called by their number in the whole table, the first one 1."""
+    before = 0
+    for batch in batches:
+        yield Piece(batch, partial(_row, before))
+        before += batch.num_rows
+
+
+def _row(before: int, row: int) -> str:
+    return f"row {before + row + 1}"
 
 
 def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     yield first
     yield from rest
-
-
-def _convert(
-    batch: pa.RecordBatch, columns: Mapping[str, str], time_zone: str | None, series: str | None
-) -> pa.RecordBatch:
-    arrays = {ours: batch.column(source) for ours, source in columns.items()}
-    for name in _TIMES:
-        if name in arrays:
-            arrays[name] = _times(arrays[name], columns[name], time_zone)
-    if "tags" in arrays and _is_text(arrays["tags"].type):
-        arrays["tags"] = _lists(arrays["tags"], columns["tags"])
-    if series is not None:
-        zeros = pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows)
-        arrays["series_key"] = pa.DictionaryArray.from_arrays(zeros, pa.array([series]))
-    return pa.RecordBatch.from_pydict(arrays)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
-
-
-def _times(column: pa.Array, name: str, time_zone: str | None) -> pa.Array:
-    if pt.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    try:
-        if _is_text(column.type):
-            column = _parsed(column, name, time_zone)
-        elif pt.is_date(column.type):
-            column = column.cast(pa.timestamp("us"))
-        if not (pt.is_timestamp(column.type) and column.type.tz is None):
-            return column
-        if time_zone is None:
-            raise InvalidRequest(f"{name}: its times have no time zone; say which with --time-zone")
-        return pc.assume_timezone(column, time_zone)
-    except pa.ArrowException as error:
-        raise InvalidRequest(f"{name}: {error}") from None
-
-
-def _parsed(texts: pa.Array, name: str, time_zone: str | None) -> pa.Array:
-    """ISO 8601 texts as times: all with an offset, or all without."""
-    for kind in (TIMESTAMP, pa.timestamp("us")):
-        try:
-            return texts.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-    # Some have an offset and some do not, or one is no time at all: one by one tells which.
-    encoded = texts.dictionary_encode()
-    instants = [_micros(text, name, time_zone) for text in encoded.dictionary.to_pylist()]
-    return pa.array(instants, pa.int64()).cast(TIMESTAMP).take(encoded.indices)
-
-
-def _micros(text: str, name: str, time_zone: str | None) -> int:
-    try:
-        return to_micros(parse_time(text, naive_is_utc=time_zone == "UTC"))
-    except ValueError as error:
-        raise InvalidRequest(f"{name}: {shown(text)} {error}") from None
-
-
-def _lists(texts: pa.Array, name: str) -> pa.Array:
-    """JSON arrays as lists: the form that lists have in CSV."""
-    lists: list[list[str] | None] = []
-    for text in texts.to_pylist():
-        try:
-            found = orjson.loads(text) if text else None
-        except ValueError:
-            found = text
-        if not (found is None or (isinstance(found, list) and all(isinstance(each, str | None) for each in found))):
-            raise InvalidRequest(f"{name}: {shown(text)} is not a JSON array of texts")
-        lists.append(found)
-    return pa.array(lists, pa.list_(pa.string()))

@@ -219,6 +219,7 @@ def test_a_csv_with_names_of_its_own_is_mapped(ask: Any, client: Client, name: s
         f"2025-01-01 02:00:00,{name}-b,,2024-12-31T13:00:00Z,y\n"
     )
     flags = ["--valid-time", "hour", "--value", "mw", "--series-column", "what", "--known-time", "issued"]
+    flags += ["--ignore", "remark"]
     refused = timedb("upload", str(path), *flags)
     assert refused.returncode == 2
     assert "hour: its times have no time zone; say which with --time-zone" in refused.stderr
@@ -241,7 +242,7 @@ def test_one_series_and_one_known_time_for_a_whole_file(ask: Any, client: Client
     known = "2024-12-31T12:00:00Z"
     done = timedb("upload", str(path), "--series", name, "--known-time", known, "--flight-url", client._connection.url)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "left out: series_key\n"
+    assert done.stderr == "not the file's column series_key, but what --series says\n"
     rows = client.read(series_keys=name, view="overlapping", ordered=True, columns=["known_time", "value"]).rows()
     assert [time for time, _ in rows] == [T0 - timedelta(hours=12)] * 2
     assert str([value for _, value in rows]) == "[1.0, nan]"
@@ -252,13 +253,21 @@ def test_one_series_and_one_known_time_for_a_whole_file(ask: Any, client: Client
     [
         ("valid_time,value\n2025-01-01T00:00Z,1\n", [], "--series: say which"),
         ("time,value\n2025-01-01T00:00Z,1\n", ["--series", "x"], "--valid-time: the file has no column valid_time"),
-        ("valid_time,value\n2025-01-01T00:00Z,1\n", ["--value", "mw"], "value: the file has no column 'mw'"),
+        (
+            "valid_time,value\n2025-01-01T00:00Z,1\n",
+            ["--value", "mw"],
+            "--value: the file has no column 'mw'; there are valid_time, value",
+        ),
         ("valid_time,value\n2025-01-01T00:00Z,high\n", ["--series", "x"], "high"),
         ("valid_time,value\nnoon,1\n", ["--series", "x"], "valid_time: .*noon"),
         ("valid_time,value\n", ["--series", "x"], "holds no rows"),
         ("", ["--series", "x"], "mapped.csv: is empty"),
         ("valid_time,value\n2025-01-01 00:00,1\n", ["--series", "x", "--time-zone", "Mars/Base"], "Mars/Base"),
-        ("valid_time,value\n2025-01-01T00:00Z,1\n", ["--series", "x", "--known-time", "soon"], "no column 'soon'"),
+        (
+            "valid_time,value\n2025-01-01T00:00Z,1\n",
+            ["--series", "x", "--known-time", "soon"],
+            "--known-time: 'soon' is neither a time .* nor a column",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_by_name(tmp_path: Path, text: str, flags: list[str], reason: str) -> None:

@@ -60,7 +60,7 @@ def test_accuracy_is_told(ask: Any, revised: str) -> None:
 def test_what_was_exported_can_be_uploaded(ask: Any, client: Client, revised: str, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"history.{suffix}"
     assert ask("export", str(path), "--series", revised) == ""
-    ask("upload", str(path), "--series", f"{revised}-again", "--run-id", f"{revised}-{suffix}")
+    ask("upload", str(path), "--series", f"{revised}-again", "--run-id", f"{revised}-{suffix}", "--ignore", "run_id")
     columns = ["valid_time", "known_time", "value"]
     both = [
         client.read(series_keys=name, view="overlapping", columns=columns, ordered=True)

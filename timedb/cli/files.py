@@ -1,46 +1,53 @@
-"""Files of any shape as uploads: which of their columns are what."""
+"""Files, and standard input, as uploads: what they are, and what is wrong with them, in words of the options."""
 
 from __future__ import annotations
 
+import io
+import re
+import shlex
 import sys
-from dataclasses import dataclass, field
-from io import BufferedReader
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from timedb.columns import UPLOAD_COLUMNS
+from timedb.cli.upload_columns import ChosenColumns, FileColumns, choose
+from timedb.csv_tables import CsvForm
 from timedb.errors import InvalidRequest
-from timedb.table_files import Source, TableKind, open_table
+from timedb.table_files import Reading, Rejoined, Source, TableKind, open_table
 from timedb.wire import shown
 
-__all__ = ["STANDARD_INPUT", "FileColumns", "UploadFile", "open_file"]
+__all__ = ["STANDARD_INPUT", "UploadFile", "csv_form", "open_file"]
 
 STANDARD_INPUT = Path("-")
 _SUFFIXES: dict[str, TableKind] = {
+    ".csv": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
     ".arrow": "arrow",
     ".arrows": "arrow",
     ".feather": "arrow",
     ".ipc": "arrow",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "json",
 }
-_MAGIC: dict[bytes, TableKind] = {b"PAR1": "parquet", b"ARRO": "arrow", b"\xff\xff\xff\xff": "arrow"}
-
-
-@dataclass(frozen=True, slots=True)
-class FileColumns:
-    """Which columns of a file are what.
-
-    Attributes:
-        named: Our column → the file's, as the user said; a column of ours that the file has needs no word.
-        series: One series for all rows.
-        time_zone: Of times without an offset; None: they are an error.
-    """
-
-    named: dict[str, str] = field(default_factory=dict)
-    series: str | None = None
-    time_zone: str | None = None
+_HEAD_BYTES = 8
+_MAGIC: dict[bytes, TableKind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+_BRACKETS: dict[bytes, TableKind] = {b"{": "ndjson", b"[": "json"}
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
+_COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".lz4")
+_AS_CSV = "; save the sheet as CSV (UTF-8) and upload that"
+_STRANGE = {
+    b"PK\x03\x04": f"is an Excel workbook, or another zip archive{_AS_CSV}",
+    b"\xd0\xcf\x11\xe0": f"is an Excel workbook of the old kind{_AS_CSV}",
+    b"%PDF": "is a PDF, which holds no table",
+    b"<": "is HTML or XML; upload CSV, JSON, Parquet or Arrow",
+}
+_USUAL = CsvForm()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,69 +56,150 @@ class UploadFile:
 
     Attributes:
         rows: How many it has; None if that is known only at its end.
-        ignored: Its columns that no upload has.
-        reader: The rest.
+        chosen: Which columns are sent, and what was overruled.
+        reader: The rows.
     """
 
     rows: int | None
-    ignored: list[str]
+    chosen: ChosenColumns
     reader: pa.RecordBatchReader
 
 
-def open_file(path: Path, columns: FileColumns, kind: TableKind | None = None) -> UploadFile:
-    """Open a file, or standard input.
+@contextmanager
+def open_file(
+    path: Path, columns: FileColumns, kind: TableKind | None = None, form: CsvForm = _USUAL
+) -> Iterator[UploadFile]:
+    """Open a file, or standard input, and close it in the end.
 
     Args:
-        path: The file; ``-`` is standard input. Compressed ones (``.gz``, ``.zst``, ``.bz2``) are read as what they
-            hold.
+        path: The file; ``-`` is standard input. Compressed ones (gzip, zstd, bzip2, lz4) are read as what they hold.
         columns: Which columns are what.
-        kind: The format; None: by the suffix of a file, by the first bytes of standard input; else CSV.
+        kind: The format; None: by its first bytes and its name; else CSV.
+        form: How CSV is written.
 
     Raises:
-        InvalidRequest: it cannot be read, or lacks a column; the reader raises it for what comes later.
+        InvalidRequest: it cannot be read, lacks a column, or has one that nothing takes; the reader raises it for what
+            comes later.
     """
     what = "standard input" if path == STANDARD_INPUT else path.name
-    try:
-        source, kind = _standard_input(kind) if path == STANDARD_INPUT else _file(path, kind)
-    except OSError as error:
-        raise InvalidRequest(f"{what}: {error}") from None
-    table = open_table(source, kind, what=what)
-    chosen = _choose(table.names, columns)
-    reader = table.read(chosen, time_zone=columns.time_zone, series=columns.series)
-    return UploadFile(table.rows, [name for name in table.names if name not in chosen.values()], reader)
+    with ExitStack() as stack:
+        try:
+            stream = _standard_input() if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
+            source, kind = _opened(stream, path, kind, what)
+        except (OSError, ValueError) as error:
+            raise InvalidRequest(f"{what}: {getattr(error, 'strerror', None) or error}") from None
+        if form != _USUAL and kind != "csv":
+            raise InvalidRequest(f"--delimiter, --decimal, --thousands, --null: are about CSV, and {what} is {kind}")
+        table = open_table(source, kind, what=what, form=form)
+        chosen = choose(table.names, columns, what)
+        how = Reading(
+            time_zone=columns.time_zone,
+            series=columns.series,
+            labels=columns.labels,
+            fixed_labels=columns.fixed_labels,
+            form=form,
+            advise=_Advice(form, kind),
+        )
+        yield UploadFile(table.rows, chosen, table.read(chosen.columns, how))
 
 
-def _file(path: Path, kind: TableKind | None) -> tuple[Source, TableKind]:
-    kind = kind or _SUFFIXES.get(path.suffix.lower(), "csv")
-    if kind == "csv":
-        return pa.input_stream(str(path), compression="detect"), kind
-    return pa.OSFile(str(path)), kind
+def csv_form(delimiter: str | None, decimal: str | None, thousands: str | None, nulls: list[str] | None) -> CsvForm:
+    """How CSV is written, by the options.
+
+    Raises:
+        InvalidRequest: an option is none that a file could be written with.
+    """
+    cut = {None: ",", "tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
+    if cut is None or len(cut) != 1 or not cut.isascii() or cut in '"\r\n\0':
+        raise InvalidRequest(f"--delimiter: {shown(delimiter)} is not one character (tab stands for the tab)")
+    point = "." if decimal is None else decimal
+    if point not in (".", ","):
+        raise InvalidRequest(f"--decimal: {shown(point)} is neither . nor ,")
+    if thousands is not None and (len(thousands) != 1 or thousands.isdigit() or thousands in f"+-eE{point}"):
+        raise InvalidRequest(f"--thousands: {shown(thousands)} is not one character other than --decimal")
+    return CsvForm(cut, point, thousands, tuple(nulls or ()))
 
 
-def _standard_input(kind: TableKind | None) -> tuple[Source, TableKind]:
-    stream = sys.stdin.buffer
-    assert isinstance(stream, BufferedReader)  # else nobody can look ahead
-    head = stream.peek(4)[:4]
-    kind = kind or _MAGIC.get(head, "csv")
-    if head in (b"PAR1", b"ARRO"):  # their directories are at the end
-        return pa.BufferReader(stream.read()), kind
-    return pa.PythonFile(stream, mode="r"), kind
+def _opened(stream: BinaryIO, path: Path, kind: TableKind | None, what: str) -> tuple[Source, TableKind]:
+    head = stream.read(_HEAD_BYTES)
+    rejoined = io.BufferedReader(Rejoined(head, stream))
+    name = path.name.lower()
+    for magic, compression in _COMPRESSIONS.items():
+        if head.startswith(magic):
+            unpacked = pa.CompressedInputStream(pa.PythonFile(rejoined, mode="r"), compression)
+            for suffix in _COMPRESSED_SUFFIXES:
+                name = name.removesuffix(suffix)
+            with _unpacking(what):
+                head = unpacked.read(_HEAD_BYTES)
+            return _as_kind(io.BufferedReader(Rejoined(head, unpacked)), head, kind, name, what)
+    if path != STANDARD_INPUT and path.is_file() and _kind(head, kind, name, what) in ("parquet", "arrow"):
+        return pa.OSFile(str(path)), _kind(head, kind, name, what)
+    return _as_kind(rejoined, head, kind, name, what)
 
 
-def _choose(names: list[str], columns: FileColumns) -> dict[str, str]:
-    """Our column → the file's, of all that are to be sent."""
-    for ours, source in columns.named.items():
-        if source not in names:
-            raise InvalidRequest(f"{ours}: the file has no column {shown(source)}; it has {', '.join(names)}")
-    taken = set(columns.named.values())
-    implied = {name: name for name in UPLOAD_COLUMNS if name in names and name not in taken}
-    if columns.series is not None or "series_key" in columns.named:
-        implied = {ours: source for ours, source in implied.items() if ours not in ("series_id", "series_key")}
-    chosen = {**implied, **columns.named}
-    for ours in ("valid_time", "value"):
-        if ours not in chosen:
-            option = ours.replace("_", "-")
-            raise InvalidRequest(f"--{option}: the file has no column {ours}; say which of {', '.join(names)} it is")
-    if columns.series is None and not {"series_id", "series_key"} & chosen.keys():
-        raise InvalidRequest(f"--series: say which series it is, or with --series-column which of {', '.join(names)}")
-    return chosen
+def _as_kind(
+    source: io.BufferedReader[Any], head: bytes, kind: TableKind | None, name: str, what: str
+) -> tuple[Source, TableKind]:
+    found = _kind(head, kind, name, what)
+    if found == "parquet" or head.startswith(b"ARROW1"):  # their directories are at the end
+        return pa.BufferReader(source.read()), found
+    return source, found
+
+
+def _kind(head: bytes, kind: TableKind | None, name: str, what: str) -> TableKind:
+    for magic, strange in _STRANGE.items():
+        if head.lstrip().startswith(magic):
+            raise InvalidRequest(f"{what}: {strange}")
+    by_content = next((each for magic, each in _MAGIC.items() if head.startswith(magic)), None)
+    found = kind or by_content or _SUFFIXES.get(Path(name).suffix)
+    return found or _BRACKETS.get(head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1], "csv")
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None or sys.stdin.closed:
+        raise ValueError("is closed")
+    return sys.stdin.buffer
+
+
+class _unpacking:
+    """What is wrong with compressed bytes, as an error that names them."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, pa.ArrowException | OSError):
+            raise InvalidRequest(f"{self._what}: its compression is damaged") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    """Which option would read a cell that could not be read."""
+
+    form: CsvForm
+    kind: TableKind
+
+    def __call__(self, ours: str, text: str) -> str:
+        if ours == "time_zone":
+            return "; say which with --time-zone"
+        if self.kind != "csv" or len(text) > 40:
+            return ""
+        if ours == "value" and (option := self._of_number(text.strip())):
+            return f"; {option} reads it, if that is how numbers are written here"
+        if ours != "valid_time" and not re.search(r"\d", text):
+            return f"; --null {shlex.quote(text)} takes it for no value"
+        return ""
+
+    def _of_number(self, text: str) -> str:
+        if self.form.decimal == "." and re.fullmatch(r"[+-]?\d+,\d+", text):
+            return "--decimal ,"
+        if self.form.decimal == "." and (
+            found := re.fullmatch(r"[+-]?\d{1,3}(?:([.' \xa0\u202f])\d{3})+(,\d*)?", text)
+        ):
+            return f"--decimal , --thousands {shlex.quote(found[1])}"
+        if found := re.fullmatch(r"[+-]?\d{1,3}(?:([,'. \xa0\u202f])\d{3})+([.,]\d*)?", text):
+            return f"--thousands {shlex.quote(found[1])}"
+        return ""
