@@ -10,6 +10,7 @@ from flight_server.authentication import Access
 from timedb.errors import Unimplemented
 from timedb.wire import (
     ApplyRetention,
+    CreateManySeries,
     CreateSeries,
     GetRun,
     ListRuns,
@@ -68,6 +69,13 @@ _TABLE = (
         lambda tenant, message, who: tenant.create_series(message, created_by=who),
     ),
     Action(
+        "create_many_series",
+        CreateManySeries,
+        WRITE,
+        "{series: [{name, unit?, description?, labels?}]} -> {series: [{series_id, created}]}",
+        lambda tenant, message, who: tenant.create_many_series(message, created_by=who),
+    ),
+    Action(
         "update_series",
         UpdateSeries,
         WRITE,
@@ -78,8 +86,9 @@ _TABLE = (
         "list_series",
         ListSeries,
         READ,
-        "{name?, labels?, series_ids?} -> {series: [{series_id, name, labels, unit, description}]}",
-        lambda tenant, message, _: {"series": tenant.list_series(message)},
+        "{name?, labels?, series_ids?, search?, limit?, after?} -> "
+        "{series: [{series_id, name, labels, unit, description}], cursor?}",
+        lambda tenant, message, _: tenant.page_of_series(message),
     ),
     Action(
         "series_labels",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 from pyarrow import flight
@@ -30,6 +30,7 @@ MIDDLEWARE_KEY = "timedb"
 
 _BATCHES_AT_ONCE = 2
 
+T = TypeVar("T")
 ToWire = Callable[[TimeDBError, str], Exception]
 
 
@@ -104,8 +105,8 @@ def guarded_stream(
     return flight.GeneratorStream(reader.schema, _parts(batches, pa.ipc.IpcWriteOptions(compression=compression)))
 
 
-def guarded_results(call: CallContext, results: Iterable[bytes]) -> Iterator[bytes]:
-    """The results of an action while they are made, with our errors."""
+def guarded_results(call: CallContext, results: Iterable[T]) -> Iterator[T]:
+    """What an RPC answers, with our errors, while pyarrow takes it one by one."""
     try:
         yield from results
     except BaseException as error:

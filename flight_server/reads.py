@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pyarrow import flight
 
 from flight_server.pieces import fits, info_that_fits
 from timedb.columns import result_schema
-from timedb.wire import ListSeries, ReadTicket, parse_object
+from timedb.wire import ReadTicket
 
 if TYPE_CHECKING:
-    from storage import AccuracyPart, Plan, ReadPart, Tenant
+    from storage import AccuracyPart, Plan, ReadPart
 
 __all__ = ["flight_of_plan", "flights_of_series"]
 
@@ -53,15 +54,19 @@ def _flight(
     )
 
 
-def flights_of_series(tenant: Tenant, message: ListSeries) -> Iterator[flight.FlightInfo]:
-    """One flight a series: its descriptor and its only ticket are the command that reads all of it."""
-    for series in tenant.list_series(message):
-        read = parse_object(ReadTicket, {"series_ids": [series["series_id"]]})
-        command = read.to_bytes()
+def flights_of_series(page: Mapping[str, Any]) -> Iterator[flight.FlightInfo]:
+    """One flight a series of a page: its descriptor and its only ticket are the command that reads all of it.
+
+    Where a limit has left others, the last flight's ``app_metadata`` is the cursor of the next page.
+    """
+    schema, last, cursor = result_schema(ReadTicket()), len(page["series"]) - 1, page.get("cursor", "")
+    for place, series in enumerate(page["series"]):
+        command = json.dumps({"series_ids": [series["series_id"]], "op": "read"}, separators=(",", ":")).encode()
         yield flight.FlightInfo(
-            result_schema(read),
+            schema,
             flight.FlightDescriptor.for_command(command),
             [flight.FlightEndpoint(command, [])],
             total_records=UNKNOWN,
             total_bytes=UNKNOWN,
+            app_metadata=cursor.encode() if place == last else b"",
         )

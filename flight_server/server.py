@@ -145,12 +145,13 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
     @rpc("list_flights")
     def list_flights(
         self, call: CallContext, context: flight.ServerCallContext, criteria: bytes
-    ) -> list[flight.FlightInfo]:
+    ) -> Iterable[flight.FlightInfo]:
         """The series, or those that the criteria select."""
         tenant = self._tenant(call)
         message = parse(ListSeries, criteria, what="criteria", max_bytes=self._settings.max_message_bytes)
         with self._slot(tenant):
-            return list(flights_of_series(tenant, message))
+            page = tenant.page_of_series(message)
+        return guarded_results(call, flights_of_series(page))
 
     @rpc("do_action")
     def do_action(self, call: CallContext, context: flight.ServerCallContext, action: flight.Action) -> Iterable[bytes]:

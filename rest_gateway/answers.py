@@ -12,13 +12,15 @@ from starlette.responses import Response
 __all__ = [
     "AccuracyRows",
     "Health",
+    "LabelValues",
+    "ManySeriesCreated",
     "Restored",
     "Run",
     "Runs",
     "Series",
     "SeriesCreated",
     "SeriesInfo",
-    "SeriesLabels",
+    "SeriesPage",
     "Service",
     "Updated",
     "Uploaded",
@@ -58,6 +60,36 @@ class SeriesCreated(BaseModel):
     message: str
 
 
+class ManySeriesCreatedItem(BaseModel):
+    """One series of ``POST /series/many``; ``created``: it did not exist before."""
+
+    series_id: str
+    created: bool
+
+
+class ManySeriesCreated(BaseModel):
+    """Answer of ``POST /series/many``, in the order of the request."""
+
+    series: list[ManySeriesCreatedItem]
+
+
+class ListedSeries(BaseModel):
+    """One series of ``GET /series``."""
+
+    series_id: str
+    name: str
+    labels: dict[str, str]
+    unit: str
+    description: str | None
+
+
+class SeriesPage(BaseModel):
+    """Answer of ``GET /series``."""
+
+    series: list[ListedSeries]
+    next_cursor: str | None
+
+
 class SeriesInfo(BaseModel):
     """One entry of ``GET /list_timeseries``."""
 
@@ -80,7 +112,7 @@ class Series(BaseModel):
     retired: bool
 
 
-class SeriesLabels(BaseModel):
+class LabelValues(BaseModel):
     """Answer of ``GET /series/labels``: every label with its values."""
 
     labels: dict[str, list[str]]

@@ -19,7 +19,15 @@ from rest_gateway.errors import error_for_status, error_response, status_of
 from rest_gateway.inputs import BodyBudget
 from rest_gateway.metrics import Metrics
 from rest_gateway.middleware import CallContext, HeadAsGet, LoopbackOnly
-from rest_gateway.models import NewSeries, Restoration, SeriesChange, UpdateRequest, UploadRequest, Withdrawal
+from rest_gateway.models import (
+    NewManySeries,
+    NewSeries,
+    Restoration,
+    SeriesChange,
+    UpdateRequest,
+    UploadRequest,
+    Withdrawal,
+)
 from rest_gateway.openapi import ANSWER_HEADERS, errors, install_openapi
 from timedb._version import __version__
 from timedb.errors import InvalidRequest, TimeDBError
@@ -84,7 +92,9 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
     app.add_exception_handler(TimeDBError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    install_openapi(app, (NewSeries, SeriesChange, UploadRequest, UpdateRequest, Withdrawal, Restoration))
+    install_openapi(
+        app, (NewSeries, NewManySeries, SeriesChange, UploadRequest, UpdateRequest, Withdrawal, Restoration)
+    )
     return app
 
 

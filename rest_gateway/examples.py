@@ -14,6 +14,7 @@ _CURSOR = (
     "MC4wMDAwMDArMDA6MDAiLCJzZXJpZXNfaWQiOiIyODhkZDkxMC1lYWFiLTVlMDEtYmRiZi1jNjM4N2RiODFiZDQiLCJ2YWxpZF90aW1lX2VuZCI6"
     "bnVsbH19"
 )
+_AFTER = "WzAsImh1bWlkaXR5Iiwie30iLCIyODhkZDkxMC1lYWFiLTVlMDEtYmRiZi1jNjM4N2RiODFiZDQiXQ=="
 PATH: dict[str, str] = {"series_id": SERIES_ID, "run_id": RUN}
 """Parameters in a path."""
 QUERY: dict[str, object] = {
@@ -25,6 +26,7 @@ QUERY: dict[str, object] = {
     "token": _TOKEN,
     "since": _TOKEN,
     "cursor": _CURSOR,
+    "after": _AFTER,
     "series_id": [SERIES_ID],
     "name": ["temperature"],
     "labels": '{"site": "north"}',

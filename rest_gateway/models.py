@@ -17,12 +17,14 @@ from timedb.wire import CreateSeries, ValueUpdate, WireModel
 from timedb.wire_fields import MAX_NAME_CHARS, Name, Number, Text
 
 __all__ = [
+    "NewManySeries",
     "NewSeries",
     "NoQuery",
     "Restoration",
     "RunsQuery",
     "SeriesChange",
     "SeriesLabelsQuery",
+    "SeriesPageQuery",
     "SeriesQuery",
     "UpdateRequest",
     "UploadQuery",
@@ -134,6 +136,25 @@ class NewSeries(CreateSeries):
             ]
         }
     )
+
+
+class NewManySeries(WireModel):
+    """Body of ``POST /series/many``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "series": [
+                        {"name": "temperature", "unit": "celsius", "labels": {"site": "north"}},
+                        {"name": "temperature", "unit": "celsius", "labels": {"site": "south"}},
+                    ]
+                }
+            ]
+        }
+    )
+
+    series: list[CreateSeries]
 
 
 class SeriesChange(WireModel):
@@ -292,7 +313,14 @@ class SeriesQuery(WireModel):
         str | None,
         Field(max_length=MAX_NAME_CHARS, description="Words that name, unit, description, id or labels must contain"),
     ] = None
-    limit: Annotated[Annotated[Count, Field(ge=1)] | None, Field(description="The first so many by name")] = None
+    limit: Annotated[Annotated[Count, Field(ge=1)] | None, Field(description="The first so many")] = None
+
+
+class SeriesPageQuery(SeriesQuery):
+    """Query of ``GET /series``."""
+
+    limit: Annotated[Count, Field(ge=1, le=10_000, description="Series of a page")] = 1000
+    after: Annotated[str | None, Field(description="The next_cursor of the page before")] = None
 
 
 class SeriesLabelsQuery(WireModel):

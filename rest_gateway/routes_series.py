@@ -7,13 +7,29 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from rest_gateway.answers import Series, SeriesCreated, SeriesInfo, SeriesLabels, json_answer
+from rest_gateway.answers import (
+    LabelValues,
+    ManySeriesCreated,
+    Series,
+    SeriesCreated,
+    SeriesInfo,
+    SeriesPage,
+    json_answer,
+)
 from rest_gateway.connection import TheCaller
 from rest_gateway.inputs import json_body, query
-from rest_gateway.models import NewSeries, NoQuery, SeriesChange, SeriesLabelsQuery, SeriesQuery
+from rest_gateway.models import (
+    NewManySeries,
+    NewSeries,
+    NoQuery,
+    SeriesChange,
+    SeriesLabelsQuery,
+    SeriesPageQuery,
+    SeriesQuery,
+)
 from rest_gateway.openapi import describe_inputs, errors
 from timedb import wire
-from timedb.wire import CreateSeries, ListSeries, UpdateSeries, parse_object
+from timedb.wire import CreateManySeries, CreateSeries, ListSeries, UpdateSeries, parse_object
 
 __all__ = ["router"]
 
@@ -37,6 +53,35 @@ def create_series(body: Annotated[NewSeries, Depends(json_body(NewSeries))], cal
     return json_answer({"series_id": result["series_id"], "message": text})
 
 
+@router.post(
+    "/series/many",
+    response_model=ManySeriesCreated,
+    responses=errors(409, 413),
+    openapi_extra=describe_inputs(body=NewManySeries),
+    dependencies=_NO_QUERY,
+    summary="Create many time series",
+)
+def create_many_series(
+    body: Annotated[NewManySeries, Depends(json_body(NewManySeries))], caller: TheCaller
+) -> Response:
+    """All of them or none; what each gets is in the order of the request."""
+    items = [one.model_dump(exclude_unset=True) for one in body.series]
+    return json_answer(caller.call("create_many_series", parse_object(CreateManySeries, {"series": items})))
+
+
+@router.get(
+    "/series",
+    response_model=SeriesPage,
+    openapi_extra=describe_inputs(query=SeriesPageQuery),
+    summary="List time series, page by page",
+)
+def list_series(criteria: Annotated[SeriesPageQuery, Depends(query(SeriesPageQuery))], caller: TheCaller) -> Response:
+    """By name; under a `search` the best answers first. `next_cursor`, given back as `after`, gets the next page."""
+    given = {"limit": criteria.limit, **criteria.model_dump(exclude_unset=True)}
+    page = caller.call("list_series", parse_object(ListSeries, given))
+    return json_answer({"series": page["series"], "next_cursor": page.get("cursor")})
+
+
 @router.get(
     "/list_timeseries",
     response_model=dict[str, SeriesInfo],
@@ -44,7 +89,7 @@ def create_series(body: Annotated[NewSeries, Depends(json_body(NewSeries))], cal
     summary="List all time series (series_id -> series_key mapping)",
 )
 def list_timeseries(criteria: Annotated[SeriesQuery, Depends(query(SeriesQuery))], caller: TheCaller) -> Response:
-    """All series that are not retired, by series_id."""
+    """All series that are not retired, by series_id; `GET /series` lists them page by page."""
     message = parse_object(ListSeries, criteria.model_dump(exclude_unset=True))
     return json_answer(
         {
@@ -61,7 +106,7 @@ def list_timeseries(criteria: Annotated[SeriesQuery, Depends(query(SeriesQuery))
 
 @router.get(
     "/series/labels",
-    response_model=SeriesLabels,
+    response_model=LabelValues,
     openapi_extra=describe_inputs(query=SeriesLabelsQuery),
     summary="List the labels of all series and their values",
 )

@@ -25,6 +25,8 @@ ENDPOINTS = {
     "upload_timeseries": "POST /upload - Upload time series data (create a new run with values)",
     "create_run": "POST /runs - Create a new run with values (the same call as /upload)",
     "create_series": "POST /series - Create a new time series",
+    "create_many_series": "POST /series/many - Create many time series in one call",
+    "list_series": "GET /series - List time series, page by page",
     "list_timeseries": "GET /list_timeseries - List all time series (series_id -> series_key mapping)",
     "update_records": "PUT /values - Update existing time series records",
     "update_series": "PATCH /series/{series_id} - Edit the description of a series, or retire it",

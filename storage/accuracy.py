@@ -250,8 +250,8 @@ def plan_accuracy(
         **selecting,
     )
     forecasts = plan(read)
-    known = catalog.all()
-    chosen = select_series(read, catalog, known)
+    known_series = catalog.known()
+    known, chosen = known_series.by_id, select_series(read, catalog, known_series)
     _check_units(actual, [known[series_id] for series_id in (known if chosen is None else chosen)], _field(ticket))
     actuals = plan(
         ReadTicket(

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import polars as pl
 import pyarrow as pa
 
-from storage.delta_log import Snapshot
+from storage.delta_log import DataFile, Snapshot
 from storage.parquet import write_file
 from storage.schemas import SERIES
 from storage.table import Table
 from timedb.errors import Conflict, InvalidRequest, NotFound
-from timedb.identity import canonical_labels, series_id_for
+from timedb.identity import canonical_labels, derived_id
 from timedb.times import now
-from timedb.wire import CreateSeries, ListSeries, SeriesLabels, UpdateSeries, shown
+from timedb.wire import CreateSeries, SeriesLabels, UpdateSeries, shown
 
 __all__ = ["Catalog", "KnownSeries", "LabelFilter", "Series", "StoredCatalog"]
 
@@ -45,8 +46,7 @@ class Series:
 
     def label_map(self) -> dict[str, str]:
         """The labels as a dictionary."""
-        found: dict[str, str] = json.loads(self.labels)
-        return found
+        return dict(_labels_of(self.labels))
 
     def to_dict(self) -> dict[str, Any]:
         """What the API says of a series."""
@@ -65,7 +65,7 @@ class Series:
         """
         if not labels:
             return labels is None or self.labels == "{}"
-        own = self.label_map()
+        own = _labels_of(self.labels)
         return all(
             own.get(key) in wanted if isinstance(wanted, list) else own.get(key) == wanted
             for key, wanted in labels.items()
@@ -75,18 +75,74 @@ class Series:
         """Whether each of the words, which are in lower case, occurs in what is said of the series."""
         if not words:
             return True
-        labels = (f"{key}={value}" for key, value in self.label_map().items())
+        labels = (f"{key}={value}" for key, value in _labels_of(self.labels).items())
         text = "\n".join((self.name, self.unit, self.description or "", self.series_id, *labels)).casefold()
         return all(word in text for word in words)
 
 
+@lru_cache(maxsize=1 << 16)  # many series share few texts
+def _labels_of(text: str) -> Mapping[str, str]:
+    found: dict[str, str] = json.loads(text)
+    return found
+
+
 @dataclass(frozen=True)
 class KnownSeries:
-    """A catalog at one version of the series table."""
+    """A catalog at one version of the series table.
+
+    ``file_of`` says in which of its files the row of a series is; that of a tenant's own catalog alone.
+    """
 
     snapshot: Snapshot
     by_id: Mapping[str, Series]
     by_name: Mapping[str, Sequence[str]]
+    file_of: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def ordered(self) -> Sequence[Series]:
+        """All of them by name and labels."""
+        return sorted(self.by_id.values(), key=lambda series: (series.name, series.labels, series.series_id))
+
+    def find(self, name: str, labels: LabelFilter | None = None) -> list[Series]:
+        """The series that a name stands for: the unlabelled one, else the only one; with labels, all that match.
+
+        Raises:
+            NotFound: there is none of that name and labels.
+            InvalidRequest: a bare name has several candidates, which the error lists.
+        """
+        candidates = [self.by_id[series_id] for series_id in self.by_name.get(name, ())]
+        candidates = [series for series in candidates if not series.retired]
+        if labels is not None:
+            candidates = [series for series in candidates if series.matches(labels)]
+        if not candidates:
+            which = "" if labels is None else f" with labels {shown(json.dumps(labels))}"
+            raise NotFound(f"series_key: there is no series {shown(name)}{which}")
+        if labels is not None or len(candidates) == 1:
+            return candidates
+        bare = [series for series in candidates if series.labels == "{}"]
+        if not bare:
+            listed = ", ".join(sorted(series.labels for series in candidates)[:10])
+            raise InvalidRequest(
+                f"series_key: {shown(name)} is the name of {len(candidates)} series; add labels: {listed}"
+            )
+        return bare
+
+    def with_rows(self, snapshot: Snapshot, rows: Mapping[str, Sequence[Series]]) -> KnownSeries:
+        """With the rows of further files; by path."""
+        by_id, by_name, file_of = dict(self.by_id), dict(self.by_name), dict(self.file_of)
+        grown: dict[str, list[str]] = {}
+        for path, series in rows.items():
+            for one in series:
+                old = by_id.get(one.series_id)
+                if old is None or old.name != one.name:
+                    if one.name not in grown:
+                        by_name[one.name] = grown[one.name] = list(by_name.get(one.name, ()))
+                    grown[one.name].append(one.series_id)
+                if old is not None and old.name != one.name:
+                    by_name[old.name] = [each for each in by_name[old.name] if each != one.series_id]
+                by_id[one.series_id] = one
+                file_of[one.series_id] = path
+        return KnownSeries(snapshot, by_id, by_name, file_of)
 
 
 class Catalog(ABC):
@@ -100,23 +156,23 @@ class Catalog(ABC):
         """The series as of now."""
 
     @abstractmethod
-    def id_for(self, name: str, labels: Mapping[str, str] | None) -> str:
-        """The id that the series has or would have."""
+    def id_for(self, name: str, labels: str) -> str:
+        """The id that the series has or would have; labels are canonical JSON text."""
 
     @abstractmethod
-    def check_new(self, name: str, labels: Mapping[str, str]) -> None:
-        """Refuse to make a series.
+    def check_new(self, name: str, labels: str) -> None:
+        """Refuse to make a series; labels as of :meth:`id_for`.
 
         Raises:
             Forbidden: the caller may not use series of these labels.
         """
 
     @abstractmethod
-    def create(self, message: CreateSeries, *, created_by: str | None) -> tuple[str, bool]:
-        """Create a series, or find it: (id, whether it is new).
+    def create(self, messages: Sequence[CreateSeries], *, created_by: str | None) -> list[tuple[str, bool]]:
+        """Create series, all or none, or find them: (id, whether it is new) each, in one commit.
 
         Raises:
-            Conflict: it exists with another unit, or is retired.
+            Conflict: one exists with another unit, or is retired.
             Forbidden: the caller may not use series of these labels.
         """
 
@@ -144,50 +200,16 @@ class Catalog(ABC):
         return series
 
     def find(self, name: str, labels: LabelFilter | None = None) -> list[Series]:
-        """The series that a name stands for: the unlabelled one, else the only one; with labels, all that match.
-
-        Raises:
-            NotFound: there is none of that name and labels.
-            InvalidRequest: a bare name has several candidates, which the error lists.
-        """
-        known = self.known()
-        candidates = [known.by_id[series_id] for series_id in known.by_name.get(name, ())]
-        candidates = [series for series in candidates if not series.retired]
-        if labels is not None:
-            candidates = [series for series in candidates if series.matches(labels)]
-        if not candidates:
-            which = "" if labels is None else f" with labels {shown(json.dumps(labels))}"
-            raise NotFound(f"series_key: there is no series {shown(name)}{which}")
-        if labels is not None or len(candidates) == 1:
-            return candidates
-        bare = [series for series in candidates if series.labels == "{}"]
-        if not bare:
-            listed = ", ".join(sorted(series.labels for series in candidates)[:10])
-            raise InvalidRequest(
-                f"series_key: {shown(name)} is the name of {len(candidates)} series; add labels: {listed}"
-            )
-        return bare
-
-    def list_series(self, message: ListSeries) -> list[Series]:
-        """The series that are not retired, by name and labels."""
-        wanted = None if message.series_ids is None else set(message.series_ids)
-        words = (message.search or "").casefold().split()
-        found = [
-            series
-            for series in self.all().values()
-            if not series.retired
-            and (message.name is None or series.name == message.name)
-            and (wanted is None or series.series_id in wanted)
-            and series.matches(message.labels)
-            and series.mentions(words)
-        ]
-        return sorted(found, key=lambda series: (series.name, series.labels))[: message.limit]
+        """As :meth:`KnownSeries.find`, among the series as of now."""
+        return self.known().find(name, labels)
 
     def label_values(self, message: SeriesLabels) -> dict[str, list[str]]:
         """Each label key with its values, sorted."""
         values: dict[str, set[str]] = {}
-        for series in self.list_series(ListSeries(name=message.name)):
-            for key, value in series.label_map().items():
+        known = self.known()
+        named = known.by_id if message.name is None else known.by_name.get(message.name, ())
+        for labels in {known.by_id[one].labels for one in named if not known.by_id[one].retired}:
+            for key, value in _labels_of(labels).items():
                 values.setdefault(key, set()).add(value)
         return {key: sorted(values[key]) for key in sorted(values)}
 
@@ -200,7 +222,7 @@ class StoredCatalog(Catalog):
     def __init__(self, table: Table, tenant_id: str) -> None:
         self.table = table
         self._tenant_id = tenant_id
-        self._known = KnownSeries(Snapshot(-1, {}, {}), {}, {})
+        self._known = _NOTHING
         self._refreshing = threading.Lock()
         self._writing = threading.Lock()
 
@@ -215,69 +237,57 @@ class StoredCatalog(Catalog):
                 return known
             # Whoever wrote it may have died before its fsync; values must not outlive their series.
             self.table.log.sync(snapshot.version)
-            fresh = snapshot.files.keys() - known.snapshot.files.keys()
-            kept = known.snapshot.files.keys() <= snapshot.files.keys()
-            by_id = dict(known.by_id) if kept else {}
-            by_id.update(self._read(sorted(fresh) if kept else sorted(snapshot.files)))
-            by_name: dict[str, list[str]] = {}
-            for series in by_id.values():
-                by_name.setdefault(series.name, []).append(series.series_id)
-            self._known = KnownSeries(snapshot, by_id, by_name)
+            self._known = self._with_files(known, snapshot)
             return self._known
 
-    def id_for(self, name: str, labels: Mapping[str, str] | None) -> str:
-        """See :meth:`Catalog.id_for`."""
-        return series_id_for(self._tenant_id, name, labels)
+    def _with_files(self, known: KnownSeries, snapshot: Snapshot) -> KnownSeries:
+        kept = known.snapshot.files.keys() <= snapshot.files.keys()
+        fresh = snapshot.files.keys() - (known.snapshot.files.keys() if kept else set())
+        return (known if kept else _NOTHING).with_rows(snapshot, self._read(sorted(fresh)))
 
-    def check_new(self, name: str, labels: Mapping[str, str]) -> None:
+    def id_for(self, name: str, labels: str) -> str:
+        """See :meth:`Catalog.id_for`."""
+        return derived_id(self._tenant_id, name, labels)
+
+    def check_new(self, name: str, labels: str) -> None:
         """Nothing: all are his who sees all."""
 
-    def create(self, message: CreateSeries, *, created_by: str | None) -> tuple[str, bool]:
+    def create(self, messages: Sequence[CreateSeries], *, created_by: str | None) -> list[tuple[str, bool]]:
         """See :meth:`Catalog.create`."""
-        labels = canonical_labels(message.labels)
-        series_id = self.id_for(message.name, message.labels)
-        new = Series(
-            series_id, message.name, labels, message.unit or DEFAULT_UNIT, message.description, now(), created_by
-        )
+        asked = [(message, canonical_labels(message.labels)) for message in messages]
+        ids = [self.id_for(message.name, labels) for message, labels in asked]
+        moment = now()
 
         def change(known: KnownSeries) -> list[Series]:
-            old = known.by_id.get(series_id)
-            if old is None:
-                return [new]
-            if old.retired:
-                raise Conflict(f"name: the series {shown(message.name)} is retired")
-            if old.auto_created:
-                described = old.description if message.description is None else message.description
-                return [replace(old, unit=new.unit, description=described, auto_created=False)]
-            if message.unit is not None and message.unit != old.unit:
-                raise Conflict(
-                    f"unit: {shown(message.unit)}, but the series {shown(message.name)} has {shown(old.unit)}"
-                )
-            return []
+            changed: dict[str, Series] = {}
+            for series_id, (message, labels) in zip(ids, asked, strict=True):
+                old = changed.get(series_id) or known.by_id.get(series_id)
+                new = _created(old, series_id, message, labels, moment, created_by)
+                if new is not old:
+                    changed[series_id] = new
+            return list(changed.values())
 
-        return series_id, series_id in self._write(change)
+        new = self._write(change)
+        first = [series_id in new and series_id not in ids[:place] for place, series_id in enumerate(ids)]
+        return list(zip(ids, first, strict=True))
 
     def ensure(
-        self, identities: Iterable[tuple[str, str, str | None]], *, created_by: str | None, unit: str | None = None
+        self,
+        series: Iterable[tuple[str, str, str, str | None]],
+        *,
+        created_by: str | None,
+        unit: str | None = None,
     ) -> None:
-        """Create the series (name, canonical labels, description) that an upload names and that do not exist.
+        """Create the series (id, name, canonical labels, description) that an upload names and that do not exist.
 
         Without a unit they are ``dimensionless`` until they are created explicitly.
         """
+        moment = now()
         wanted = [
-            Series(
-                self.id_for(name, json.loads(labels)),
-                name,
-                labels,
-                unit or DEFAULT_UNIT,
-                text,
-                now(),
-                created_by,
-                auto_created=unit is None,
-            )
-            for name, labels, text in identities
+            Series(series_id, name, labels, unit or DEFAULT_UNIT, text, moment, created_by, auto_created=unit is None)
+            for series_id, name, labels, text in series
         ]
-        self._write(lambda known: [series for series in wanted if series.series_id not in known.by_id])
+        self._write(lambda known: [one for one in wanted if one.series_id not in known.by_id])
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
         """See :meth:`Catalog.update`."""
@@ -298,30 +308,78 @@ class StoredCatalog(Catalog):
         series = self.get(message.series_id)
         return {**series.to_dict(), "retired": series.retired}
 
-    def _write(self, change: Any) -> set[str]:
+    def _write(self, change: Callable[[KnownSeries], list[Series]]) -> set[str]:
         """Compare-and-set: what ``change`` makes of the newest catalog is written on top of it. Returns the new ids."""
         with self._writing:
             while True:
                 known = self.known()
-                changed: list[Series] = change(known)
+                changed = change(known)
                 if not changed:
                     return set()
-                new = {series.series_id for series in changed} - set(known.by_id)
-                # A row that changes is replaced by writing the table anew; so is a table of many small files.
-                anew = len(new) < len(changed) or len(known.snapshot.files) >= _MAX_FILES
-                rows = list({**known.by_id, **{s.series_id: s for s in changed}}.values()) if anew else changed
+                rows, removes = _rewritten(known, changed)
                 file = write_file(self.table.store, _to_arrow(rows), {})
-                removes = list(known.snapshot.files.values()) if anew else []
-                if self.table.commit_or_delete(known.snapshot, adds=[file], removes=removes) is not None:
-                    return new
+                done = self.table.commit_or_delete(known.snapshot, adds=[file], removes=removes)
+                if done is not None:
+                    self._take_over(known, done, {file.path: rows})
+                    return {series.series_id for series in changed} - known.by_id.keys()
 
-    def _read(self, paths: list[str]) -> dict[str, Series]:
-        if not paths:
-            return {}
-        rows = pl.read_parquet([self.table.store.url(path) for path in paths], glob=False, hive_partitioning=False)
-        return {row["series_id"]: Series(**row) for row in rows.iter_rows(named=True)}
+    def _take_over(self, known: KnownSeries, done: Snapshot, rows: Mapping[str, Sequence[Series]]) -> None:
+        """What was written need not be read again."""
+        with self._refreshing:
+            if self._known is known:
+                self._known = known.with_rows(done, rows)
+
+    def _read(self, paths: list[str]) -> dict[str, list[Series]]:
+        rows: dict[str, list[Series]] = {}
+        for path in paths:
+            found = pl.read_parquet(self.table.store.url(path), glob=False, hive_partitioning=False)
+            columns = [found[name].to_list() for name in SERIES.names]
+            rows[path] = [Series(*row) for row in zip(*columns, strict=True)]
+        return rows
+
+
+_NOTHING = KnownSeries(Snapshot(-1, {}, {}), {}, {})
+
+
+def _created(
+    old: Series | None, series_id: str, message: CreateSeries, labels: str, moment: datetime, created_by: str | None
+) -> Series:
+    """What an explicit creation makes of a series; the same object where it changes nothing."""
+    if old is None:
+        unit = message.unit or DEFAULT_UNIT
+        return Series(series_id, message.name, labels, unit, message.description, moment, created_by)
+    if old.retired:
+        raise Conflict(f"name: the series {shown(message.name)} is retired")
+    if old.auto_created:
+        described = old.description if message.description is None else message.description
+        return replace(old, unit=message.unit or DEFAULT_UNIT, description=described, auto_created=False)
+    if message.unit is not None and message.unit != old.unit:
+        raise Conflict(f"unit: {shown(message.unit)}, but the series {shown(message.name)} has {shown(old.unit)}")
+    return old
+
+
+def _rewritten(known: KnownSeries, changed: Sequence[Series]) -> tuple[list[Series], list[DataFile]]:
+    """The rows of the file to write, and the files whose place it takes.
+
+    Those are the files that hold a row that changes, and, once there are many, the smaller ones: each at most twice as
+    long as all before it, so that a row is written anew a few times in its life, however many series there are.
+    """
+    files = known.snapshot.files
+    removes = {known.file_of[one.series_id] for one in changed if one.series_id in known.by_id}
+    if len(files) >= _MAX_FILES:
+        total = len(changed) + sum(files[path].rows for path in removes)
+        for path in sorted(files.keys() - removes, key=lambda path: files[path].rows):
+            if files[path].rows > 2 * total:
+                break
+            removes.add(path)
+            total += files[path].rows
+    kept = known.file_of.items() if removes else ()
+    rows = {series_id: known.by_id[series_id] for series_id, path in kept if path in removes}
+    rows.update((one.series_id, one) for one in changed)
+    return list(rows.values()), [files[path] for path in removes]
 
 
 def _to_arrow(rows: Sequence[Series]) -> pa.Table:
     ordered = sorted(rows, key=lambda series: series.series_id)
-    return pa.Table.from_pylist([asdict(series) for series in ordered], schema=SERIES)
+    columns = [pa.array([getattr(one, column.name) for one in ordered], column.type) for column in SERIES]
+    return pa.Table.from_arrays(columns, schema=SERIES)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.catalog import Catalog, KnownSeries, Series
 from storage.users import LabelLimits
 from timedb.errors import Forbidden, NotFound
+from timedb.identity import canonical_labels
 from timedb.wire import CreateSeries, UpdateSeries, shown
 
 __all__ = ["LimitedCatalog"]
@@ -43,20 +44,22 @@ class LimitedCatalog(Catalog):
         self._seen = whole, limited
         return limited
 
-    def id_for(self, name: str, labels: Mapping[str, str] | None) -> str:
+    def id_for(self, name: str, labels: str) -> str:
         """See :meth:`Catalog.id_for`."""
         return self._whole.id_for(name, labels)
 
-    def check_new(self, name: str, labels: Mapping[str, str]) -> None:
+    def check_new(self, name: str, labels: str) -> None:
         """See :meth:`Catalog.check_new`."""
-        if not _fit(labels, self._limits):
+        wanted = json.loads(labels)
+        if not _fit(wanted, self._limits):
             limits = json.dumps(self._limits, sort_keys=True, ensure_ascii=False)
-            raise Forbidden(f"labels: the key is limited to series of {limits}; {shown(name)} has {dict(labels)!a}")
+            raise Forbidden(f"labels: the key is limited to series of {limits}; {shown(name)} has {wanted!a}")
 
-    def create(self, message: CreateSeries, *, created_by: str | None) -> tuple[str, bool]:
+    def create(self, messages: Sequence[CreateSeries], *, created_by: str | None) -> list[tuple[str, bool]]:
         """See :meth:`Catalog.create`."""
-        self.check_new(message.name, message.labels)
-        return self._whole.create(message, created_by=created_by)
+        for message in messages:
+            self.check_new(message.name, canonical_labels(message.labels))
+        return self._whole.create(messages, created_by=created_by)
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
         """See :meth:`Catalog.update`."""

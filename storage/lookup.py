@@ -92,7 +92,7 @@ class Lookup:
         self._store = table.store
         self._snapshot = table.snapshot()
         self._catalog = catalog
-        self._known = catalog.all()  # after the snapshot: a series is made before its first value
+        self._known = catalog.known()  # after the snapshot: a series is made before its first value
         self._bucket_digits = bucket_digits
         self._batch_rows = batch_rows
         self._stored_rows = stored_rows

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -287,12 +288,20 @@ def _identity(series_id: str | None, name: str | None, labels: str | None, row: 
 
 
 def _labels(text: str, row: int) -> str:
+    canonical = _canonical(text)
+    if canonical is None:
+        raise InvalidRequest(f"labels: row {row}: {shown(text)} is not a JSON object of texts")
+    return canonical
+
+
+@lru_cache(maxsize=1 << 12)  # many series share few texts
+def _canonical(text: str) -> str | None:
     try:
         labels = json.loads(text)
     except (ValueError, RecursionError):
-        labels = None
+        return None
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        raise InvalidRequest(f"labels: row {row}: {shown(text)} is not a JSON object of texts")
+        return None
     return canonical_labels(labels)
 
 

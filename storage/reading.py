@@ -12,7 +12,7 @@ from storage import views
 from storage.answers import answer, is_flat_of_uploads, is_plain, settled_and_fresh, tiers_for
 from storage.batch_cache import BatchCache
 from storage.boundary import errors_are_ours
-from storage.catalog import Catalog, Series
+from storage.catalog import Catalog, KnownSeries, Series
 from storage.cursor import Cursor, sort_columns
 from storage.delta_log import DataFile, Snapshot
 from storage.first_rows import FirstRows
@@ -381,8 +381,9 @@ def plan_read(
     if ticket.resample is not None:
         check_time_zone(ticket.resample.time_zone, "resample.time_zone")
     snapshot = table.snapshot() if snapshot is None else snapshot
-    known = catalog.all()  # after the snapshot: a series is made before its first value
-    series_ids = select_series(ticket, catalog, known)
+    known_series = catalog.known()  # after the snapshot: a series is made before its first value
+    known = known_series.by_id
+    series_ids = select_series(ticket, catalog, known_series)
     if ticket.table_version is not None and ticket.table_version > snapshot.version:
         raise InvalidRequest(
             f"table_version: {ticket.table_version} is newer than the lake, which is at {snapshot.version}"
@@ -472,7 +473,7 @@ def _needed(ticket: ReadTicket, selection: Selection, files: Sequence[DataFile])
     return [file for file in files if file.partition["tier"] in tiers]
 
 
-def select_series(ticket: ReadTicket, catalog: Catalog, known: Mapping[str, Series]) -> Collection[str] | None:
+def select_series(ticket: ReadTicket, catalog: Catalog, known: KnownSeries) -> Collection[str] | None:
     """The ids of the series that a ticket is about; None: all.
 
     Raises:
@@ -480,16 +481,16 @@ def select_series(ticket: ReadTicket, catalog: Catalog, known: Mapping[str, Seri
         NotFound: a series that the ticket names does not exist.
     """
     if ticket.series_ids is None and ticket.series_keys is None and ticket.labels is None:
-        return set(known) if catalog.limited else None
+        return set(known.by_id) if catalog.limited else None
     chosen: set[str] = set()
     for series_id in ticket.series_ids or ():
-        if series_id not in known:
+        if series_id not in known.by_id:
             raise NotFound(f"series_ids: there is no series {shown(series_id)}")
         chosen.add(series_id)
     for name in ticket.series_keys or ():
-        chosen.update(series.series_id for series in catalog.find(name, ticket.labels))
+        chosen.update(series.series_id for series in known.find(name, ticket.labels))
     if ticket.series_ids is None and ticket.series_keys is None:
-        return {series.series_id for series in known.values() if series.matches(ticket.labels)}
+        return {series.series_id for series in known.by_id.values() if series.matches(ticket.labels)}
     if ticket.labels is not None:
-        chosen = {series_id for series_id in chosen if known[series_id].matches(ticket.labels)}
+        chosen = {series_id for series_id in chosen if known.by_id[series_id].matches(ticket.labels)}
     return chosen

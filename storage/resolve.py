@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from storage.catalog import Catalog, Series
+from storage.catalog import Catalog, KnownSeries, Series
 from storage.normalise import Identity
 from timedb.errors import NotFound
 from timedb.wire import shown
@@ -29,13 +27,13 @@ class ResolvedSeries:
     unit: str | None = None
 
 
-def resolve(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *, create: bool) -> ResolvedSeries:
+def resolve(identity: Identity, catalog: Catalog, known: KnownSeries, *, create: bool) -> ResolvedSeries:
     """The series that a row's identity stands for.
 
     Args:
         identity: An id, or a name with or without labels.
         catalog: The tenant's series.
-        known: ``catalog.all()``.
+        known: ``catalog.known()``, taken once for all identities: each look at it asks the log.
         create: Whether a name that nobody has becomes a new series.
 
     Raises:
@@ -46,21 +44,23 @@ def resolve(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *
     series = _find(identity, catalog, known, create=create)
     if series is None:
         name, labels = identity.name or "", identity.labels or "{}"
-        catalog.check_new(name, json.loads(labels))
-        return ResolvedSeries(catalog.id_for(name, json.loads(labels)), name, labels, new=True)
+        catalog.check_new(name, labels)
+        return ResolvedSeries(catalog.id_for(name, labels), name, labels, new=True)
     return ResolvedSeries(series.series_id, series.name, series.labels, False, series.retired, series.unit)
 
 
-def _find(identity: Identity, catalog: Catalog, known: Mapping[str, Series], *, create: bool) -> Series | None:
+def _find(identity: Identity, catalog: Catalog, known: KnownSeries, *, create: bool) -> Series | None:
     if identity.series_id is not None:
-        if identity.series_id not in known:
+        if identity.series_id not in known.by_id:
             raise NotFound(f"series_id: there is no series {shown(identity.series_id)}")
-        return known[identity.series_id]
+        return known.by_id[identity.series_id]
     name = identity.name or ""
-    series = known.get(catalog.id_for(name, json.loads(identity.labels) if identity.labels else None))
+    series = known.by_id.get(catalog.id_for(name, identity.labels or "{}"))
     if series is None and identity.labels is None:
+        if create and name not in known.by_name:
+            return None  # most often; an error would be made for each of many
         try:
-            return catalog.find(name)[0]
+            return known.find(name)[0]
         except NotFound:
             if not create:
                 raise

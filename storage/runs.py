@@ -110,7 +110,7 @@ class Run:
             if one.retired:
                 raise Conflict(f"series_id: the series {shown(one.name)} ({one.series_id}) is retired")
         descriptions = self.command.series_descriptions or {}
-        new = [(one.name, one.labels, descriptions.get(one.name)) for one in self.series if one.new]
+        new = [(one.series_id, one.name, one.labels, descriptions.get(one.name)) for one in self.series if one.new]
         if new:
             turn.catalog.ensure(new, created_by=self.created_by, unit=self.command.unit)
         known = turn.catalog.all() if self.stored_units else {}

@@ -29,6 +29,7 @@ from storage.moment import Moment
 from storage.reading import ReadPlan, plan_read
 from storage.retention import Retention
 from storage.schemas import TIERS
+from storage.series_lists import ListedSeries, page_of
 from storage.standing import Standing
 from storage.store import Store
 from storage.unchanged import UnchangedFilter
@@ -40,6 +41,7 @@ from timedb.settings import ServerSettings
 from timedb.times import format_time, from_micros, now
 from timedb.wire import (
     AccuracyTicket,
+    CreateManySeries,
     CreateSeries,
     GetRun,
     ListRuns,
@@ -145,8 +147,19 @@ class Tenant:
             Conflict: it exists with another unit, or is retired.
             Forbidden: the caller is limited to series of other labels.
         """
-        series_id, created = self.catalog.create(message, created_by=created_by)
+        ((series_id, created),) = self.catalog.create([message], created_by=created_by)
         return {"series_id": series_id, "created": created}
+
+    @errors_are_ours()
+    def create_many_series(self, message: CreateManySeries, *, created_by: str | None) -> dict[str, Any]:
+        """Create series, all of them or none, in one commit, or find them: ``{series: [{series_id, created}]}``.
+
+        Raises:
+            Conflict: one exists with another unit, or is retired.
+            Forbidden: the caller is limited to series of other labels.
+        """
+        created = self.catalog.create(message.series, created_by=created_by)
+        return {"series": [{"series_id": series_id, "created": new} for series_id, new in created]}
 
     @errors_are_ours()
     def update_series(self, message: UpdateSeries) -> dict[str, Any]:
@@ -160,7 +173,14 @@ class Tenant:
     @errors_are_ours()
     def list_series(self, message: ListSeries) -> list[dict[str, Any]]:
         """The series that are not retired: ``series_id, name, labels, unit, description`` each."""
-        return [series.to_dict() for series in self.catalog.list_series(message)]
+        return [series.to_dict() for series in page_of(self.catalog.known(), message).series]
+
+    @errors_are_ours()
+    def page_of_series(self, message: ListSeries) -> dict[str, Any]:
+        """As :meth:`list_series`, as ``{series}``, and ``{cursor}`` where a limit has left others."""
+        page = page_of(self.catalog.known(), message)
+        cursor = {} if page.cursor is None else {"cursor": page.cursor}
+        return {"series": ListedSeries(page.series), **cursor}
 
     @errors_are_ours()
     def series_labels(self, message: SeriesLabels) -> dict[str, list[str]]:
@@ -332,7 +352,7 @@ class Tenant:
         compacted = self._maintenance.last_compaction
         return {
             "tenant_id": self.tenant_id,
-            "series": len(self.list_series(ListSeries())),
+            "series": sum(not series.retired for series in self.catalog.all().values()),
             "rows": sum(figures["rows"] for figures in tiers.values()),
             "files": len(snapshot.files),
             "bytes": sum(figures["bytes"] for figures in tiers.values()),

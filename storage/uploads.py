@@ -185,7 +185,7 @@ class Upload:
 
     def _take_waiting(self) -> RunRows:
         """The rows in memory as they came, with their series found."""
-        known = self._catalog.all()
+        known = self._catalog.known()
         for identity in self._codes.identities[len(self._series) :]:
             self._series.append(resolve(identity, self._catalog, known, create=self._command.create_series))
         ids = sorted({one.series_id for one in self._series})

@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from uuid import uuid4
 
 import pyarrow as pa
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from timedb.arguments import plain
 from timedb.connection import Batches, Certificates, Connection
-from timedb.errors import Busy, InvalidRequest, OutcomeUnknown, Timeout
+from timedb.errors import InvalidRequest, OutcomeUnknown
 from timedb.frames import UploadData, open_data
 from timedb.lookups import look_up
 from timedb.parallel import fetch, fetch_parts
 from timedb.progress import CountedBatches, Progress, RowCount, counting
 from timedb.read_stream import ReadStream
 from timedb.receipt import Receipt
+from timedb.retrying import RETRIED, retrying
 from timedb.run_calls import RunCalls, warn_if_withdrawn
 from timedb.selection import Length, Rows, Selection, Time, fields_of, message_of, read_command
 from timedb.settings import ClientSettings, load_settings
 from timedb.wire import (
     AccuracyCommand,
     ApplyRetention,
+    CreateManySeries,
     CreateSeries,
     ListSeries,
     LookupCommand,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Selection", "connect"]
 
 UPLOAD_ATTEMPTS = 4
-_RETRIED = (Busy, Timeout, OutcomeUnknown)
 
 
 def connect(
@@ -169,6 +169,21 @@ class Client(RunCalls):
         fields = {"name": name, "unit": unit, "description": description, "labels": labels and dict(labels)}
         return str(self.call("create_series", message_of(CreateSeries, fields))["series_id"])
 
+    def create_many_series(self, series: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Create many series in one call, all of them or none, or find them.
+
+        Args:
+            series: The arguments of :meth:`create_series` each: ``{"name", "unit", "description", "labels"}``.
+
+        Returns:
+            The series_id of each, in order.
+
+        Raises:
+            Conflict: one has another unit.
+        """
+        message = parse_object(CreateManySeries, {"series": [dict(one) for one in series]})
+        return [str(one["series_id"]) for one in self.call("create_many_series", message)["series"]]
+
     def list_series(
         self,
         *,
@@ -177,7 +192,10 @@ class Client(RunCalls):
         search: str | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """The series of that name, with those labels, whose texts hold each word of ``search``; the first by name.
+        """The series of that name, with those labels, whose texts hold each word of ``search``.
+
+        They come by name; under a search the best answers come first: that very name, names that begin so, names that
+        hold the words, then series whose unit, description, id or labels do.
 
         Returns:
             ``{"series_id", "name", "labels", "unit", "description"}`` each.
@@ -283,8 +301,8 @@ class Client(RunCalls):
                 raise
 
         try:
-            return _retrying(UPLOAD_ATTEMPTS if data.repeatable else 1)(attempt)
-        except _RETRIED as error:
+            return retrying(UPLOAD_ATTEMPTS if data.repeatable else 1)(attempt)
+        except RETRIED as error:
             if not unknown.is_set():
                 raise
             raise OutcomeUnknown(
@@ -449,12 +467,3 @@ class SeriesChanges(TypedDict, total=False):
 
     description: str | None
     retired: bool
-
-
-def _retrying(attempts: int) -> Retrying:
-    return Retrying(
-        retry=retry_if_exception_type(_RETRIED),
-        stop=stop_after_attempt(attempts),
-        wait=wait_random_exponential(multiplier=0.2, max=5),
-        reraise=True,
-    )

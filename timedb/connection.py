@@ -31,7 +31,9 @@ from timedb.wire import (
 __all__ = ["Batches", "Certificates", "Connection"]
 
 _LONG_ACTIONS = frozenset({"apply_retention", "compact", "maintain"})
-_WRITE_ACTIONS = frozenset({"create_series", "update_series", "update_values", "withdraw_run", "restore_run"})
+_WRITE_ACTIONS = frozenset(
+    {"create_many_series", "create_series", "update_series", "update_values", "withdraw_run", "restore_run"}
+)
 _LOOPBACK = tuple(
     f"{scheme}://{host}" for scheme in ("grpc", "grpc+tcp", "grpc+tls") for host in ("127.", "localhost", "[::1]")
 )

@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 
 from timedb.times import from_micros, to_micros
 
-__all__ = ["OPEN_TENANT_ID", "RevisionKey", "canonical_labels", "series_bucket", "series_id_for"]
+__all__ = ["OPEN_TENANT_ID", "RevisionKey", "canonical_labels", "derived_id", "series_bucket", "series_id_for"]
 
 OPEN_TENANT_ID = "00000000-0000-0000-0000-000000000000"
 """The tenant of everybody while the lake has no users."""
@@ -28,11 +28,12 @@ def canonical_labels(labels: Mapping[str, str] | None) -> str:
 
 def series_id_for(tenant_id: str, name: str, labels: Mapping[str, str] | None) -> str:
     """The id of the series (tenant, name, labels): a UUIDv5 (RFC 9562 section 5.5) in the tenant's namespace."""
-    return _derived_id(tenant_id, name, canonical_labels(labels))
+    return derived_id(tenant_id, name, canonical_labels(labels))
 
 
-@lru_cache(maxsize=100_000)  # run after run names the same series
-def _derived_id(tenant_id: str, name: str, labels: str) -> str:
+@lru_cache(maxsize=1 << 18)  # run after run names the same series
+def derived_id(tenant_id: str, name: str, labels: str) -> str:
+    """As :func:`series_id_for`, of labels as canonical JSON text."""
     identity = json.dumps([name, labels], ensure_ascii=False, separators=(",", ":"))
     return str(uuid5(UUID(tenant_id), identity))
 

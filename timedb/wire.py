@@ -37,6 +37,7 @@ __all__ = [
     "ApplyRetention",
     "Command",
     "CommitMarker",
+    "CreateManySeries",
     "CreateSeries",
     "DailyTime",
     "GetRun",
@@ -293,6 +294,12 @@ class CreateSeries(WireModel):
     labels: Labels = Field(default_factory=dict)
 
 
+class CreateManySeries(WireModel):
+    """Action ``create_many_series``: all of them or none."""
+
+    series: list[CreateSeries]
+
+
 class UpdateSeries(WireModel):
     """Action ``update_series``: a field left out stays, ``description: null`` clears it."""
 
@@ -305,7 +312,8 @@ class ListSeries(WireModel):
     """Action ``list_series`` and the criteria of ``list_flights``.
 
     ``search`` keeps the series whose name, unit, description, id and labels (as ``label=value``) contain every word
-    of it, in any case; ``limit`` keeps the first ones by name.
+    of it, in any case, and puts the best answers first: that very name, names that begin so, names that hold the words.
+    ``limit`` keeps the first ones; ``after`` is the ``cursor`` of the page before.
     """
 
     name: str | None = None
@@ -313,6 +321,7 @@ class ListSeries(WireModel):
     series_ids: list[str] | None = None
     search: Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)] | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
+    after: str | None = None
 
 
 class SeriesLabels(WireModel):

@@ -100,3 +100,19 @@ def test_an_unknown_action_says_which_there_are(client: flight.FlightClient) -> 
         act(client, "x" * 100_000)
     with fails("unimplemented"):
         act(client, "")
+
+
+def test_flights_are_listed_page_by_page(client: flight.FlightClient, name: str) -> None:
+    act(client, "create_many_series", {"series": [{"name": f"{name}-{number}"} for number in range(5)]})
+    whole = [info.descriptor.command for info in client.list_flights(json.dumps({"search": name}).encode())]
+    found, criteria = [], {"search": name, "limit": 2}
+    while True:
+        page = list(client.list_flights(json.dumps(criteria).encode()))
+        found += [info.descriptor.command for info in page]
+        if not page[-1].app_metadata:
+            break
+        criteria["after"] = page[-1].app_metadata.decode()
+    assert found == whole
+    assert len(whole) == 5
+    with fails("invalid_request", "after"):
+        list(client.list_flights(b'{"after": "x"}'))

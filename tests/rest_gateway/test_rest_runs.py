@@ -206,3 +206,24 @@ def test_creating_a_series_again_without_a_unit_is_no_conflict(rest: httpx.Clien
 
 def test_no_rows_make_a_table_that_can_be_sent() -> None:
     assert rows_to_table([]).column_names == ["valid_time", "value", "series_key"]
+
+
+def test_many_series_in_one_call_and_page_by_page(rest: httpx.Client, name: str) -> None:
+    items = [{"name": f"{name}-{number:02d}", "unit": "MW", "labels": {"n": str(number)}} for number in range(12)]
+    made = rest.post("/series/many", json={"series": items}).json()["series"]
+    assert [one["created"] for one in made] == [True] * 12
+    found: list[dict[str, Any]] = []
+    query: dict[str, Any] = {"search": name, "limit": 5}
+    while True:
+        page = rest.get("/series", params=query).json()
+        found += page["series"]
+        if page["next_cursor"] is None:
+            break
+        query["after"] = page["next_cursor"]
+    assert [one["series_id"] for one in found] == [one["series_id"] for one in made]
+    assert [one["name"] for one in found] == [one["name"] for one in items]
+    assert list(rest.get("/list_timeseries", params={"search": name}).json()) == [one["series_id"] for one in found]
+    refused = rest.post("/series/many", json={"series": [{"name": f"{name}-new"}, items[0] | {"unit": "kW"}]})
+    assert_error(refused, 409, "conflict")
+    assert rest.get("/series", params={"name": f"{name}-new"}).json() == {"series": [], "next_cursor": None}
+    assert_error(rest.get("/series", params={"after": "x"}), 422, "invalid_request")

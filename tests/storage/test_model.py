@@ -287,7 +287,7 @@ class LakeMachine(RuleBasedStateMachine):
     def series_id(self, name: str) -> str:
         if name not in self.ids:
             self.ids = {one["name"]: one["series_id"] for one in self.tenant.list_series(ListSeries())}
-        return self.ids.get(name) or self.tenant.catalog.id_for(name, None)
+        return self.ids.get(name) or self.tenant.catalog.id_for(name, "{}")
 
     # Maintenance and crashes: no answer may change by them
 
