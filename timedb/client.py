@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from timedb.read_stream import ReadStream
 from timedb.receipt import Receipt
 from timedb.retrying import RETRIED, retrying
 from timedb.run_calls import RunCalls, warn_if_withdrawn
-from timedb.selection import Length, Rows, Selection, Time, fields_of, message_of, read_command
+from timedb.selection import Length, Rows, Selection, SeriesChanges, Time, fields_of, message_of, read_command
 from timedb.settings import ClientSettings, load_settings
 from timedb.wire import (
     AccuracyCommand,
@@ -460,10 +460,3 @@ class Client(RunCalls):
             What went, or would go, by rule and series.
         """
         return self.call("apply_retention", parse_object(ApplyRetention, {"rules": rules, "dry_run": dry_run}))
-
-
-class SeriesChanges(TypedDict, total=False):
-    """What :meth:`Client.update_series` can change."""
-
-    description: str | None
-    retired: bool

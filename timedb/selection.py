@@ -10,7 +10,7 @@ from uuid import UUID
 from timedb.arguments import plain, texts
 from timedb.wire import ReadCommand, Relative, Resample, WireModel, parse_object
 
-__all__ = ["Length", "Rows", "Selection", "Time", "fields_of", "message_of", "read_command"]
+__all__ = ["Length", "Rows", "Selection", "SeriesChanges", "Time", "fields_of", "message_of", "read_command"]
 
 M = TypeVar("M", bound=WireModel)
 
@@ -20,6 +20,13 @@ Time = datetime | str
 
 Length = timedelta | str
 """A length of time: a timedelta, ISO 8601 text such as ``PT36H``, or a short form such as ``36h``."""
+
+
+class SeriesChanges(TypedDict, total=False):
+    """What :meth:`~timedb.client.Client.update_series` can change."""
+
+    description: str | None
+    retired: bool
 
 
 class Rows(TypedDict, total=False):

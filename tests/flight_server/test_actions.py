@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -18,6 +19,7 @@ def test_list_actions_names_each_with_its_body(client: flight.FlightClient) -> N
     listed = {action.type: action.description for action in client.list_actions()}
     assert set(listed) == {*ACTIONS, HEALTH}
     assert set(ACTIONS) == {
+        "create_many_series",
         "create_series",
         "update_series",
         "list_series",

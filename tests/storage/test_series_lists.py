@@ -91,7 +91,7 @@ def test_each_series_made_alone_is_written_a_few_times(tenant: Tenant) -> None:
     assert len(names(tenant)) == 80
     assert sum(file.rows for file in after.values()) == 80
     assert len(after) <= 16
-    assert written < 80 * 6  # all of them anew at every eighth would be 440, and grow with the square
+    assert written < 330  # all of them anew at every eighth would be 440, and grow with the square
 
 
 def test_a_series_that_changes_is_there_once(tenant: Tenant) -> None:
