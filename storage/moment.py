@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -14,11 +15,22 @@ from storage.catalog import Series
 from storage.delta_log import Snapshot
 from storage.lane import CHANGE_TIME
 from storage.reading import ReadPlan
-from storage.schemas import RUNS, SERIES
-from timedb.times import from_micros
+from storage.schemas import RUNS, SERIES, TIMESTAMP
+from storage.withdrawals import STANDING
+from timedb.times import from_micros, parse_time
 from timedb.wire import ReadTicket
 
-__all__ = ["Moment"]
+__all__ = ["WITHDRAWN", "Moment"]
+
+WITHDRAWN = pa.schema(
+    [
+        ("withdrawn_rows", pa.int64()),
+        ("withdrawn_time", TIMESTAMP),
+        ("withdrawn_by", pa.string()),
+        ("withdrawn_reason", pa.string()),
+    ]
+)
+"""What a run says of its withdrawal, as columns beside those of the runs table."""
 
 
 class Moment:
@@ -34,6 +46,7 @@ class Moment:
         series: As above, as of the snapshot or later.
         plan: Plans a read on the snapshot.
         runs: The runs that the caller may see, as of the snapshot or later.
+        withdrawn: What is withdrawn of runs on the snapshot, by run_id; see ``storage.withdrawals.WithdrawnRuns``.
     """
 
     def __init__(
@@ -42,12 +55,14 @@ class Moment:
         series: Mapping[str, Series],
         plan: Callable[[ReadTicket], ReadPlan],
         runs: Callable[[], pl.LazyFrame],
+        withdrawn: Callable[[], Mapping[str, Mapping[str, Any]]],
     ) -> None:
         self.series = series
         self.table_version = snapshot.version
         self.as_of: datetime = from_micros(snapshot.transactions.get(CHANGE_TIME, 0))
         self._plan = plan
         self._runs = runs
+        self._withdrawn = withdrawn
 
     @errors_are_ours()
     def read(self, ticket: ReadTicket) -> pa.RecordBatchReader:
@@ -66,6 +81,24 @@ class Moment:
 
     @errors_are_ours()
     def run_rows(self, columns: Collection[str]) -> pa.Table:
-        """The runs table."""
-        runs = self._runs().filter(pl.col("change_time") <= self.as_of).select(columns).collect(engine="in-memory")
-        return runs.to_arrow().cast(pa.schema([RUNS.field(name) for name in columns]))
+        """The runs table, and the columns of :data:`WITHDRAWN`."""
+        stored = {name for name in columns if name in RUNS.names}
+        told = [name for name in columns if name in WITHDRAWN.names]
+        runs = self._runs().filter(pl.col("change_time") <= self.as_of)
+        frame = runs.select(stored | ({"run_id"} if told else set())).collect(engine="in-memory")
+        found: dict[str, Any] = {name: frame[name].to_arrow().cast(RUNS.field(name).type) for name in stored}
+        if told:
+            withdrawn = self._withdrawn()
+            said = [_told(withdrawn.get(run_id, STANDING)) for run_id in frame["run_id"]]
+            found |= {name: pa.array([each[name] for each in said], WITHDRAWN.field(name).type) for name in told}
+        return pa.table({name: found[name] for name in columns})
+
+
+def _told(withdrawn: Mapping[str, Any]) -> dict[str, Any]:
+    note = withdrawn["withdrawn"] or {"time": None, "changed_by": None, "reason": None}
+    return {
+        "withdrawn_rows": withdrawn["withdrawn_rows"],
+        "withdrawn_time": None if note["time"] is None else parse_time(note["time"]),
+        "withdrawn_by": note["changed_by"],
+        "withdrawn_reason": note["reason"],
+    }

@@ -236,7 +236,11 @@ class Tenant:
             self.ledger.catch_up(snapshot)
             return self._visible_runs()
 
-        return Moment(snapshot, self.catalog.all(), lambda ticket: self.plan_read(ticket, snapshot), runs)
+        def withdrawn() -> dict[str, dict[str, Any]]:
+            self.ledger.catch_up(snapshot)
+            return self._withdrawn(snapshot, None)
+
+        return Moment(snapshot, self.catalog.all(), lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn)
 
     @errors_are_ours()
     def plan_read(self, ticket: ReadTicket, snapshot: Snapshot | None = None) -> ReadPlan:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from flight_server.sql.engine.need import Need
 from flight_server.sql.process import Tables
+from storage.moment import WITHDRAWN
 from storage.schemas import RUNS, SERIES
 from timedb.columns import COLUMN_TYPES
 from timedb.errors import Internal
@@ -31,7 +32,7 @@ _VIEW = pa.schema([(name, kind) for name, kind in COLUMN_TYPES.items() if name !
 SCHEMAS: dict[str, pa.Schema] = {
     "flat": _VIEW,
     "overlapping": _VIEW,
-    "runs": pa.schema([column for column in RUNS if column.name not in _NOT_SHOWN]),
+    "runs": pa.schema([*(column for column in RUNS if column.name not in _NOT_SHOWN), *WITHDRAWN]),
     "series": pa.schema([column for column in SERIES if column.name not in _NOT_SHOWN]),
     "values": pa.schema(list(COLUMN_TYPES.items())),
 }

@@ -62,7 +62,9 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Any:
             door.upload(rows, run_id=f"r{known}", known_time=known)
             if known == 1:
                 tenant.compact()
-        door.withdraw_run("r0", "too early")
+        for run_id in ("r0", "r2"):
+            door.withdraw_run(run_id, "too early")
+        door.restore_run("r2", None)
         yield path, tenant
 
 

@@ -170,6 +170,23 @@ def test_a_withdrawn_run_that_comes_back_wins_again(story: Story) -> None:
     assert audit.column("annotation").to_pylist() == [None, "wrong weather", "wrong weather"]
 
 
+def test_a_withdrawn_run_says_so_and_can_be_restored(story: Story) -> None:
+    story.upload("a", NOON, {NOON: 1.0})
+    story.upload("b", NOON + 1, {NOON: 2.0, NOON + HOUR: 3.0})
+    run = story.run_id("b")
+    assert (story.door.get_run(run)["withdrawn"], story.door.get_run(run)["withdrawn_rows"]) == (None, 0)
+    story.door.withdraw_run(run, "wrong weather")
+    said = story.door.get_run(run)
+    assert said["withdrawn_rows"] == 2
+    assert (said["withdrawn"]["reason"], said["withdrawn"]["changed_by"]) == ("wrong weather", None)
+    assert parse_time(said["withdrawn"]["time"]) == instant(story.change_times()[-1])
+    story.door.compact()
+    assert story.door.restore_run(run, None) == (2, 0)
+    assert story.values() == [2.0, 3.0]
+    assert story.values("changes") == [1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0]
+    assert story.door.get_run(run)["withdrawn"] is None
+
+
 def test_null_nan_infinity_and_negative_zero_survive(story: Story) -> None:
     values = [None, math.nan, -0.0, 0.0, math.inf, -math.inf, 5e-324]
     story.upload("a", NOON, {NOON + index * HOUR: value for index, value in enumerate(values)})
@@ -184,6 +201,32 @@ def test_skip_unchanged_keeps_what_changes_back(story: Story) -> None:
     assert story.upload("c", NOON + 2, {NOON: 1.0, NOON + HOUR: 1.0}, skip_unchanged=True) == 0
     assert story.upload("d", NOON + 3, {NOON: 1.0, NOON + HOUR: 2.0}, skip_unchanged=True) == 1
     assert story.values() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("door", ["storage", "flight"], indirect=True)
+@pytest.mark.parametrize("skip", [True, False], ids=["dropped", "stored"])
+def test_a_row_that_was_dropped_is_as_if_never_sent(story: Story, *, skip: bool) -> None:
+    six, eight, ten = (NOON - hours * HOUR for hours in (6, 4, 2))
+    story.upload("first", six, {NOON: 1.0})
+    assert story.upload("said last", ten, {NOON: 1.0}, skip_unchanged=skip) == int(skip)
+    assert (story.values(), story.values(end_known=ten)) == ([1.0], [1.0])
+    story.upload("late", eight, {NOON: 5.0})
+    assert story.values() == ([5.0] if skip else [1.0]), "known in between, and there only now"
+    assert story.values(end_known=ten) == [5.0]
+
+
+@pytest.mark.parametrize("door", ["storage", "flight"], indirect=True)
+@pytest.mark.parametrize("skip", [True, False], ids=["dropped", "stored"])
+def test_a_row_that_was_dropped_follows_the_one_it_repeats(story: Story, *, skip: bool) -> None:
+    story.upload("first", NOON - 2, {NOON: 1.0, NOON + HOUR: 1.0})
+    assert story.upload("again", NOON - 1, {NOON: 1.0, NOON + HOUR: 1.0}, skip_unchanged=skip) == 2 * skip
+    address = {"run_id": story.run_id("first"), "series_id": story.series, "valid_time": iso(NOON)}
+    story.door.update_values([{**address, "value": 7.0}])
+    assert story.values() == ([7.0, 1.0] if skip else [1.0, 1.0])
+    story.door.withdraw_run(story.run_id("first"), None)
+    assert story.values() == ([] if skip else [1.0, 1.0])
+    story.door.restore_run(story.run_id("first"), None)
+    assert story.values() == ([7.0, 1.0] if skip else [1.0, 1.0])
 
 
 def test_the_same_run_again_adds_nothing(story: Story) -> None:

@@ -177,6 +177,21 @@ def test_the_catalog_tables_are_the_lists(sql: adbc.Connection, client: flight.F
     }
 
 
+def test_runs_say_what_is_withdrawn_of_them(sql: adbc.Connection, client: flight.FlightClient, name: str) -> None:
+    send(client, rows_of(name), rows=3, run_id=name)
+    text = f"SELECT withdrawn_rows, withdrawn_reason, withdrawn_by, withdrawn_time FROM runs WHERE run_id = '{name}'"
+    (row,) = ask(sql, text).to_pylist()
+    assert list(row.values()) == [0, None, None, None]
+    act(client, "withdraw_run", {"run_id": name, "reason": "wrong", "changed_by": "me"})
+    (row,) = ask(sql, text).to_pylist()
+    assert list(row.values())[:3] == [3, "wrong", "me"]
+    assert (
+        row["withdrawn_time"].isoformat(timespec="microseconds")
+        == act(client, "get_run", {"run_id": name})["withdrawn"]["time"]
+    )
+    assert name in ask(sql, "SELECT run_id FROM runs WHERE withdrawn_rows = rows").column("run_id").to_pylist()
+
+
 def test_an_answer_says_which_state_it_is_of(client: flight.FlightClient, names: list[str]) -> None:
     answer = fetch(client, CommandStatementQuery("SELECT count(*) AS n FROM flat WHERE series_key = 'sql-a'"))
     metadata = read(client, series_keys=["sql-a"]).schema.metadata

@@ -194,6 +194,10 @@ def hidden_and_missing(divided: Divided) -> dict[str, tuple[Callable[[], Any], C
         ),
         "get_run": pair(lambda one: lambda: act(north, "get_run", {"run_id": one}), "southern", "unknown"),
         "withdraw_run": pair(lambda one: lambda: act(north, "withdraw_run", {"run_id": one}), "southern", "unknown"),
+        "restore_run": pair(lambda one: lambda: act(north, "restore_run", {"run_id": one}), "southern", "unknown"),
+        "restore a series": pair(
+            lambda one: lambda: act(north, "restore_run", {"run_id": "mixed", "series_ids": [one]}), hidden, NO_SUCH_ID
+        ),
         "withdraw a series": pair(
             lambda one: lambda: act(north, "withdraw_run", {"run_id": "mixed", "series_ids": [one]}), hidden, NO_SUCH_ID
         ),
@@ -258,6 +262,26 @@ def test_it_corrects_and_withdraws_its_rows_of_runs_of_others(divided: Divided, 
     rows = [row for row in left.to_pylist() if row["run_id"] == name]
     assert {row["series_id"] for row in rows} == {series_id("sun", SOUTH)}
     assert len(rows) == 3
+
+
+def test_withdrawals_are_told_and_undone_by_what_it_sees(divided: Divided, name: str) -> None:
+    both = pa.concat_tables([labelled("wind", NORTH), labelled("sun", SOUTH)])
+    send(divided.everything, both, rows=6, run_id=name)
+    act(divided.everything, "withdraw_run", {"run_id": name, "reason": "all of it"})
+    assert act(divided.north, "restore_run", {"run_id": name}) == {"restored": 3, "left_retracted": 0}
+    run = act(divided.everything, "get_run", {"run_id": name})
+    assert (run["withdrawn"], run["withdrawn_rows"]) == (None, 3)
+    assert act(divided.everything, "restore_run", {"run_id": name}) == {"restored": 3, "left_retracted": 0}
+    send(divided.north, labelled("wind", NORTH), rows=3, run_id=f"{name}-own")
+    fix = {"series_id": series_id("sun", SOUTH), "valid_time": HOUR, "run_id": f"{name}-own", "value": 9.0}
+    act(divided.everything, "update_values", {"updates": [fix]})
+    act(divided.north, "withdraw_run", {"run_id": f"{name}-own"})
+    assert act(divided.north, "get_run", {"run_id": f"{name}-own"})["withdrawn"] is not None, "of the rows it sees"
+    assert act(divided.everything, "get_run", {"run_id": f"{name}-own"})["withdrawn"] is None
+    again = send(divided.north, labelled("wind", NORTH), rows=3, run_id=f"{name}-own")
+    assert again["withdrawn"]["changed_by"] == "north@example.com"
+    act(divided.everything, "withdraw_run", {"run_id": f"{name}-own"})
+    act(divided.everything, "withdraw_run", {"run_id": name})
 
 
 def test_the_answer_of_somebody_else_s_corrections_is_not_told(divided: Divided, name: str) -> None:

@@ -153,6 +153,16 @@ def test_a_withdrawn_run_no_longer_counts_but_is_still_there(rest: httpx.Client,
         ("wrong input", "me", f"{name}/bad")
     }
     assert rest.post(f"/runs/{name}/bad/withdraw").json() == {"withdrawn": 0}, "no body is needed"
+    run = rest.get(f"/runs/{name}/bad").json()
+    assert (run["withdrawn"]["reason"], run["withdrawn"]["changed_by"]) == ("wrong input", "me")
+    assert run in rest.get("/runs").json()["runs"]
+    again = upload(rest, hours(name, [10.0, 20.0]), run_id=f"{name}/bad", known_time="2025-01-02")
+    assert again["withdrawn"] == run["withdrawn"]
+    assert again["withdrawn_rows"] == 2
+    assert "is withdrawn since" in again["message"]
+    assert rest.post(f"/runs/{name}/bad/restore").json() == {"restored": 2, "left_retracted": 0}
+    assert [row["value"] for row in read(rest, name)["data"]] == [10.0, 20.0]
+    assert rest.get(f"/runs/{name}/bad").json()["withdrawn"] is None
 
 
 def test_a_run_can_be_withdrawn_for_some_series(rest: httpx.Client, name: str) -> None:

@@ -181,6 +181,19 @@ def test_a_folder_that_is_no_lake_is_not_deleted(tmp_path: Path) -> None:
 # Values
 
 
+def test_a_run_is_withdrawn_and_restored(ask: Any, name: str, tmp_path: Path, service: Service) -> None:
+    frame(name, [1.0, 2.0]).write_csv(tmp_path / "in.csv")
+    loading = ("upload", str(tmp_path / "in.csv"), "--run-id", name, "--known-time", "2025-01-01T00:00:00Z")
+    ask(*loading)
+    assert json.loads(ask("withdraw", name, "--reason", "wrong weather", "--json")) == {"withdrawn": 2}
+    again = timedb(*loading, TIMEDB_FLIGHT_URL=service.flight_url)
+    assert again.returncode == 0
+    assert "withdrawn_rows:" in again.stdout
+    assert re.search(rf"^warning: run {name} was in already and is withdrawn since .* \(wrong weather\)", again.stderr)
+    assert json.loads(ask("restore-run", name, "--json")) == {"restored": 2, "left_retracted": 0}
+    assert "withdrawn" not in ask(*loading)
+
+
 def test_parquet_goes_in_and_every_format_comes_out(ask: Any, name: str, tmp_path: Path) -> None:
     data = frame(name, [1.5, None, float("nan")]).with_columns(tags=pl.Series([["a"], None, None]))
     data.write_parquet(tmp_path / "in.parquet")

@@ -273,6 +273,24 @@ def test_runs_are_listed_and_withdrawn(client: Client, name: str) -> None:
     assert client.list_runs(workflow_id=name, start=T0 + timedelta(1)) == []
     assert client.withdraw_run(run_id, reason="wrong weather") == 3
     assert client.read(series_keys=name).height == 0
+    (run,) = client.list_runs(workflow_id=name)
+    assert (run["withdrawn"]["reason"], run["withdrawn_rows"]) == ("wrong weather", 3)
+    assert client.restore_run(run_id) == {"restored": 3, "left_retracted": 0}
+    assert client.read(series_keys=name).height == 3
+
+
+def test_a_retry_of_a_withdrawn_run_warns(client: Client, name: str) -> None:
+    first = client.upload(frame(name, VALUES), run_id=name, known_time=T0)
+    assert (first.withdrawn, first.withdrawn_rows) == (None, 0)
+    (series_id,) = first.series_ids.values()
+    client.update_values([{"run_id": name, "series_id": series_id, "valid_time": T0, "retracted": True}])
+    with pytest.warns(UserWarning, match="was in already, and 1 of its rows are withdrawn"):
+        client.upload(frame(name, VALUES), run_id=name, known_time=T0)
+    client.withdraw_run(name, reason="wrong weather")
+    with pytest.warns(UserWarning, match=r"is withdrawn since 20.* \(wrong weather\): its values stay invisible"):
+        again = client.upload(frame(name, VALUES), run_id=name, known_time=T0)
+    assert (again.rows, again.withdrawn_rows, (again.withdrawn or {})["reason"]) == (3, 3, "wrong weather")
+    assert client.restore_run(name) == {"restored": 2, "left_retracted": 1}
 
 
 def test_values_are_corrected(client: Client, name: str) -> None:

@@ -48,6 +48,8 @@ def _common(
 
 def main() -> None:
     """Run the command line; ends the process."""
+    # What the client warns of is for the person at the terminal, and no line of ours helps them.
+    warnings.filterwarnings("always", category=UserWarning, module=r"timedb\.cli\.")
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     try:
         app()
