@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from storage.addresses import refuse_unreadable
 from storage.backup import back_up, restore
 from storage.boundary import errors_are_ours
 from storage.doctor import examine_lake
@@ -88,6 +89,7 @@ class Lake:
             if not store.exists(MARKER):
                 if not create:
                     raise NotFound(f"lake: there is no lake at {shown(uri)}")
+                refuse_unreadable(uri, field="lake")
                 _refuse_foreign(store, uri)
                 refuse_nested(uri)
                 is_new = _make(store, settings)
@@ -179,6 +181,7 @@ class Lake:
         store = _store(uri)
         if not store.exists(MARKER):
             raise NotFound(f"lake: there is no lake at {shown(uri)}")
+        refuse_unreadable(target, field="target")
         refuse_nested(target, field="target")
         return back_up(store, MARKER, _folder(target, "target"), hard_links=hard_links)
 
@@ -191,6 +194,7 @@ class Lake:
             InvalidRequest, Internal: there is no lake, and the target is as before.
             Conflict: a server is running on the target.
         """
+        refuse_unreadable(target, field="target")
         refuse_nested(target, field="target")
         folder = _folder(target, "target")
         store = LocalStore(folder)

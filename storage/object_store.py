@@ -21,6 +21,7 @@ from obstore.store import from_url
 
 from storage.store import StoredFile
 from timedb.errors import InvalidRequest
+from timedb.wire import shown
 
 __all__ = ["PROBE_FOLDER", "ObjectStore", "check_conditional_put"]
 
@@ -34,9 +35,14 @@ class ObjectStore:
     Args:
         url: The address, such as ``s3://bucket/prefix``.
         staging: A local folder for files on their way in.
+
+    Raises:
+        InvalidRequest: the address has a query or a fragment, which would be cut off and name another place.
     """
 
     def __init__(self, url: str, staging: Path | None = None) -> None:
+        if "?" in url or "#" in url:
+            raise InvalidRequest(f"lake: {shown(url)} has a ? or #, and the address of a lake has neither")
         self._url = url.rstrip("/")
         self._store = from_url(self._url)
         self._staging = staging or Path(tempfile.mkdtemp(prefix="timedb-staging-"))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from storage.addresses import refuse_unreadable
 from storage.boundary import errors_are_ours
 from storage.direct import find_tenant
 from storage.duckdb_extension import load_statement
@@ -132,6 +133,7 @@ def duckdb_macros(path: str, tenant: str | None = None, *, prefix: str = "timedb
         NotFound: there is no such lake or tenant.
         InvalidRequest: names the argument that does not fit.
     """
+    refuse_unreadable(path, field="path")
     text = _text(_DUCKDB, _checked(prefix), find_tenant(path, tenant).store.url().replace("'", "''"))
     return f"{load_statement()}\n\n{text}"
 
@@ -143,6 +145,7 @@ def spark_functions(path: str, tenant: str | None = None, *, prefix: str = "time
     The arguments and errors are those of :func:`duckdb_macros`. Spark takes one statement at a time; each ends with a
     semicolon at the end of its line.
     """
+    refuse_unreadable(path, field="path")
     return _text(_SPARK, _checked(prefix), find_tenant(path, tenant).store.url().replace("`", "``"))
 
 

@@ -157,8 +157,19 @@ def read_setting_file(name: str, path: str) -> bytes:
 
 
 def local_path(uri: str) -> Path | None:
-    """The folder that a lake's address names, or None for an object store."""
+    """The folder that a lake's address names, or None for an object store.
+
+    Raises:
+        InvalidRequest: a ``file://`` address without an absolute path, or of another machine.
+    """
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return Path(uri).expanduser()
-    return Path("/" + rest.lstrip("/")) if scheme == "file" else None
+    if scheme != "file":
+        return None
+    host, slash, _ = rest.partition("/")
+    if not slash or host not in ("", "localhost"):
+        raise InvalidRequest(
+            f"{shown(uri)} names no folder of this machine: write file:///absolute/path, or the path alone"
+        )
+    return Path("/" + rest.removeprefix(host).lstrip("/"))
