@@ -216,7 +216,7 @@ def _options(rows: pa.Table, tier: str | None) -> dict[str, Any]:
     text = [
         column.name for column in rows.schema if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)
     ]
-    # Partly null, it makes readers of Polars 1.30 to 1.42 panic; plain costs 1.4 % of the bytes.
+    # Partly null, it was seen to make Polars 1.30 to 1.42 panic; plain costs 1.4 % of the bytes.
     times = [name for name in _DELTA_ENCODED if name in rows.column_names and not rows.column(name).null_count]
     # The stamp's dictionary stays uncompressed and without statistics, so that restamp() can find and change it.
     leaves = ["tags.list.element" if name == "tags" else name for name in rows.column_names]
