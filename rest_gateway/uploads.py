@@ -19,6 +19,7 @@ from timedb.columns import UPLOAD_COLUMNS
 from timedb.errors import InvalidRequest
 from timedb.frames import open_data
 from timedb.ipc_sizes import check_stream
+from timedb.spelling import did_you_mean
 from timedb.table_files import Reading, TableKind, open_table
 from timedb.wire import WireModel, parse, shown
 
@@ -113,7 +114,7 @@ def _columns(names: list[str]) -> Mapping[str, str]:
     columns = {"series_key" if name == "value_key" else name: name for name in names}
     for name in columns:
         if name not in UPLOAD_COLUMNS:
-            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column; there are {', '.join(UPLOAD_COLUMNS)}")
+            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column{did_you_mean(name, UPLOAD_COLUMNS)}")
     if len(columns) < len(names):
         raise InvalidRequest("series_key: the column is there twice, once as value_key")
     for name in ("valid_time", "value"):

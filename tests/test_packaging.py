@@ -43,7 +43,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     assert {"rest_gateway/ui/static/index.html", "timedb/cli/main.py"} <= held
     assert f"\nVersion: {__version__}\n" in stated
     assert {*re.findall(r"^Provides-Extra: (.+)$", stated, re.MULTILINE)} == set(PROJECT["optional-dependencies"])
-    assert configparser_of(scripts)["console_scripts"] == dict.fromkeys(("timedb", "timedb-flight"), "timedb.cli:main")
+    assert configparser_of(scripts)["console_scripts"] == dict.fromkeys(("timedb", "timedb-flight"), "timedb.cli:run")
 
 
 def configparser_of(text: str) -> dict[str, dict[str, str]]:

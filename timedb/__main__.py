@@ -1,6 +1,6 @@
 """``python -m timedb``: the command line."""
 
-from timedb.cli import main
+from timedb.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from timedb.errors import InvalidRequest
-from timedb.wire import ReadCommand
+from timedb.spelling import did_you_mean
+from timedb.wire import ReadCommand, shown
 
 __all__ = [
     "AUDIT_COLUMNS",
@@ -84,7 +85,7 @@ def result_columns(read: ReadCommand) -> list[str]:
     resampled = (*RESAMPLED_COLUMNS, *(("known_time", "run_id") if read.view == "overlapping" else ()))
     for name in read.columns:
         if name not in COLUMN_TYPES:
-            raise InvalidRequest(f"columns: unknown column {name!r}; there are {', '.join(COLUMN_TYPES)}")
+            raise InvalidRequest(f"columns: unknown column {shown(name)}{did_you_mean(name, COLUMN_TYPES)}")
         if read.columns.count(name) > 1:
             raise InvalidRequest(f"columns: {name!r} is named twice")
         if read.resample is not None and name not in resampled:

@@ -13,6 +13,7 @@ import pyarrow.types as pt
 
 from timedb.columns import UPLOAD_COLUMNS
 from timedb.errors import InvalidRequest
+from timedb.spelling import did_you_mean
 from timedb.wire import shown
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def wire_schema(schema: pa.Schema) -> pa.Schema:
     """
     for name in schema.names:
         if name not in UPLOAD_COLUMNS:
-            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column; there are {', '.join(UPLOAD_COLUMNS)}")
+            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column{did_you_mean(name, UPLOAD_COLUMNS)}")
         if schema.names.count(name) > 1:
             raise InvalidRequest(f"{name}: the column is there twice")
     return pa.schema([(column.name, _wire_type(column)) for column in schema])

@@ -220,7 +220,8 @@ def _open_parquet(source: Source, what: str) -> TableFile:
 def _text_leaves(source: Source) -> list[str]:
     schema = parquet.read_metadata(source).schema
     leaves = [schema.column(index) for index in range(len(schema.names))]
-    return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    # Not those of lists: Arrow gives up where such a column comes in more than one piece.
+    return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and not leaf.max_repetition_level]
 
 
 def _open_arrow(source: Source, what: str) -> TableFile:

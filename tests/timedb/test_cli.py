@@ -156,7 +156,10 @@ def test_the_command_runs_as_a_module() -> None:
         [sys.executable, "-m", "timedb", "delete"], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr == "error: invalid_request: --yes: is needed where nobody can be asked, as standard input is no terminal\n"
+    assert (
+        done.stderr
+        == "error: invalid_request: --yes: is needed where nobody can be asked, as standard input is no terminal\n"
+    )
 
 
 def test_a_lake_is_made_and_deleted(tmp_path: Path) -> None:

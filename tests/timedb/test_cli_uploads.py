@@ -221,7 +221,7 @@ def test_a_file_of_another_kind_is_called_what_it_is(tmp_path: Path, content: by
         ("json", '{"valid_time": "2025-01-01T00:00Z"}', "is not a JSON array of objects"),
         ("json", '[{"valid_time": "noon", "value": 1}]', "valid_time: row 1: 'noon' is not"),
         ("json", "[]", "--valid-time: the file has no column"),
-        ("json", '[{"valid_time": "2025-01-01T00:00Z", "value": 1, "vale": 2}]', "vale: nothing would take"),
+        ("json", '[{"valid_time": "2025-01-01T00:00Z", "value": 1, "vale": 2}]', "column vale: nothing would take"),
     ],
 )
 def test_json_that_does_not_fit_is_refused_by_place(tmp_path: Path, suffix: str, content: str, reason: str) -> None:

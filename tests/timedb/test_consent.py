@@ -27,10 +27,11 @@ HARMLESS = {
     "api": "serves",
     "backup": "fills an empty folder",
     "create": "leaves what is there",
-    "export": "reads",
+    "export": "reads; of the file that it writes, see test_cli_answers",
     "maintain": "keeps every row",
-    "read": "reads",
+    "read": "reads; of the file that it writes, see test_cli_answers",
     "restore": "fills an empty folder",
+    "restore-run": "is taken back by withdraw",
     "series": "reads",
     "serve": "serves",
     "sql": "prints",
@@ -40,6 +41,7 @@ HARMLESS = {
     "users activate": "is taken back by deactivate",
     "users create": "adds",
     "users list": "reads",
+    "withdraw": "is taken back by restore-run",
     "users update": "is taken back by another update",
 }
 """Commands that ask nothing, and why they need not."""

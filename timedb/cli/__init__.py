@@ -1,5 +1,5 @@
 """The command line ``timedb``."""
 
-from timedb.cli.main import app, main
+from timedb.cli.main import app, main, run
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]

@@ -16,11 +16,24 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
+from timedb.cli.options import Format
+from timedb.cli.output import confirm
 from timedb.errors import InvalidRequest
 from timedb.times import format_time
+from timedb.wire import shown
 
-__all__ = ["FORMATS", "ResultWriter", "sink_of"]
+__all__ = ["FORMATS", "STANDARD_OUTPUT", "ResultWriter", "format_of", "may_write", "sink_of"]
 
+STANDARD_OUTPUT = Path("-")
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".json": "json",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".parquet": "parquet",
+}
 _CSV_TIME = "%Y-%m-%dT%H:%M:%S%.6f%:z"
 
 
@@ -48,7 +61,9 @@ class CsvWriter:
     def _write(self, frame: pl.DataFrame, *, header: bool) -> None:
         for name, kind in frame.schema.items():
             if isinstance(kind, pl.List):
-                texts = [each and json.dumps(each, ensure_ascii=False) for each in frame[name].to_list()]
+                texts = [
+                    None if each is None else json.dumps(each, ensure_ascii=False) for each in frame[name].to_list()
+                ]
                 frame = frame.with_columns(pl.Series(name, texts, dtype=pl.String))
         self._sink.write(frame.write_csv(include_header=header, datetime_format=_CSV_TIME).encode())
 
@@ -118,7 +133,7 @@ class ParquetWriter:
         self._writer.close()
 
 
-FORMATS: dict[str, Callable[[BinaryIO, pa.Schema], ResultWriter]] = {
+FORMATS: dict[Format, Callable[[BinaryIO, pa.Schema], ResultWriter]] = {
     "csv": CsvWriter,
     "json": JsonWriter,
     "ndjson": NdjsonWriter,
@@ -127,30 +142,76 @@ FORMATS: dict[str, Callable[[BinaryIO, pa.Schema], ResultWriter]] = {
 }
 
 
+def format_of(option: str, output: Path | None, said: Format | None) -> Format:
+    """The format of an answer: as it was said, else by the end of the file's name, else CSV for standard output.
+
+    Args:
+        option: What an error calls the file.
+        output: The file; None, or ``-``, is standard output.
+        said: What ``--format`` says.
+
+    Raises:
+        InvalidRequest: nothing says it.
+    """
+    if said is not None or output is None or output == STANDARD_OUTPUT:
+        return said or "csv"
+    found = _SUFFIXES.get(output.suffix.lower())
+    if found is None:
+        hint = "; spreadsheets open .csv" if output.suffix.lower() in (".xlsx", ".xls", ".ods") else ""
+        raise InvalidRequest(
+            f"{option}: {shown(output.name)} ends with none of {', '.join(_SUFFIXES)}{hint}; --format says it otherwise"
+        )
+    return found
+
+
+def may_write(output: Path | None, *, yes: bool) -> None:
+    """Ask before a file is replaced.
+
+    Raises:
+        InvalidRequest: nobody can be asked and ``yes`` was not said.
+        typer.Abort: the answer is no.
+    """
+    if output is not None and output != STANDARD_OUTPUT and output.is_file():
+        confirm(f"{output} is there already. Replace it?", yes=yes)
+
+
 @contextmanager
-def sink_of(output: Path | None, *, binary: bool) -> Iterator[BinaryIO]:
+def sink_of(option: str, output: Path | None, *, binary: bool) -> Iterator[BinaryIO]:
     """Where an answer goes: a file, which appears only once it is whole, or standard output.
 
     Args:
-        output: The file; None is standard output.
+        option: What an error calls the file.
+        output: The file; None, or ``-``, is standard output.
         binary: The answer is nothing for a terminal.
 
     Raises:
         InvalidRequest: the file cannot be written, or a terminal would get binary data.
     """
-    if output is None:
+    if output is None or output == STANDARD_OUTPUT:
         if binary and sys.stdout.isatty():
-            raise InvalidRequest("--output: is needed for a binary format at a terminal")
+            raise InvalidRequest(f"{option}: a file is needed, as a terminal shows no binary format")
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        with _file(output) as sink:
+            yield sink
+    except OSError as error:
+        raise InvalidRequest(f"{option}: {shown(str(output))} cannot be written: {error.strerror or error}") from None
+
+
+@contextmanager
+def _file(output: Path) -> Iterator[BinaryIO]:
+    if output.exists() and not output.is_file():  # a device or a pipe, which is not to be replaced
+        with output.open("wb") as sink:
+            yield sink
+        return
+    whole = output.resolve()  # what a link points to is written, not the link
+    partial = whole.with_name(f".{os.getpid()}.{whole.name[:200]}.part")
     try:
         with partial.open("wb") as sink:
             yield sink
-        partial.replace(output)
-    except OSError as error:
-        raise InvalidRequest(f"--output: {error.strerror}: {error.filename}") from None
+        partial.replace(whole)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 import warnings
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -11,10 +14,11 @@ import typer
 from timedb._version import __version__
 from timedb.cli import lakes, reading, runs, service, serving, sql, upkeep, users, values
 from timedb.cli.exit_codes import exit_code
+from timedb.cli.option_names import speak_of_options
 from timedb.cli.output import say, show_error
-from timedb.errors import TimeDBError
+from timedb.errors import Internal, TimeDBError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="timedb",
@@ -25,6 +29,7 @@ app = typer.Typer(
 )
 for module in (serving, lakes, users, service, values, reading, runs, sql, upkeep):
     module.register(app)
+speak_of_options(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,7 +52,7 @@ def _common(
 
 
 def main() -> None:
-    """Run the command line; ends the process."""
+    """Run the command line; ends with ``SystemExit``."""
     # What the client warns of is for the person at the terminal, and no line of ours helps them.
     warnings.filterwarnings("always", category=UserWarning, module=r"timedb\.cli\.")
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
@@ -56,3 +61,29 @@ def main() -> None:
     except TimeDBError as error:
         show_error(error)
         sys.exit(exit_code(error))
+    except Exception as error:
+        # A fault of ours, or of the machine: a line for whoever runs the command, the rest for whoever mends it.
+        if os.environ.get("TIMEDB_LOG_LEVEL", "").lower() == "debug":
+            raise
+        reason = error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        hint = "" if isinstance(error, OSError) else "; TIMEDB_LOG_LEVEL=debug shows where"
+        show_error(Internal(f"{reason}{hint}"))
+        sys.exit(exit_code(Internal()))
+
+
+def run() -> None:
+    """Run the command line as a process: it ends at once when the command has ended.
+
+    Threads of Arrow and gRPC that wait for a server would meet an interpreter that is being taken down, and a process
+    that said what is wrong would then die by SIGABRT.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # nobody reads any more
+            stream.flush()
+    logging.shutdown()
+    os._exit(code if isinstance(code, int) else int(code is not None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,8 +12,10 @@ from timedb.errors import InvalidRequest
 if TYPE_CHECKING:
     from timedb.client import Client
 
-__all__ = ["AsJson", "FlightUrl", "Labels", "client_of", "labels_of", "selected_labels"]
+__all__ = ["AsJson", "FlightUrl", "Format", "Labels", "client_of", "instant_of_option", "labels_of", "selected_labels"]
 
+Format = Literal["csv", "json", "ndjson", "arrow", "parquet"]
+"""How an answer is written."""
 FlightUrl = Annotated[
     str | None, typer.Option(help="Flight server to speak to. [TIMEDB_FLIGHT_URL, grpc://127.0.0.1:8815]")
 ]
@@ -26,6 +28,31 @@ Labels = Annotated[
         help="Only series with this label; twice for either value; '': those with none.",
     ),
 ]
+
+
+def instant_of_option(option: str, text: str | None, time_zone: str | None) -> str | None:
+    """The time that an option says, as RFC 3339 text; a date is its first moment. None stays None.
+
+    Args:
+        option: How an error calls it.
+        text: With an offset, or without one where there is a ``time_zone``.
+        time_zone: What ``--time-zone`` says.
+
+    Raises:
+        InvalidRequest: it is no time, has no offset and there is no zone, or there is no such zone.
+    """
+    if text is None:
+        return None
+    from timedb.cells import check_time_zone, instant_of
+    from timedb.times import format_time
+    from timedb.wire import shown
+
+    check_time_zone("--time-zone", time_zone)
+    try:
+        return format_time(instant_of(text, time_zone))
+    except ValueError as error:
+        hint = "; end it with Z or an offset, or say --time-zone" if str(error) == "has no time zone" else ""
+        raise InvalidRequest(f"{option}: {shown(text)} {error}{hint}") from None
 
 
 def client_of(flight_url: str | None) -> Client:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from timedb.cli.options import AsJson, FlightUrl, Labels, client_of, selected_labels
+from timedb.cli.options import AsJson, FlightUrl, Format, Labels, client_of, instant_of_option, selected_labels
 from timedb.cli.output import progress_bar, say, show
 from timedb.errors import InvalidRequest
 
 __all__ = ["register"]
 
 View = Literal["flat", "overlapping", "latest", "changes"]
-Format = Literal["csv", "json", "ndjson", "arrow", "parquet"]
 SeriesNames = Annotated[
     list[str] | None, typer.Option("--series", metavar="NAME", help="Only this series; may be repeated.")
 ]
@@ -27,15 +26,10 @@ EndKnown = Annotated[str | None, typer.Option(metavar="TIME", help="Last known_t
 AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="As it was written by then.")]
 Token = Annotated[str | None, typer.Option(help="The rows that an earlier read could see.")]
 AllVersions = Annotated[bool, typer.Option("--all-versions", help="Also what was corrected, with who, when and why.")]
-_SUFFIXES: Mapping[str, Format] = {
-    ".csv": "csv",
-    ".json": "json",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".parquet": "parquet",
-}
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Replace a file that is there without asking.")]
+TimeZone = Annotated[
+    str | None, typer.Option(metavar="ZONE", help="Of times and dates without an offset, say Europe/Stockholm.")
+]
 _EXPORTED = "series_key,series_id,valid_time,valid_time_end,known_time,value,run_id,annotation,tags"
 _EXPORTED_VERSIONS = f"{_EXPORTED},change_time,changed_by,retracted,value_id"
 
@@ -76,7 +70,11 @@ def read(
     aggregate: Annotated[str | None, typer.Option(help="mean, sum, min, max, first, last or count. [mean]")] = None,
     time_zone: Annotated[
         str | None,
-        typer.Option(metavar="ZONE", help="Of --days-ahead, --window-length and --period, say Europe/Stockholm."),
+        typer.Option(
+            metavar="ZONE",
+            help="Of --days-ahead, --window-length and --period, and of times and dates without an offset, say "
+            "Europe/Stockholm.",
+        ),
     ] = None,
     unit: Annotated[str | None, typer.Option(help="Values converted to this unit.")] = None,
     since: Annotated[
@@ -89,17 +87,22 @@ def read(
         Format | None, typer.Option(help="How the rows are written. [by the suffix of --output, else csv]")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", dir_okay=False, help="A file. [standard output]")
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="A file; - is standard output. [-]")
     ] = None,
+    yes: Yes = False,
     flight_url: FlightUrl = None,
     json: AsJson = False,
 ) -> None:
     """Read values, sorted by series and valid_time. The token of the answer goes to standard error."""
     daily = {"days_ahead": days_ahead, "time_of_day": time_of_day}
-    windows = {"window_length": window_length, "issue_offset": issue_offset, "start_window": start_window}
+    windows = {
+        "window_length": window_length,
+        "issue_offset": issue_offset,
+        "start_window": instant_of_option("--start-window", start_window, time_zone),
+    }
     selection: dict[str, Any] = {
         **_rows(series, series_id, labels),
-        **_times(start_valid, end_valid, start_known, end_known, as_of),
+        **_times(time_zone, start_valid, end_valid, start_known, end_known, as_of),
         "view": view,
         "all_versions": all_versions,
         "lead_time": lead_time,
@@ -112,11 +115,15 @@ def read(
         "ordered": True,
         "limit": limit,
     }
-    _write(selection, output, "json" if json else format, flight_url)
+    if json and format not in (None, "json"):
+        raise InvalidRequest(f"--json, --format: say one of them; --format is {format}")
+    _Answer.to("--output", output, "json" if json else format, yes=yes).write(selection, flight_url)
 
 
 def export(
-    output: Annotated[Path, typer.Argument(dir_okay=False, help="A file; its suffix says the format.")],
+    output: Annotated[
+        Path, typer.Argument(dir_okay=False, help="A file, whose suffix says the format; - is standard output.")
+    ],
     series: SeriesNames = None,
     series_id: SeriesIds = None,
     labels: Labels = None,
@@ -130,21 +137,21 @@ def export(
     as_of: AsOf = None,
     all_versions: AllVersions = False,
     token: Token = None,
+    time_zone: TimeZone = None,
     format: Annotated[Format | None, typer.Option(help="Another format than the suffix says.")] = None,
+    yes: Yes = False,
     flight_url: FlightUrl = None,
 ) -> None:
     """Write the history of series to a file: every revision with its run, annotation and tags. In any order."""
-    if format is None and output.suffix.lower() not in _SUFFIXES:
-        raise InvalidRequest(f"--format: is needed, as {output.name} ends with none of {', '.join(_SUFFIXES)}")
     selection: dict[str, Any] = {
         **_rows(series, series_id, labels),
-        **_times(start_valid, end_valid, start_known, end_known, as_of),
+        **_times(time_zone, start_valid, end_valid, start_known, end_known, as_of),
         "view": view,
         "all_versions": all_versions,
         "token": token,
         "columns": (_EXPORTED_VERSIONS if all_versions else _EXPORTED).split(","),
     }
-    _write(selection, output, format, flight_url)
+    _Answer.to("OUTPUT", output, format, yes=yes, labels=True).write(selection, flight_url)
 
 
 def accuracy(
@@ -159,6 +166,7 @@ def accuracy(
     start_known: StartKnown = None,
     end_known: EndKnown = None,
     as_of: AsOf = None,
+    time_zone: TimeZone = None,
     token: Token = None,
     flight_url: FlightUrl = None,
     json: AsJson = False,
@@ -166,7 +174,7 @@ def accuracy(
     """Tell how far forecasts were from the actual values, by lead time: count, bias, mae and rmse."""
     selection: dict[str, Any] = {
         **_rows(series, series_id, labels),
-        **_times(start_valid, end_valid, start_known, end_known, as_of),
+        **_times(time_zone, start_valid, end_valid, start_known, end_known, as_of),
         "actual_key": actual,
         "actual_id": actual_id,
         "horizon": horizon,
@@ -179,24 +187,51 @@ def accuracy(
         show(stream.read_all().to_pylist(), as_json=json)
 
 
-def _write(selection: dict[str, Any], output: Path | None, format: Format | None, flight_url: str | None) -> None:
-    from timedb.cli.formats import FORMATS, sink_of
-    from timedb.columns import META_TOKEN
-    from timedb.selection import message_of
-    from timedb.wire import ReadCommand
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Where the answer of a read goes.
 
-    command = message_of(ReadCommand, selection)
-    chosen = format or _SUFFIXES.get(output.suffix.lower() if output else "", "csv")
-    binary = chosen in ("arrow", "parquet")
-    with client_of(flight_url) as client, client.stream(command) as stream, sink_of(output, binary=binary) as sink:
-        writer = FORMATS[chosen](sink, stream.schema)
-        with progress_bar() as advance:
-            for batch in stream:
-                writer.write(batch)
-                if output is not None:
-                    advance(batch.num_rows)
-        writer.close()
-        say(f"token: {(stream.schema.metadata or {}).get(META_TOKEN, b'').decode()}")
+    Attributes:
+        option: What an error calls the file.
+        output: The file; None, or ``-``, is standard output.
+        format: How it is written.
+        labels: With a column of each row's labels, as an upload takes them.
+    """
+
+    option: str
+    output: Path | None
+    format: Format
+    labels: bool = False
+
+    @classmethod
+    def to(cls, option: str, output: Path | None, said: Format | None, *, yes: bool, labels: bool = False) -> _Answer:
+        """An answer that goes there, once it is clear how it is written and that a file may be replaced."""
+        from timedb.cli.formats import format_of, may_write
+
+        format = format_of(option, output, said)
+        may_write(output, yes=yes)
+        return cls(option, output, format, labels)
+
+    def write(self, selection: dict[str, Any], flight_url: str | None) -> None:
+        """Read and write, batch by batch; the token goes to standard error."""
+        from timedb.cli.formats import FORMATS, sink_of
+        from timedb.cli.labelled import LabelledBatches
+        from timedb.columns import META_TOKEN
+        from timedb.selection import message_of
+        from timedb.wire import ReadCommand
+
+        command = message_of(ReadCommand, selection)
+        sink_of_answer = sink_of(self.option, self.output, binary=self.format in ("arrow", "parquet"))
+        with client_of(flight_url) as client, client.stream(command) as stream, sink_of_answer as sink:
+            batches = LabelledBatches(client, stream) if self.labels else stream
+            writer = FORMATS[self.format](sink, batches.schema)
+            with progress_bar() as advance:
+                for batch in batches:
+                    writer.write(batch)
+                    if self.output is not None:
+                        advance(batch.num_rows)
+            writer.close()
+            say(f"token: {(stream.schema.metadata or {}).get(META_TOKEN, b'').decode()}")
 
 
 def _rows(series: list[str] | None, series_id: list[str] | None, labels: list[str] | None) -> dict[str, Any]:
@@ -204,14 +239,23 @@ def _rows(series: list[str] | None, series_id: list[str] | None, labels: list[st
 
 
 def _times(
-    start_valid: str | None, end_valid: str | None, start_known: str | None, end_known: str | None, as_of: str | None
+    time_zone: str | None,
+    start_valid: str | None,
+    end_valid: str | None,
+    start_known: str | None,
+    end_known: str | None,
+    as_of: str | None,
 ) -> dict[str, Any]:
+    if time_zone is not None:
+        from timedb.cells import check_time_zone
+
+        check_time_zone("--time-zone", time_zone)
     return {
-        "start_valid": start_valid,
-        "end_valid": end_valid,
-        "start_known": start_known,
-        "end_known": end_known,
-        "as_of": as_of,
+        "start_valid": instant_of_option("--start-valid", start_valid, time_zone),
+        "end_valid": instant_of_option("--end-valid", end_valid, time_zone),
+        "start_known": instant_of_option("--start-known", start_known, time_zone),
+        "end_known": instant_of_option("--end-known", end_known, time_zone),
+        "as_of": instant_of_option("--as-of", as_of, time_zone),
     }
 
 

@@ -166,7 +166,9 @@ def _of_unknown(unknown: Sequence[str], columns: Mapping[str, str], wanted: File
     told = "; ".join(_remedy(name, columns, wanted) for name in unknown[:_TOLD])
     rest = f"; and {len(unknown) - _TOLD} more: {', '.join(unknown[_TOLD:30])}" if len(unknown) > _TOLD else ""
     ignore = " ".join(f"--ignore {shlex.quote(name)}" for name in unknown[:30])
-    return f"{shown(unknown[0])[1:-1]}: nothing would take this column: {told}{rest}. To leave out: {ignore}"
+    columns_of = "column" if len(unknown) == 1 else "columns"
+    names = ", ".join(shown(name)[1:-1] for name in unknown[:_TOLD])
+    return f"{columns_of} {names}: nothing would take it: {told}{rest}. To leave out: {ignore}"
 
 
 def _remedy(name: str, columns: Mapping[str, str], wanted: FileColumns) -> str:

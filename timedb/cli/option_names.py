@@ -1,0 +1,108 @@
+"""Errors in the words of the command line: what the contract calls a field, the user typed as an option."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from timedb.columns import UPLOAD_COLUMNS
+from timedb.errors import TimeDBError
+
+__all__ = ["OptionCommand", "speak_of_options"]
+
+_CALLED = {
+    "series_keys": "series",
+    "series_ids": "series_id",
+    "series_key": "series",
+    "actual_key": "actual",
+    "url": "flight_url",
+}
+"""What the contract calls it → the parameter of a command."""
+_SETTINGS = {"TIMEDB_REST_PORT": ("rest_port", "port")}
+_ADD_LABELS = re.compile(r"add labels(?=:)")
+_RELATIVE = re.compile(r"^relative(?= and )|(?<=lead_time and )relative")
+_LISTS = re.compile(r"; (?:did you mean|there are|it has|say which of) ")
+
+
+class OptionCommand(TyperCommand):
+    """A command whose errors name its options."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it.
+
+        Raises:
+            TimeDBError: as the command does, with options in the place of fields.
+        """
+        try:
+            return super().invoke(ctx)
+        except TimeDBError as error:
+            raise type(error)(_in_options(error.detail, ctx), request_id=error.request_id) from None
+
+
+def speak_of_options(app: typer.Typer) -> None:
+    """Have every command of an app, and of the apps in it, name options in its errors."""
+    for command in app.registered_commands:
+        command.cls = OptionCommand
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            speak_of_options(group.typer_instance)
+
+
+def _in_options(detail: str, ctx: typer.Context) -> str:
+    options = {
+        str(each.name): max(each.opts, key=len)
+        for each in ctx.command.params
+        if each.param_type_name == "option" and each.name
+    }
+    fields = options | {field: options[name] for field, name in _CALLED.items() if name in options}
+    uploads = "value" in options  # of whose file's columns errors speak, too
+    if uploads:
+        fields = {name: option for name, option in fields.items() if name not in UPLOAD_COLUMNS}
+    detail = _ADD_LABELS.sub(lambda _: _label_advice(detail, options), detail)
+    said, rest = detail, ""
+    if found := _LISTS.search(detail):
+        said, rest = detail[: found.start()], detail[found.start() :]
+    said = _RELATIVE.sub("--days-ahead and --window-length", said.removeprefix("relative: "))
+    said = _settings_as_options(_fields_as_options(said, fields, only_first=uploads), ctx, options)
+    return said + rest
+
+
+def _fields_as_options(text: str, fields: Mapping[str, str], *, only_first: bool) -> str:
+    """Replace a field at the beginning, and names with ``_``, which no word of prose has; never what is quoted."""
+
+    def replace(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in fields or not (match.start() == 0 or (not only_first and ("_" in name or match["path"]))):
+            return match[0]
+        return fields[name]
+
+    pattern = (
+        r"(?P<quoted>'[^']*'|\"[^\"]*\"|\{.*\})|(?<![\w./-])(?P<path>relative\.|resample\.)?(?P<name>[a-z_]+)(?![\w/-])"
+    )
+    return re.sub(pattern, lambda match: match[0] if match["quoted"] else replace(match), text)
+
+
+def _settings_as_options(text: str, ctx: typer.Context, options: Mapping[str, str]) -> str:
+    """Replace a setting by the option that was typed for it."""
+    found = re.match(r"TIMEDB_[A-Z_]+", text)
+    if found is None:
+        return text
+    names = _SETTINGS.get(found[0], (found[0].removeprefix("TIMEDB_").lower(),))
+    sources = {each: ctx.get_parameter_source(each) for each in names}
+    typed = [each for each, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    return options[typed[0]] + text[found.end() :] if typed and typed[0] in options else text
+
+
+def _label_advice(detail: str, options: Mapping[str, str]) -> str:
+    """Which option tells series of one name apart."""
+    if detail.startswith("actual_key") and "actual_id" in options:
+        return "say which with --actual-id; their labels"
+    if "label_values" in options:
+        return "say which with --label-value KEY=TEXT or --label KEY=COLUMN"
+    if "labels" in options:
+        return "say which with --label KEY=VALUE"
+    return "add labels"
