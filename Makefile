@@ -14,7 +14,7 @@ LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --
 CAMPAIGN_FILE ?= .campaign.jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock serve test coverage soak soak-service campaign browser check format bench bench-peers docs clean
+.PHONY: help setup lock serve test coverage soak soak-service readers campaign browser check format bench bench-peers docs clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ coverage: $(STAMP) $(VENV)/.browser ## Run the tests and say which lines they do
 
 soak: $(STAMP) ## Run the behaviour suite on many more random histories (minutes)
 	$(BIN)/python -m pytest tests/behaviour --hypothesis-profile=soak --timeout=3600 $(PYTEST_ARGS)
+
+readers: $(STAMP) ## Ask old and new versions of Polars, delta-rs and DuckDB for rows by every column (3 GB in .venv-readers)
+	$(BIN)/python -m tests.readers.matrix
 
 soak-service: $(STAMP) ## Writers, readers and clients that leave, all at once, every answer checked; 50 times open and close; SOAK_MINUTES=10
 	TIMEDB_TEST_SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest tests/soak tests/flight_server/test_open_close.py --timeout=7200 -rP $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""``python -m tests.readers.matrix``: old and new versions of the readers, each in an environment of its own.
+"""``make readers``: old and new versions of the readers, each in an environment of its own.
 
 It installs them from PyPI into ``.venv-readers`` (about 3 GB; once), makes a lake, and asks every version for the rows
 under filters on every column of every table. It prints a table and fails where a supported version finds other rows.

@@ -1,6 +1,6 @@
 """Filters on every column of every table, through whatever reads Delta: the rows that are there, and no fewer.
 
-``python -m tests.readers.matrix`` asks the same of old and new versions of the readers.
+``make readers`` asks the same of old and new versions of the readers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 import timedb as td
 from storage import Lake
 from tests.readers import probe
-from tests.readers.expected import FEW, expectations, tables_of
+from tests.readers.expected import FEW, SOME, expectations, tables_of
 from tests.readers.history import write_lake
 from tests.storage.lakes import AUDIT, open_tenant, read, stored_rows, tenant_folder, tiny_settings
 from timedb.identity import OPEN_TENANT_ID
@@ -57,7 +57,7 @@ def assert_all_right(expected: list[dict[str, Any]], *readers: str, of_others: b
 
 @pytest.mark.parametrize("name", ["series", "runs", "updates", "users"])
 def test_delta_rs_finds_rows_by_every_column(lake: Path, name: str) -> None:
-    assert_all_right(expectations(tables_of(lake)[name]), "deltalake, pyarrow dataset", "deltalake, filters")
+    assert_all_right(expectations(tables_of(lake)[name], SOME), "deltalake, pyarrow dataset", "deltalake, filters")
 
 
 @pytest.mark.parametrize("which", ["lake", "touched"])
@@ -65,7 +65,7 @@ def test_every_reader_finds_values_by_every_column(request: pytest.FixtureReques
     values = tables_of(request.getfixturevalue(which))["values"]
     assert_all_right(expectations(values, FEW), "Polars", "DuckDB")
     over_pyarrow = ("Polars over pyarrow", "deltalake, pyarrow dataset", "deltalake, filters")
-    assert_all_right(expectations(values), *over_pyarrow, of_others=which == "touched")
+    assert_all_right(expectations(values, SOME), *over_pyarrow, of_others=which == "touched")
 
 
 @pytest.mark.parametrize("which", ["lake", "touched"])

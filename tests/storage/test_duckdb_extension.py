@@ -8,17 +8,22 @@ import sysconfig
 from pathlib import Path
 
 import duckdb
-import pytest
 
 from storage.duckdb_extension import load_delta, load_statement
 
 LOAD = """
 import sys
-sys.path[:] = [each for each in sys.path if not each.endswith("site-packages")] + sys.argv[1:]
+first, second, project = sys.argv[1:]
+sys.path[:] = [project, *(each for each in sys.path if not each.endswith("site-packages")), first]
 import duckdb
 from storage.duckdb_extension import load_delta, load_statement
-print(load_statement())
-load_delta(duckdb.connect())
+from timedb.errors import NotFound
+for _ in range(2):
+    try:
+        load_delta(duckdb.connect())
+    except NotFound as error:
+        print(error.detail, load_statement(), sep="\\n")
+    sys.path.insert(0, second)
 """
 
 
@@ -32,48 +37,35 @@ def test_it_comes_out_of_the_package(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def without_package(tmp_path: Path) -> Path:
-    """The installed packages but for the extension's."""
-    folder = tmp_path / "site"
-    folder.mkdir()
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    """Where the package is not installed, and where it is of another version."""
+    without, older = tmp_path / "without", tmp_path / "older"
+    without.mkdir()
     for each in Path(sysconfig.get_path("purelib")).iterdir():
         if not each.name.startswith("duckdb_extension"):
-            (folder / each.name).symlink_to(each)
-    return folder
+            (without / each.name).symlink_to(each)
+    there = older / "duckdb_extension_delta" / "extensions" / "v1.5.0"
+    there.mkdir(parents=True)
+    (there / "delta.duckdb_extension").write_bytes(b"of DuckDB 1.5.0")
+    about = older / "duckdb_extension_delta-1.5.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: duckdb_extension_delta\nVersion: 1.5.0\n")
 
+    command = [sys.executable, "-c", LOAD, str(without), str(older), str(Path(__file__).parents[2])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={"HOME": str(tmp_path)}, cwd=tmp_path, check=True
+    )
 
-def attempt(folder: Path, home: Path) -> tuple[str, str]:
-    """What is printed and what is raised where a folder holds the packages."""
-    command = [sys.executable, "-c", LOAD, str(folder), str(Path(__file__).parents[2])]
-    done = subprocess.run(command, capture_output=True, text=True, env={"HOME": str(home)}, cwd=home)
-    assert list(home.glob(".duckdb")) == []
-    return done.stdout, done.stderr.strip().rpartition("\ntimedb.errors.NotFound: ")[2]
-
-
-def test_without_the_package_it_is_named(without_package: Path, tmp_path: Path) -> None:
-    said, error = attempt(without_package, tmp_path)
     version = duckdb.__version__
-    assert error == (
+    missing = (
         f"DuckDB's Delta extension is not there: pip install duckdb-extension-delta=={version}, "
         f"or, with internet, INSTALL delta once in DuckDB {version}"
     )
-    assert f"-- {error}.\n" in said
-    assert not [line for line in said.splitlines() if not line.startswith("--")]
-
-
-def test_a_package_of_another_version_is_named(without_package: Path, tmp_path: Path) -> None:
-    there = without_package / "duckdb_extension_delta" / "extensions" / "v1.5.0"
-    there.mkdir(parents=True)
-    (there / "delta.duckdb_extension").write_bytes(b"of DuckDB 1.5.0")
-    about = without_package / "duckdb_extension_delta-1.5.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: duckdb_extension_delta\nVersion: 1.5.0\n")
-    said, error = attempt(without_package, tmp_path)
-    version = duckdb.__version__
-    assert error == (
+    another = (
         "DuckDB's Delta extension of the package duckdb-extension-delta 1.5.0 fits DuckDB 1.5.0 "
         f"and not {version}: pip install duckdb-extension-delta=={version}, or duckdb==1.5.0 where there is none yet, "
         f"or, with internet, INSTALL delta once in DuckDB {version}"
     )
-    assert "LOAD '" not in said
+    said = [line for each in (missing, another) for line in (each, f"-- {each}.", "-- Then: LOAD delta;")]
+    assert done.stdout.splitlines() == said
+    assert not (tmp_path / ".duckdb").exists()
