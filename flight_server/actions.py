@@ -79,7 +79,8 @@ _TABLE = (
         "update_series",
         UpdateSeries,
         WRITE,
-        "{series_id, description?, retired?} -> {series_id, name, labels, unit, description, retired}",
+        "{series_id, name?, unit? with unit_change, description?, retired?}"
+        " -> {series_id, name, labels, unit, description, retired}",
         lambda tenant, message, _: tenant.update_series(message),
     ),
     Action(

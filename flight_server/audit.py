@@ -16,6 +16,7 @@ import logging
 from typing import Any
 
 from timedb.times import format_time, now
+from timedb.wire import UpdateSeries
 
 __all__ = ["AUDIT_LOGGER", "facts_of", "write_line"]
 
@@ -24,6 +25,7 @@ AUDIT_LOGGER = "timedb.audit"
 _log = logging.getLogger(AUDIT_LOGGER)
 _NAMES = ("run_id", "update_id", "series_id")
 _FLAGS = ("created", "retired", "dry_run")
+_CHANGES = ("name", "unit", "unit_change", "description")
 _COUNTS = ("rows", "updated", "withdrawn", "restored")
 
 
@@ -36,7 +38,8 @@ def facts_of(message: Any, answer: dict[str, Any] | None = None) -> dict[str, An
 
     Returns:
         Those of ``run_id``, ``update_id``, ``series_id``, ``created``, ``retired`` and ``dry_run`` that the message or
-        the answer has; ``rows``: how many were written, corrected, withdrawn, restored or removed.
+        the answer has; of ``update_series`` also what it changes; ``rows``: how many were written, corrected,
+        withdrawn, restored or removed.
     """
     answer = answer or {}
     facts = {}
@@ -44,6 +47,9 @@ def facts_of(message: Any, answer: dict[str, Any] | None = None) -> dict[str, An
         value = answer.get(name, getattr(message, name, None))
         if value is not None:
             facts[name] = value
+    if isinstance(message, UpdateSeries):
+        said = message.model_dump(include=set(_CHANGES), exclude_unset=True)
+        facts.update({name: said[name] for name in _CHANGES if name in said})
     counted = next((name for name in _COUNTS if name in answer), None)  # a receipt's withdrawn is no count
     if counted is not None:
         facts["rows"] = len(answer[counted]) if isinstance(answer[counted], list) else answer[counted]

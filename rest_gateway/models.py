@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from rest_gateway.examples import RUN, SERIES_ID, TIME
 from timedb.times import format_time, parse_time, to_micros
-from timedb.wire import CreateSeries, ValueUpdate, WireModel
+from timedb.wire import CreateSeries, UnitChange, ValueUpdate, WireModel
 from timedb.wire_fields import MAX_NAME_CHARS, Name, Number, Text
 
 __all__ = [
@@ -158,12 +158,18 @@ class NewManySeries(WireModel):
 
 
 class SeriesChange(WireModel):
-    """Body of ``PATCH /series/{series_id}``: a field left out stays, ``description: null`` clears it."""
+    """Body of ``PATCH /series/{series_id}``: a field left out stays, ``description: null`` clears it.
+
+    A ``unit`` goes with ``unit_change``: ``declare`` leaves the stored numbers as they are.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"description": "Outdoor temperature", "retired": False}]}
     )
 
+    name: Name | None = None
+    unit: Name | None = None
+    unit_change: UnitChange | None = None
     description: Text | None = None
     retired: bool | None = None
 

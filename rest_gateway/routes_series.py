@@ -121,14 +121,14 @@ def list_series_labels(
 @router.patch(
     "/series/{series_id}",
     response_model=Series,
-    responses=errors(404, 413),
+    responses=errors(404, 409, 413),
     openapi_extra=describe_inputs(body=SeriesChange),
     dependencies=_NO_QUERY,
-    summary="Edit the description of a series, or retire it",
+    summary="Rename a series, set its unit or description right, or retire it",
 )
 def update_series(
     series_id: str, body: Annotated[SeriesChange, Depends(json_body(SeriesChange))], caller: TheCaller
 ) -> Response:
-    """A field left out stays as it is."""
+    """A field left out stays as it is. A rename keeps the id; a unit is declared, and leaves the numbers alone."""
     message = parse_object(UpdateSeries, {"series_id": series_id, **body.model_dump(exclude_unset=True)})
     return json_answer(caller.call("update_series", message))

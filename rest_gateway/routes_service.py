@@ -29,7 +29,7 @@ ENDPOINTS = {
     "list_series": "GET /series - List time series, page by page",
     "list_timeseries": "GET /list_timeseries - List all time series (series_id -> series_key mapping)",
     "update_records": "PUT /values - Update existing time series records",
-    "update_series": "PATCH /series/{series_id} - Edit the description of a series, or retire it",
+    "update_series": "PATCH /series/{series_id} - Rename a series, set its unit or description right, or retire it",
     "list_series_labels": "GET /series/labels - List the labels of all series and their values",
     "list_runs": "GET /runs - List runs, newest first",
     "read_run": "GET /runs/{run_id} - Read one run",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
+from itertools import count
 from typing import Any, ClassVar
 
 import polars as pl
@@ -18,7 +19,8 @@ from storage.delta_log import DataFile, Snapshot
 from storage.parquet import write_file
 from storage.schemas import SERIES
 from storage.table import Table
-from timedb.errors import Conflict, InvalidRequest, NotFound
+from storage.units import check_unit
+from timedb.errors import Busy, Conflict, InvalidRequest, NotFound
 from timedb.identity import canonical_labels, derived_id
 from timedb.times import now
 from timedb.wire import CreateSeries, SeriesLabels, UpdateSeries, shown
@@ -97,6 +99,17 @@ class KnownSeries:
     by_id: Mapping[str, Series]
     by_name: Mapping[str, Sequence[str]]
     file_of: Mapping[str, str] = field(default_factory=dict)
+    _by_labels: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
+
+    def identified(self, name: str, labels: str) -> str | None:
+        """The id of the series of a name and canonical labels, retired ones too."""
+        named = self.by_name.get(name)
+        if not named:
+            return None
+        ids = self._by_labels.get(name)
+        if ids is None:
+            ids = self._by_labels[name] = {self.by_id[series_id].labels: series_id for series_id in named}
+        return ids.get(labels)
 
     @cached_property
     def ordered(self) -> Sequence[Series]:
@@ -156,8 +169,8 @@ class Catalog(ABC):
         """The series as of now."""
 
     @abstractmethod
-    def id_for(self, name: str, labels: str) -> str:
-        """The id that the series has or would have; labels are canonical JSON text."""
+    def id_for(self, name: str, labels: str, known: KnownSeries) -> str:
+        """The id that the series has, or would get in this catalog; labels are canonical JSON text."""
 
     @abstractmethod
     def check_new(self, name: str, labels: str) -> None:
@@ -174,14 +187,17 @@ class Catalog(ABC):
         Raises:
             Conflict: one exists with another unit, or is retired.
             Forbidden: the caller may not use series of these labels.
+            InvalidRequest: nobody knows the unit of one.
         """
 
     @abstractmethod
     def update(self, message: UpdateSeries) -> dict[str, Any]:
-        """Change the description of a series, or retire it.
+        """Change name, unit or description of a series, or retire it; its id and its values stay.
 
         Raises:
             NotFound: there is no such series.
+            Conflict: another series has the name and these labels.
+            InvalidRequest: nobody knows the unit.
         """
 
     def all(self) -> Mapping[str, Series]:
@@ -245,9 +261,14 @@ class StoredCatalog(Catalog):
         fresh = snapshot.files.keys() - (known.snapshot.files.keys() if kept else set())
         return (known if kept else _NOTHING).with_rows(snapshot, self._read(sorted(fresh)))
 
-    def id_for(self, name: str, labels: str) -> str:
+    def id_for(self, name: str, labels: str, known: KnownSeries) -> str:
         """See :meth:`Catalog.id_for`."""
-        return derived_id(self._tenant_id, name, labels)
+        found = known.identified(name, labels)
+        if found is not None:
+            return found
+        # One that has been renamed keeps the id of its first name.
+        derived = (derived_id(self._tenant_id, name, labels, turn) for turn in count())
+        return next(series_id for series_id in derived if series_id not in known.by_id)
 
     def check_new(self, name: str, labels: str) -> None:
         """Nothing: all are his who sees all."""
@@ -255,10 +276,13 @@ class StoredCatalog(Catalog):
     def create(self, messages: Sequence[CreateSeries], *, created_by: str | None) -> list[tuple[str, bool]]:
         """See :meth:`Catalog.create`."""
         asked = [(message, canonical_labels(message.labels)) for message in messages]
-        ids = [self.id_for(message.name, labels) for message, labels in asked]
+        for unit in {message.unit for message in messages} - {None}:
+            check_unit(str(unit), field="unit")
+        ids: list[str] = []
         moment = now()
 
         def change(known: KnownSeries) -> list[Series]:
+            ids[:] = [self.id_for(message.name, labels, known) for message, labels in asked]
             changed: dict[str, Series] = {}
             for series_id, (message, labels) in zip(ids, asked, strict=True):
                 old = changed.get(series_id) or known.by_id.get(series_id)
@@ -281,16 +305,28 @@ class StoredCatalog(Catalog):
         """Create the series (id, name, canonical labels, description) that an upload names and that do not exist.
 
         Without a unit they are ``dimensionless`` until they are created explicitly.
+
+        Raises:
+            Busy: a series has been renamed since the upload found out its id.
         """
         moment = now()
         wanted = [
             Series(series_id, name, labels, unit or DEFAULT_UNIT, text, moment, created_by, auto_created=unit is None)
             for series_id, name, labels, text in series
         ]
-        self._write(lambda known: [one for one in wanted if one.series_id not in known.by_id])
+
+        def change(known: KnownSeries) -> list[Series]:
+            for one in wanted:
+                if self.id_for(one.name, one.labels, known) != one.series_id:
+                    raise Busy(f"series_key: a series has just been renamed to or from {shown(one.name)}; retry")
+            return [one for one in wanted if one.series_id not in known.by_id]
+
+        self._write(change)
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
         """See :meth:`Catalog.update`."""
+        if message.unit is not None:
+            check_unit(message.unit, field="unit")
 
         def change(known: KnownSeries) -> list[Series]:
             old = known.by_id.get(message.series_id)
@@ -299,9 +335,18 @@ class StoredCatalog(Catalog):
             fields = message.model_fields_set
             new = replace(
                 old,
+                name=message.name or old.name,
+                unit=message.unit or old.unit,
+                auto_created=old.auto_created and message.unit is None,
                 description=message.description if "description" in fields else old.description,
                 retired=bool(message.retired) if "retired" in fields else old.retired,
             )
+            holder = known.identified(new.name, new.labels) or old.series_id
+            if holder != old.series_id:
+                retired = ", which is retired" if known.by_id[holder].retired else ""
+                raise Conflict(
+                    f"name: {shown(new.name)} is the name of the series {holder} with the same labels{retired}"
+                )
             return [] if new == old else [new]
 
         self._write(change)

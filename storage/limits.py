@@ -44,9 +44,9 @@ class LimitedCatalog(Catalog):
         self._seen = whole, limited
         return limited
 
-    def id_for(self, name: str, labels: str) -> str:
+    def id_for(self, name: str, labels: str, known: KnownSeries) -> str:
         """See :meth:`Catalog.id_for`."""
-        return self._whole.id_for(name, labels)
+        return self._whole.id_for(name, labels, known)
 
     def check_new(self, name: str, labels: str) -> None:
         """See :meth:`Catalog.check_new`."""

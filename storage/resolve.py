@@ -41,21 +41,23 @@ def resolve(identity: Identity, catalog: Catalog, known: KnownSeries, *, create:
         Forbidden: the caller may not make it.
         InvalidRequest: a bare name has several candidates.
     """
-    series = _find(identity, catalog, known, create=create)
+    series = _find(identity, known, create=create)
     if series is None:
         name, labels = identity.name or "", identity.labels or "{}"
         catalog.check_new(name, labels)
-        return ResolvedSeries(catalog.id_for(name, labels), name, labels, new=True)
+        return ResolvedSeries(catalog.id_for(name, labels, known), name, labels, new=True)
     return ResolvedSeries(series.series_id, series.name, series.labels, False, series.retired, series.unit)
 
 
-def _find(identity: Identity, catalog: Catalog, known: KnownSeries, *, create: bool) -> Series | None:
+def _find(identity: Identity, known: KnownSeries, *, create: bool) -> Series | None:
     if identity.series_id is not None:
         if identity.series_id not in known.by_id:
             raise NotFound(f"series_id: there is no series {shown(identity.series_id)}")
         return known.by_id[identity.series_id]
     name = identity.name or ""
-    series = known.by_id.get(catalog.id_for(name, identity.labels or "{}"))
+    # Not by the id that its name stands for: a series that was renamed keeps that of its first name.
+    series_id = known.identified(name, identity.labels or "{}")
+    series = None if series_id is None else known.by_id[series_id]
     if series is None and identity.labels is None:
         if create and name not in known.by_name:
             return None  # most often; an error would be made for each of many

@@ -163,10 +163,12 @@ class Tenant:
 
     @errors_are_ours()
     def update_series(self, message: UpdateSeries) -> dict[str, Any]:
-        """Change the description of a series, or retire it.
+        """Change name, unit or description of a series, or retire it; its id and its values stay.
 
         Raises:
             NotFound: there is no such series.
+            Conflict: another series has the name and the same labels.
+            InvalidRequest: nobody knows the unit.
         """
         return self.catalog.update(message)
 

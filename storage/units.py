@@ -11,7 +11,9 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fractions import Fraction
 from functools import lru_cache
 from math import lcm
@@ -26,12 +28,13 @@ from timedb.wire import shown
 if TYPE_CHECKING:
     import pint
 
-__all__ = ["convert_column", "convert_frame", "converter"]
+__all__ = ["check_unit", "convert_column", "convert_frame", "converter"]
 
 MAX_UNIT_CHARS = 64
 _MAX_EXPONENT = 12
 _MAX_POWER = 100  # of a name, all its exponents taken together
 _EXACT = 1 << 53
+_MIN_GUESSED, _LIKENESS = 3, 0.8  # of names that may have been meant
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Convert = Callable[[Floats], Floats]
@@ -48,13 +51,60 @@ _DEFINITIONS = (
     "volt_ampere_reactive_hour = volt_ampere_reactive * hour = VArh = varh = Varh = VARh",
     "watt_peak = watt = Wp",
     "per_unit = 1 = pu",
+    "million_Btu = 1e6 * Btu = MMBtu",
     "gram_CO2 = [carbon_dioxide] = gCO2 = gCO2e = gCO2eq",
     "tonne_CO2 = 1e6 * gram_CO2 = tCO2 = tCO2e = tCO2eq",
+)
+# What most series are of, known without asking pint, which takes most of a second to load.
+_COMMON = frozenset(
+    (
+        *("dimensionless", "percent", "%", "pu", "K", "degC", "celsius", "m", "cm", "mm", "km", "m3", "kg", "g", "t"),
+        *(
+            "W",
+            "kW",
+            "MW",
+            "GW",
+            "Wh",
+            "kWh",
+            "MWh",
+            "GWh",
+            "TWh",
+            "Wp",
+            "kWp",
+            "MWp",
+            "VAr",
+            "kVAr",
+            "MVAr",
+            "J",
+            "kJ",
+        ),
+        *("VA", "kVA", "MVA", "V", "kV", "A", "kA", "Hz", "MJ", "GJ", "s", "min", "h", "hour", "day", "tonne", "tCO2"),
+        *("EUR", "USD", "GBP", "SEK", "NOK", "DKK", "CHF", "PLN", "Pa", "hPa", "bar"),
+    )
 )
 _SPELLINGS = {"€": "EUR", "£": "GBP", "·": "*", "⋅": "*", "\u00d7": "*"}
 _RAISED = re.compile("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _TOKEN = re.compile(r"(?P<name>[^\W\d]\w*|°\w+|[%‰])|(?P<number>\d+)|(?P<sign>\*\*|[*/^().-])|(?P<space>\s+)")
+
+
+def check_unit(text: str, *, field: str) -> None:
+    """Refuse what is no unit, before a series gets it.
+
+    Args:
+        text: As :func:`converter` takes it. Scales that do not convert (``dB``) are units, too.
+        field: Whom an error names.
+
+    Raises:
+        InvalidRequest: nobody knows it; names those that may have been meant.
+    """
+    stripped = text.strip()
+    try:
+        if len(stripped) > MAX_UNIT_CHARS:
+            raise _UnknownError
+        _Reader(stripped, _existing).read()
+    except _UnknownError:
+        raise InvalidRequest(f"{field}: {shown(text)} is not a unit{_meant(stripped)}") from None
 
 
 def converter(from_unit: str, to_unit: str, *, field: str) -> Convert | None:
@@ -228,8 +278,9 @@ def _unit(text: str) -> _Unit:
 class _Reader:
     """``term ((* or / or nothing) term)*``; a term is a name or brackets, with a whole exponent or none, or 1."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, known: Callable[[str], tuple[str, int]] | None = None) -> None:
         self._text = text
+        self._known = known or _known
         plain = _RAISED.sub(lambda raised: "^" + raised[0].translate(_LOWERED), text)
         plain = "".join(_SPELLINGS.get(char, char) for char in plain)
         self._tokens: list[tuple[str, str]] = []
@@ -272,7 +323,7 @@ class _Reader:
     def _term(self) -> Counter[str]:
         kind, text = self._take()
         if kind == "name":
-            name, power = _known(text)
+            name, power = self._known(text)
             found = Counter({name: power})
         elif text == "(":
             found = self._product()
@@ -313,7 +364,60 @@ def _known(name: str) -> tuple[str, int]:
     return name, 1
 
 
+def _existing(name: str) -> tuple[str, int]:
+    """As :func:`_known`, for names of scales that do not convert, too."""
+    if not _exists(name):
+        if not name[-1].isdecimal() or len(name) == 1 or not _exists(name[:-1]):
+            raise _UnknownError(shown(name))
+        return name[:-1], int(name[-1])
+    return name, 1
+
+
 _lock = threading.Lock()
+
+
+@lru_cache(maxsize=4096)
+def _exists(name: str) -> bool:
+    if name in _COMMON:
+        return True
+    with _lock:
+        try:
+            return bool(_registry().get_name(name))
+        except (AttributeError, ValueError, TypeError):  # UndefinedUnitError is an AttributeError
+            return False
+
+
+def _meant(text: str) -> str:
+    """The end of an error: the text with the names that may have been meant, or what a unit looks like."""
+    found: list[str] = []
+    position = 0
+    for token in _TOKEN.finditer(text):
+        if token.lastgroup == "name" and not _exists(token[0]) and not _exists(token[0].rstrip("0123456789") or " "):
+            close = _close(token[0])
+            if close is None:
+                found.clear()
+                break
+            found += [text[position : token.start()], close]
+            position = token.end()
+    with suppress(_UnknownError):
+        if found:
+            meant = "".join([*found, text[position:]])
+            _Reader(meant, _existing).read()
+            return f"; did you mean {meant!a}?"
+    return "; units are such as MW, EUR/MWh, m3/s, degC or %, and 'dimensionless' for what has none"
+
+
+def _close(name: str) -> str | None:
+    """The known name that looks most like one that is not."""
+    with _lock:
+        names = [*sorted(_COMMON), *_CURRENCIES.split(), *(str(each) for each in _registry()._units)]
+    folded: dict[str, str] = {}
+    for each in names:
+        folded.setdefault(each.casefold(), each)
+    if name.casefold() in folded or len(name) < _MIN_GUESSED:
+        return folded.get(name.casefold())
+    close = get_close_matches(name.casefold(), folded, 1, _LIKENESS)
+    return folded[close[0]] if close else None
 
 
 @lru_cache(maxsize=4096)

@@ -216,7 +216,7 @@ class Upload:
         unit = self._command.unit
         if unit is None or self._unit_fault is not None:
             return table.column("value")
-        from storage.units import convert_column
+        from storage.units import check_unit, convert_column
 
         for one in self._series:
             self._stored_units.setdefault(one.series_id, one.unit or unit)
@@ -224,6 +224,8 @@ class Upload:
         old, new = [unit] * len(ids), [self._stored_units[series_id] for series_id in ids]
         frame = pl.DataFrame(table.select(["value", "series"]))
         try:
+            if any(one.new for one in self._series):
+                check_unit(unit, field="unit")
             values = convert_column(
                 frame["value"], frame["series"], old, new, series=[names[series_id] for series_id in ids], field="unit"
             )

@@ -213,11 +213,19 @@ class Client(RunCalls):
     def update_series(self, series_id: str | UUID, **changes: Unpack[SeriesChanges]) -> dict[str, Any]:
         """Change what a series says of itself; what is left out stays, ``description=None`` clears it.
 
+        Args:
+            series_id: Which series.
+            changes: ``name``: a rename keeps the id and the values, and leaves the old name to whoever takes it next.
+                ``unit`` with ``unit_change="declare"``: the stored numbers stay, and have been of that unit all along.
+                ``description``; ``retired``: whether the series takes no more values and is listed no more.
+
         Returns:
             The series as it is now.
 
         Raises:
             NotFound: there is none of that id.
+            Conflict: another series has the name and the same labels.
+            InvalidRequest: nobody knows the unit, or nothing says what becomes of the values.
         """
         return self.call("update_series", parse_object(UpdateSeries, plain("", {"series_id": series_id, **changes})))
 

@@ -26,15 +26,18 @@ def canonical_labels(labels: Mapping[str, str] | None) -> str:
     return json.dumps(dict(labels), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def series_id_for(tenant_id: str, name: str, labels: Mapping[str, str] | None) -> str:
-    """The id of the series (tenant, name, labels): a UUIDv5 (RFC 9562 section 5.5) in the tenant's namespace."""
-    return derived_id(tenant_id, name, canonical_labels(labels))
+def series_id_for(tenant_id: str, name: str, labels: Mapping[str, str] | None, turn: int = 0) -> str:
+    """The id that a new series (tenant, name, labels) gets: a UUIDv5 (RFC 9562 section 5.5) in the tenant's namespace.
+
+    A series that is renamed keeps its id. Whoever takes its old name then gets the id of the next ``turn``.
+    """
+    return derived_id(tenant_id, name, canonical_labels(labels), turn)
 
 
 @lru_cache(maxsize=1 << 18)  # run after run names the same series
-def derived_id(tenant_id: str, name: str, labels: str) -> str:
+def derived_id(tenant_id: str, name: str, labels: str, turn: int = 0) -> str:
     """As :func:`series_id_for`, of labels as canonical JSON text."""
-    identity = json.dumps([name, labels], ensure_ascii=False, separators=(",", ":"))
+    identity = json.dumps([name, labels, turn] if turn else [name, labels], ensure_ascii=False, separators=(",", ":"))
     return str(uuid5(UUID(tenant_id), identity))
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from timedb.arguments import plain, texts
 from timedb.wire import ReadCommand, Relative, Resample, WireModel, parse_object
+from timedb.wire_fields import UnitChange
 
 __all__ = ["Length", "Rows", "Selection", "SeriesChanges", "Time", "fields_of", "message_of", "read_command"]
 
@@ -25,6 +26,9 @@ Length = timedelta | str
 class SeriesChanges(TypedDict, total=False):
     """What :meth:`~timedb.client.Client.update_series` can change."""
 
+    name: str
+    unit: str
+    unit_change: UnitChange
     description: str | None
     retired: bool
 

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from timedb.durations import Duration
 from timedb.wire_fields import (
+    HOW_UNITS_CHANGE,
     MAX_NAME_CHARS,
     Command,
     Days,
@@ -22,6 +23,7 @@ from timedb.wire_fields import (
     Text,
     Time,
     TimeOfDay,
+    UnitChange,
     WireModel,
     check_range,
     parse,
@@ -53,6 +55,7 @@ __all__ = [
     "RetentionRule",
     "Selecting",
     "SeriesLabels",
+    "UnitChange",
     "UpdateSeries",
     "UpdateValues",
     "UploadCommand",
@@ -301,11 +304,29 @@ class CreateManySeries(WireModel):
 
 
 class UpdateSeries(WireModel):
-    """Action ``update_series``: a field left out stays, ``description: null`` clears it."""
+    """Action ``update_series``: a field left out stays, ``description: null`` clears it.
+
+    ``unit_change`` says what another ``unit`` does to the values: ``declare`` leaves the numbers as they are and says
+    that they have been of this unit all along.
+    """
 
     series_id: str
+    name: Name | None = None
+    unit: Name | None = None
+    unit_change: UnitChange | None = None
     description: Text | None = None
     retired: bool | None = None
+
+    @model_validator(mode="after")
+    def _says_what_becomes_of_it(self) -> Self:
+        for field in ("name", "unit"):
+            if field in self.model_fields_set and getattr(self, field) is None:
+                raise ValueError(f"{field}: every series has one, so it cannot be cleared")
+        if self.unit is not None and self.unit_change is None:
+            raise ValueError(f"unit_change: has to say what another unit does to the values; {HOW_UNITS_CHANGE}")
+        if self.unit is None and self.unit_change is not None:
+            raise ValueError("unit_change: there is no unit beside it")
+        return self
 
 
 class ListSeries(WireModel):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -30,6 +30,7 @@ from timedb.numbers import float_of
 from timedb.times import format_time, parse_time, to_utc
 
 __all__ = [
+    "HOW_UNITS_CHANGE",
     "MAX_NAME_CHARS",
     "Command",
     "Days",
@@ -40,6 +41,7 @@ __all__ = [
     "Text",
     "Time",
     "TimeOfDay",
+    "UnitChange",
     "WireModel",
     "check_range",
     "describe",
@@ -97,6 +99,18 @@ def _read_duration(value: object) -> Duration:
     raise ValueError("is not a duration such as PT36H, P1D or 36h")
 
 
+HOW_UNITS_CHANGE = (
+    "'declare' leaves the stored numbers as they are and says that they have been of this unit all along; stored "
+    "values are not converted, reads and uploads are, by their own unit"
+)
+
+
+def _read_unit_change(value: object) -> object:
+    if value not in ("declare", None):
+        raise ValueError(f"is not 'declare'; {HOW_UNITS_CHANGE}")
+    return value
+
+
 Time = Annotated[datetime, BeforeValidator(_read_time), PlainSerializer(format_time, when_used="json")]
 Length = Annotated[
     Duration, BeforeValidator(_read_duration, json_schema_input_type=str), PlainSerializer(str, when_used="json")
@@ -111,6 +125,7 @@ Name = Annotated[
 Text = Annotated[str, StringConstraints(max_length=10_000)]
 Labels = dict[Name, Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]]
 TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$")]
+UnitChange = Annotated[Literal["declare"], BeforeValidator(_read_unit_change)]
 Days = Annotated[int, Field(le=365_000)]
 
 

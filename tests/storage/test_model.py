@@ -40,7 +40,7 @@ from tests.storage.model import Model
 from tests.storage.operations import copy_lake
 from timedb.columns import META_AS_OF, META_CURSOR
 from timedb.errors import Conflict
-from timedb.identity import RevisionKey
+from timedb.identity import OPEN_TENANT_ID, RevisionKey, series_id_for
 from timedb.times import format_time, from_micros, parse_time, to_micros
 from timedb.wire import GetRun, ListSeries, RestoreRun, UpdateValues, WithdrawRun
 
@@ -287,7 +287,7 @@ class LakeMachine(RuleBasedStateMachine):
     def series_id(self, name: str) -> str:
         if name not in self.ids:
             self.ids = {one["name"]: one["series_id"] for one in self.tenant.list_series(ListSeries())}
-        return self.ids.get(name) or self.tenant.catalog.id_for(name, "{}")
+        return self.ids.get(name) or series_id_for(OPEN_TENANT_ID, name, None)
 
     # Maintenance and crashes: no answer may change by them
 

@@ -69,7 +69,18 @@ def test_a_series_that_the_upload_makes_has_its_unit_for_good(tenant: Tenant) ->
     assert (unit_of(tenant, "made"), unit_of(tenant, "plain")) == ("MW", "kW")
 
 
-def test_a_unit_that_nobody_knows_fits_itself_only(tenant: Tenant) -> None:
+def test_a_unit_that_nobody_knows_is_refused_and_nothing_is_made(tenant: Tenant) -> None:
+    for unit, said in (("happiness", "is not a unit; units are such as"), ("Mwh", "not a unit; did you mean 'MWh'")):
+        for run_id in (None, "run"):
+            with pytest.raises(InvalidRequest, match=f"^unit: {unit!r} {said}|{said}"):
+                upload(tenant, rows("mood", 1.0), run_id, unit=unit)
+    assert tenant.list_series(ListSeries()) == []
+
+
+def test_a_unit_that_was_taken_once_fits_itself_only(tenant: Tenant) -> None:
+    # Before units were looked at any text was one.
+    mood = tenant.catalog.id_for("mood", "{}", tenant.catalog.known())
+    tenant.catalog.ensure([(mood, "mood", "{}", None)], created_by=None, unit="happiness")
     upload(tenant, rows("mood", 1.0), unit="happiness")
     upload(tenant, rows("mood", 2.0, known=1), unit="happiness")
     assert values_of(tenant, "mood") == [2.0]

@@ -36,6 +36,7 @@ HARMLESS = {
     "serve": "serves",
     "sql": "prints",
     "status": "reads",
+    "update-series": "is taken back by another one",
     "upgrade": "keeps every row",
     "upload": "adds",
     "users activate": "is taken back by deactivate",

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from timedb._version import __version__
-from timedb.cli import lakes, reading, runs, service, serving, sql, upkeep, users, values
+from timedb.cli import lakes, reading, runs, series, service, serving, sql, upkeep, users, values
 from timedb.cli.exit_codes import exit_code
 from timedb.cli.option_names import speak_of_options
 from timedb.cli.output import say, show_error
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (serving, lakes, users, service, values, reading, runs, sql, upkeep):
+for module in (serving, lakes, users, service, series, values, reading, runs, sql, upkeep):
     module.register(app)
 speak_of_options(app)
 

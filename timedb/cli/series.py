@@ -1,0 +1,79 @@
+"""``timedb update-series``: names, units and descriptions set right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from timedb.cli.options import AsJson, FlightUrl, Labels, client_of, selected_labels
+from timedb.cli.output import show
+
+if TYPE_CHECKING:
+    from timedb.client import Client
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(update_series)
+
+
+def update_series(
+    series: Annotated[str, typer.Argument(help="Which series: its name, or its id.")],
+    labels: Labels = None,
+    name: Annotated[str | None, typer.Option(help="What it is called from now on; its id and its values stay.")] = None,
+    unit: Annotated[str | None, typer.Option(help="What its values are of; goes with --declare.")] = None,
+    declare: Annotated[
+        bool, typer.Option("--declare", help="The stored numbers stay, and have been of --unit all along.")
+    ] = False,
+    description: Annotated[str | None, typer.Option(help="For people; '' takes it away.")] = None,
+    retired: Annotated[
+        bool | None, typer.Option("--retire/--restore", help="Take no more values and be listed no more, or again.")
+    ] = None,
+    flight_url: FlightUrl = None,
+    json: AsJson = False,
+) -> None:
+    """Rename a series, set its unit or description right, or retire it. What is not said stays.
+
+    Stored values are never converted: read or upload with --unit for that.
+
+    Example: timedb update-series wnid --name wind --unit MW --declare
+    """
+    changes: dict[str, Any] = {"name": name, "unit": unit, "retired": retired}
+    if declare:
+        changes["unit_change"] = "declare"
+    if description is not None:
+        changes["description"] = description or None
+    given = {field: value for field, value in changes.items() if value is not None or field == "description"}
+    with client_of(flight_url) as client:
+        show(client.update_series(_id_of(client, series, selected_labels(labels)), **given), as_json=json)
+
+
+def _id_of(client: Client, series: str, labels: dict[str, Any] | None) -> str:
+    """The id of the one series that is meant.
+
+    Raises:
+        NotFound: there is none.
+        InvalidRequest: there are several of that name.
+    """
+    from uuid import UUID
+
+    from timedb.errors import InvalidRequest, NotFound
+
+    found = client.list_series(name=series, labels=labels)
+    bare = [each for each in found if not each["labels"]]
+    if len(found) > 1 and len(bare) != 1:
+        listed = "; ".join(sorted(str(each["labels"]) for each in found)[:10])
+        raise InvalidRequest(
+            f"{series!a} is the name of {len(found)} series; say which with --label KEY=VALUE: {listed}"
+        )
+    if found:
+        return str((bare if len(found) > 1 else found)[0]["series_id"])
+    try:
+        return str(UUID(series))
+    except ValueError:
+        raise NotFound(
+            f"there is no series {series!a}; timedb series lists them, retired ones go by their id"
+        ) from None
