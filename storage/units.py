@@ -232,6 +232,7 @@ def _change(from_unit: str, to_unit: str, field: str) -> _Change | None:
     except _UnknownError as error:
         raise InvalidRequest(
             f"{field}: {error} is not a unit that can be converted; {_both(from_unit, to_unit)}"
+            f"{_meant(to_unit, '') or _meant(from_unit, '')}"
         ) from None
     if found is None:
         raise InvalidRequest(f"{field}: {shown(from_unit)} and {shown(to_unit)} are units of different kinds")
@@ -387,8 +388,11 @@ def _exists(name: str) -> bool:
             return False
 
 
-def _meant(text: str) -> str:
-    """The end of an error: the text with the names that may have been meant, or what a unit looks like."""
+_LOOKS = "; units are such as MW, EUR/MWh, m3/s, degC or %, and 'dimensionless' for what has none"
+
+
+def _meant(text: str, otherwise: str = _LOOKS) -> str:
+    """The end of an error: the text with the names that may have been meant, or else what a unit looks like."""
     found: list[str] = []
     position = 0
     for token in _TOKEN.finditer(text):
@@ -404,7 +408,7 @@ def _meant(text: str) -> str:
             meant = "".join([*found, text[position:]])
             _Reader(meant, _existing).read()
             return f"; did you mean {meant!a}?"
-    return "; units are such as MW, EUR/MWh, m3/s, degC or %, and 'dimensionless' for what has none"
+    return otherwise
 
 
 def _close(name: str) -> str | None:

@@ -201,3 +201,11 @@ def test_units_that_people_have(tenant: Tenant, unit: str) -> None:
         unit = unit.replace("öre", "SEK")
     create(tenant, "power", unit=unit)
     assert tenant.list_series(ListSeries())[0]["unit"] == unit
+
+
+def test_a_read_in_a_unit_that_is_none_names_what_may_have_been_meant(tenant: Tenant) -> None:
+    create(tenant, "price", unit="EUR/MWh")
+    with pytest.raises(
+        InvalidRequest, match=r"^unit: 'EUR/Kwh' .* cannot be converted to .*; did you mean 'EUR/kWh'\?"
+    ):
+        values_of(tenant, "price", unit="EUR/Kwh")

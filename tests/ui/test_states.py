@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ import polars as pl
 import pytest
 
 import timedb as td
+from storage import Lake
 from tests.ui.pages import Demo, Page, Recorded, instant
 from timedb.client import connect
+from timedb.identity import OPEN_TENANT_ID, canonical_labels, series_id_for
 from timedb.settings import ServerSettings, load_settings
 
 if TYPE_CHECKING:
@@ -87,10 +89,14 @@ def test_intervals_are_steps_and_nothing_hides_the_hour_that_comes_twice(page: P
     assert [row["Value"] for row in table] == ["1", "2", "\N{EN DASH}", "NaN", "5", "6"]
 
 
-def test_markup_in_what_users_write_is_text(page: Page, rest: httpx.Client) -> None:
-    markup = "<img src=x onerror=alert(1)>"
-    named = {"name": markup, "unit": "<b>&amp;</b>", "description": markup, "labels": {"<i>": "</i>"}}
-    series = rest.post("/series", json=named).json()["series_id"]
+def test_markup_in_what_users_write_is_text(page: Page, rest: httpx.Client, ui_service: Service) -> None:
+    markup, labels = "<img src=x onerror=alert(1)>", {"<i>": "</i>"}
+    series = series_id_for(OPEN_TENANT_ID, markup, labels)
+    lake = str(ui_service.lake)
+    with closing(Lake.open(lake, load_settings(ServerSettings, lake=lake))) as beside:
+        # A unit that no door takes any more, as a series from before may have it.
+        known = (series, markup, canonical_labels(labels), markup)
+        beside.tenant(OPEN_TENANT_ID).catalog.ensure([known], created_by=None, unit="<b>&amp;</b>")
     row = {"valid_time": "2025-01-01T00:00:00Z", "series_id": series, "value": 1.0, "annotation": markup}
     assert rest.post("/runs", json={"run_start_time": "2025-01-01T00:00:00Z", "value_rows": [row]}).status_code == 200
     update = {"series_id": series, "valid_time": row["valid_time"], "value": 2.0, "changed_by": markup}
