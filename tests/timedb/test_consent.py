@@ -44,6 +44,7 @@ HARMLESS = {
     "users list": "reads",
     "withdraw": "is taken back by restore-run",
     "users update": "is taken back by another update",
+    "withdraw": "is taken back by restore-run",
 }
 """Commands that ask nothing, and why they need not."""
 
