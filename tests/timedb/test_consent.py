@@ -42,7 +42,6 @@ HARMLESS = {
     "users activate": "is taken back by deactivate",
     "users create": "adds",
     "users list": "reads",
-    "withdraw": "is taken back by restore-run",
     "users update": "is taken back by another update",
     "withdraw": "is taken back by restore-run",
 }
