@@ -256,7 +256,8 @@ class Client(RunCalls):
                 ``__arrow_c_stream__``. Columns: ``series_id`` or ``series_key`` (beside it ``labels``, JSON text),
                 ``valid_time``, ``value``; optionally ``valid_time_end``, ``known_time``, ``annotation``, ``tags``. A
                 pandas index that has a name counts as a column. Times need a time zone.
-            run_id: Names the run; the same run_id with the same rows is a retry, which adds nothing. None: a new one.
+            run_id: Names the run; the same run_id with the same rows is a retry, which adds nothing. None: a new one. A
+                retry of a run that is withdrawn, in part or whole, warns (``UserWarning``): that stays invisible.
             workflow_id: What made the run.
             run_start_time: When it ran; None: now.
             run_finish_time: When it ended.
@@ -269,9 +270,6 @@ class Client(RunCalls):
             unit: Of all values; they are converted to the unit of their series, and new series get it. None: the
                 values have the units of their series.
             progress: As of :meth:`read`; the rows that have been sent.
-
-        Warns:
-            UserWarning: the run was in already and is withdrawn, in part or whole; what is withdrawn stays invisible.
 
         Raises:
             InvalidRequest: names the column, the row and the value that does not fit.

@@ -88,6 +88,7 @@ def urls_in(log: Path) -> dict[str, str]:
     return {kind: match[0] for kind, match in found.items() if match}
 
 
+@pytest.mark.filterwarnings("ignore:run .* was in already:UserWarning")
 def test_every_answer_is_right_and_nothing_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(tmp_path) as (server, log):
         eventually(lambda: len(urls_in(log)) == 2, 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -140,14 +141,20 @@ class Writer(Worker):
             self._send(self.client, str(uuid4()), before.select(rows.columns), skipped=before.filter(unchanged))
 
     def upload_again(self) -> None:
-        """A retry, in another order and over a new connection, answers as the first time and adds nothing."""
+        """A retry, in another order and over a new connection, adds nothing and answers as the first time, but for what
+        has been withdrawn since.
+        """
         if self.sent is None:
             return
         run_id, rows, first = self.sent
         with self.ledger.lock, connection(self.work) as client:
             again = client.upload(as_upload(rows.reverse()), run_id=run_id)
-        if again != first:
-            self.work.fault(f"retry of {run_id}: {again} in place of {first}")
+            versions = self.ledger._rows.filter(run_id=run_id)
+            revisions = versions.unique(KEY).height
+            gone = revisions - self.auditor.standing(versions, self.ledger.ids).height
+        expected = replace(first, withdrawn=again.withdrawn, withdrawn_rows=gone)
+        if again != expected or (again.withdrawn is not None) != (gone == revisions):
+            self.work.fault(f"retry of {run_id}: {again} in place of {expected}")
 
     def upload_twice_at_once(self) -> None:
         """Two connections send one run at the same time: it is written once, and both hear the same."""
