@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Match
 
 from rest_gateway import routes_runs, routes_series, routes_service, routes_ui, routes_values
 from rest_gateway.connection import FlightConnection
@@ -36,6 +37,7 @@ from timedb.wire import shown
 
 __all__ = ["create_app"]
 
+_ROUTERS = tuple(routes.router for routes in (routes_service, routes_series, routes_runs, routes_values, routes_ui))
 _EVERYWHERE = (401, 403, 422, 500, 501, 503, 504)
 _log = logging.getLogger("timedb.rest")
 _DESCRIPTION = """\
@@ -80,6 +82,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
         middleware=middleware,
         responses=errors(*_EVERYWHERE),
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,  # those pages load their scripts from elsewhere; routes_ui has one that does not
         redoc_url=None,
     )
@@ -87,8 +90,8 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
     app.state.metrics = metrics
     app.state.bodies = BodyBudget(settings.max_body_bytes)
     app.state.max_upload_rows = settings.max_upload_rows
-    for routes in (routes_service, routes_series, routes_runs, routes_values, routes_ui):
-        app.include_router(routes.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     app.add_exception_handler(TimeDBError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -134,4 +137,13 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     }.get(error.status_code, str(error.detail))
     headers = dict(error.headers or {})
     status = error.status_code
+    if status == 405:
+        headers["Allow"] = ", ".join(sorted(_methods_of(request)))
     return error_response(error_for_status(status, detail), request.state.request_id, status=status, headers=headers)
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Those that some route of the path takes; Starlette knows only the first of them."""
+    routes = [route for each in _ROUTERS for route in each.routes if route.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for route in routes for method in getattr(route, "methods", None) or ()}
+    return methods | {"HEAD"} if "GET" in methods else methods

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from rest_gateway.examples import RUN, SERIES_ID, TIME
 from timedb.times import format_time, parse_time, to_micros
-from timedb.wire import CreateSeries, UnitChange, ValueUpdate, WireModel
+from timedb.wire import MAX_LIMIT, CreateSeries, UnitChange, ValueUpdate, WireModel
 from timedb.wire_fields import MAX_NAME_CHARS, Name, Number, Text
 
 __all__ = [
@@ -101,19 +101,31 @@ def _read_json_object(value: object) -> object:
     return found
 
 
+def _labels_pattern() -> str:
+    """JSON objects whose values are texts, lists of texts, or null."""
+    space = r"[ \t\n\r]*"
+    text = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*"'
+    texts = rf"\[{space}(?:{text}{space}(?:,{space}{text}{space})*)?\]"
+    item = rf"{text}{space}:{space}(?:{text}|{texts}|null){space}"
+    return rf"^{space}\{{{space}(?:{item}(?:,{space}{item})*)?\}}{space}$"
+
+
 Time = Annotated[datetime, BeforeValidator(_read_time), PlainSerializer(format_time, when_used="json"), _TIME_SCHEMA]
 RowTime = Annotated[int, BeforeValidator(_read_micros), _TIME_SCHEMA]
 """A time of a value row: integer microseconds since 1970, UTC."""
 RowNumber = Annotated[Number, _NUMBER_SCHEMA]
 QueryTime = Annotated[datetime, BeforeValidator(_read_query_time), _TIME_SCHEMA]
 Flag = Annotated[bool, BeforeValidator(_read_flag)]
-Count = Annotated[int, BeforeValidator(_read_count)]
+COUNT = BeforeValidator(_read_count)
+"""Behind the bounds of a whole number in a query, for a schema shows only those that stand before it."""
+Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), COUNT]
 Labels = Annotated[
     dict[str, str | list[str] | None],
     BeforeValidator(_read_json_object),
     WithJsonSchema(
         {
             "type": "string",
+            "pattern": _labels_pattern(),
             "description": 'JSON object, such as {"site": "north", "kind": ["load", "wind"], "zone": null}; '
             "{}: series without labels",
         }
@@ -146,8 +158,8 @@ class NewManySeries(WireModel):
             "examples": [
                 {
                     "series": [
-                        {"name": "temperature", "unit": "celsius", "labels": {"site": "north"}},
-                        {"name": "temperature", "unit": "celsius", "labels": {"site": "south"}},
+                        {"name": "humidity", "unit": "%", "labels": {"site": "north"}},
+                        {"name": "humidity", "unit": "%", "labels": {"site": "south"}},
                     ]
                 }
             ]
@@ -252,8 +264,23 @@ class ValueRows(WireModel):
     value_rows: Annotated[list[ValueRow], FailFast()]
 
 
+_ADDRESS = ("run_id", "series_id", "valid_time", "known_time", "valid_time_end")
+"""What says which row is corrected, where no value_id does."""
+
+
 class UpdateRow(ValueUpdate):
     """One correction, with the times of REST."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"required": ["value_id"], "properties": {"value_id": {"type": "string"}}},
+            "then": {"properties": dict.fromkeys(_ADDRESS, False)},
+            "else": {
+                "required": ["series_id", "valid_time"],
+                "properties": {"series_id": {"type": "string"}, "valid_time": {"type": "string"}},
+            },
+        }
+    )
 
     valid_time: Time | None = None
     known_time: Time | None = None
@@ -319,13 +346,13 @@ class SeriesQuery(WireModel):
         str | None,
         Field(max_length=MAX_NAME_CHARS, description="Words that name, unit, description, id or labels must contain"),
     ] = None
-    limit: Annotated[Annotated[Count, Field(ge=1)] | None, Field(description="The first so many")] = None
+    limit: Annotated[Limit | None, Field(description="The first so many")] = None
 
 
 class SeriesPageQuery(SeriesQuery):
     """Query of ``GET /series``."""
 
-    limit: Annotated[Count, Field(ge=1, le=10_000, description="Series of a page")] = 1000
+    limit: Annotated[int, Field(ge=1, le=10_000, description="Series of a page"), COUNT] = 1000
     after: Annotated[str | None, Field(description="The next_cursor of the page before")] = None
 
 
@@ -341,4 +368,4 @@ class RunsQuery(WireModel):
     workflow_id: str | None = None
     start: QueryTime | None = None
     end: QueryTime | None = None
-    limit: Annotated[Count, Field(ge=1, le=100_000)] = 1000
+    limit: Annotated[int, Field(ge=1, le=100_000), COUNT] = 1000

@@ -96,6 +96,10 @@ def describe_inputs(
             _parameter(name, schema, name in described.get("required", ()))
             for name, schema in described["properties"].items()
         ]
+        if body is not None:
+            # Generated clients send defaults along, and the body may say otherwise.
+            for parameter in extra["parameters"]:
+                parameter["schema"].pop("default", None)
     return extra
 
 
@@ -113,6 +117,21 @@ def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, A
     return parameter | ({"description": described} if described else {})
 
 
+def _describe_names(schema: Any) -> None:
+    """Say of objects with free names what their names and values are in the way that most tools read."""
+    if isinstance(schema, list):
+        for each in schema:
+            _describe_names(each)
+    if not isinstance(schema, dict):
+        return
+    if "propertyNames" in schema and len(schema.get("patternProperties", {})) == 1:
+        ((pattern, values),) = schema.pop("patternProperties").items()
+        schema["additionalProperties"] = values
+        schema["propertyNames"]["pattern"] = pattern
+    for each in schema.values():
+        _describe_names(each)
+
+
 def install_openapi(app: FastAPI, bodies: Iterable[type[WireModel]]) -> None:
     """Make ``app.openapi()`` describe the request ``bodies`` too; the document is made once, at the first call."""
 
@@ -124,7 +143,11 @@ def install_openapi(app: FastAPI, bodies: Iterable[type[WireModel]]) -> None:
                 described = model.model_json_schema(ref_template=_TEMPLATE)
                 schemas |= described.pop("$defs", {})
                 schemas[model.__name__] = described
+            for schema in schemas.values():
+                _describe_names(schema)
             for operation in (each for calls in document["paths"].values() for each in calls.values()):
+                if "security" in operation:
+                    operation["security"].append({})  # a lake without users
                 for parameter in operation.get("parameters", ()):
                     if parameter["in"] == "path":
                         parameter["schema"]["examples"] = [examples.PATH[parameter["name"]]]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from rest_gateway.formats import FormatName
-from rest_gateway.models import Count, Flag, Labels, QueryTime
+from rest_gateway.models import COUNT, Flag, Labels, Limit, QueryTime
 from timedb.columns import AUDIT_COLUMNS
 from timedb.errors import TimeDBError
 from timedb.wire import AccuracyCommand, Aggregate, ReadCommand, Relative, View, WireModel, parse_object
@@ -76,7 +76,10 @@ class ValuesQuery(RowsQuery):
         ),
     ] = "flat"
     all_versions: Annotated[Flag, Field(description="Also the corrected versions, with the audit columns")] = False
-    days_ahead: Annotated[Count | None, Field(description="Only what was known so many local days before")] = None
+    days_ahead: Annotated[
+        Annotated[int, Field(ge=0, le=3650), COUNT] | None,
+        Field(description="Only what was known so many local days before"),
+    ] = None
     time_of_day: Annotated[str | None, Field(description="… by this local time, such as 10:00")] = None
     time_zone: Annotated[
         str | None,
@@ -101,9 +104,7 @@ class ValuesQuery(RowsQuery):
             description='NaN and the infinities in JSON and NDJSON: null, or the texts "NaN", "Infinity", "-Infinity"'
         ),
     ] = "null"
-    limit: Annotated[Annotated[Count, Field(ge=1)] | None, Field(description="Rows of one page; default: all rows")] = (
-        None
-    )
+    limit: Annotated[Limit | None, Field(description="Rows of one page; default: all rows")] = None
     cursor: Annotated[str | None, Field(description="The next_cursor of the page before")] = None
 
     @model_validator(mode="after")

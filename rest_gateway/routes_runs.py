@@ -25,9 +25,10 @@ A run is written once: the same run_id with the same content again is a retry, w
 `value_key` finds the series of that name, and creates it where there is none.
 
 The body is JSON, or a table by its `Content-Type`: CSV with a line of names, Parquet, an Arrow stream, or NDJSON with
-an item of `value_rows` a line. Of a table the run's own fields are query parameters (a JSON body takes none), and its
-columns are `series_id` or `series_key` (`labels` beside it as JSON text), `valid_time`, `value`, and optionally
-`valid_time_end`, `known_time`, `annotation` and `tags` (in CSV a JSON array). Times without an offset are UTC.
+an item of `value_rows` a line. Of a table the run's own fields are query parameters (beside JSON they say what the body
+leaves out), and its columns are `series_id` or `series_key` (`labels` beside it as JSON text), `valid_time`, `value`,
+and optionally `valid_time_end`, `known_time`, `annotation` and `tags` (in CSV a JSON array). Times without an offset
+are UTC.
 
 Every body may be compressed, with `Content-Encoding: gzip` or `zstd`; the limit of `TIMEDB_MAX_BODY_BYTES` holds before
 and after. Larger tables go over Arrow Flight."""

@@ -122,7 +122,7 @@ def list_series_labels(
     "/series/{series_id}",
     response_model=Series,
     responses=errors(404, 409, 413),
-    openapi_extra=describe_inputs(body=SeriesChange),
+    openapi_extra=describe_inputs(body=SeriesChange, body_required=False),
     dependencies=_NO_QUERY,
     summary="Rename a series, set its unit or description right, or retire it",
 )

@@ -13,7 +13,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from rest_gateway.inputs import BodyBudget, is_json, media_type_of, read_query
-from rest_gateway.models import NoQuery, UploadQuery, UploadRequest, ValueRows
+from rest_gateway.models import UploadQuery, UploadRequest, ValueRows
 from rest_gateway.rows import rows_to_table
 from timedb.columns import UPLOAD_COLUMNS
 from timedb.errors import InvalidRequest
@@ -72,16 +72,22 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
                 _of_table, body, FILE_TYPES[media_type], fields, max_rows, budget.max_body_bytes
             )
         elif is_json(media_type) or not body:
-            read_query(NoQuery, request)
+            beside = read_query(UploadQuery, request)
             message = await budget.parse(UploadRequest, body)
-            yield await budget.on_thread(len(body), partial(_of_json, message))
+            yield await budget.on_thread(len(body), partial(_of_json, message, beside))
         else:
             offers = ", ".join(("application/json", *FILE_TYPES, LINES_TYPES[0]))
             raise InvalidRequest(f"Content-Type: {shown(media_type)} is none of {offers}")
 
 
-def _of_json(message: UploadRequest) -> RunUpload:
-    return _of_rows(message, {name: value for name, value in _given(message).items() if name != "value_rows"})
+def _of_json(message: UploadRequest, beside: UploadQuery) -> RunUpload:
+    fields = {name: value for name, value in _given(message).items() if name != "value_rows"}
+    for name in beside.model_fields_set:
+        said = getattr(beside, name)
+        if name in message.model_fields_set and getattr(message, name) != said:
+            raise InvalidRequest(f"{name}: the query says {shown(said)}, the body something else; say it once")
+        fields[name] = said
+    return _of_rows(message, fields)
 
 
 def _of_lines(body: bytes, fields: dict[str, Any]) -> RunUpload:

@@ -196,9 +196,9 @@ def test_a_parquet_file_that_is_cut_writes_nothing(rest: httpx.Client, name: str
     assert rest.get("/list_timeseries", params={"name": name}).json() == {}
 
 
-def test_the_query_says_what_the_run_is_only_beside_a_table(rest: httpx.Client, name: str) -> None:
+def test_a_query_that_says_nothing_of_a_run_is_refused(rest: httpx.Client, name: str) -> None:
     body = body_of(table_of(name), CSV)
     for query in ({"colour": "red"}, {"known_time": "soon"}, {"run_params": "[1]"}, {"skip_unchanged": "maybe"}):
         assert_error(post(rest, body, CSV, **query), 422, "invalid_request", *query)
-    assert_error(post(rest, b"{}", "application/json", run_id="x"), 422, "invalid_request", "run_id")
+    assert_error(post(rest, b"{}", "application/json", colour="red"), 422, "invalid_request", "colour")
     assert_error(post(rest, body, CSV, "br"), 422, "invalid_request", "Content-Encoding", "br")
