@@ -84,6 +84,7 @@ NEEDS = {
     "list_actions": None,
     "do_exchange": "read",
     "create_series": "write",
+    "create_many_series": "write",
     "update_series": "write",
     "list_series": "read",
     "series_labels": "read",
