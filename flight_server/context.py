@@ -20,7 +20,7 @@ from flight_server.authentication import Access, Caller, Credentials
 from flight_server.errors import as_timedb_error
 from timedb.errors import Forbidden, Internal, InvalidRequest, Timeout
 from timedb.message_sizes import MESSAGE_BYTES, MESSAGE_BYTES_HEADER
-from timedb.wire import shown
+from timedb.wire import INSTANCE_HEADER, shown
 
 __all__ = [
     "CANCELLED",
@@ -48,8 +48,11 @@ _LEAST_MESSAGE_BYTES, _MOST_MESSAGE_BYTES = 1 << 16, (1 << 31) - 1
 class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships no types
     """The id of one call, which the answer's headers carry too, the keys and the limit that came with the call."""
 
-    def __init__(self, request_id: str, credentials: Credentials, message_bytes: str | None = None) -> None:
+    def __init__(
+        self, request_id: str, credentials: Credentials, message_bytes: str | None = None, instance: str = ""
+    ) -> None:
         self.request_id = request_id
+        self._instance = instance
         self.credentials = credentials
         self._message_bytes = message_bytes
 
@@ -73,17 +76,24 @@ class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships
 
     def sending_headers(self) -> dict[str, str]:
         """Called by pyarrow."""
-        return {REQUEST_ID_HEADER: self.request_id}
+        return {REQUEST_ID_HEADER: self.request_id, INSTANCE_HEADER: self._instance}
 
 
 class RequestIds(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow ships no types
-    """Takes each call's id and keys from its headers. Must not fail: pyarrow would show the client why."""
+    """Takes each call's id and keys from its headers. Must not fail: pyarrow would show the client why.
+
+    Args:
+        instance: What answers tell the server by.
+    """
+
+    def __init__(self, instance: str = "") -> None:
+        self._instance = instance
 
     def start_call(self, info: flight.CallInfo, headers: dict[str, list[Any]]) -> RequestId:
         """Called by pyarrow."""
         sent = headers.get(REQUEST_ID_HEADER, [""])[0]
         request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
-        return RequestId(request_id, Credentials(headers), headers.get(MESSAGE_BYTES_HEADER, [None])[0])
+        return RequestId(request_id, Credentials(headers), headers.get(MESSAGE_BYTES_HEADER, [None])[0], self._instance)
 
 
 class _RequestLog(logging.LoggerAdapter[logging.Logger]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import flight
@@ -53,6 +54,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         # First, for a call may come in before the constructor below returns.
         self._lake = lake
         self._settings = settings
+        self.instance = uuid4().hex
         self.gate = Gate()
         self.metrics = Metrics(lake)
         self.reads = _slots("reads", settings)
@@ -61,7 +63,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         self.sql = FlightSql(settings, _slots("sql", settings))
         self.metrics.watch(self.gate, (self.reads, self.uploads, self.calls, self.sql.slots))
         certificates = {} if tls is None else tls.flight_arguments()
-        super().__init__(location, middleware={MIDDLEWARE_KEY: RequestIds()}, **certificates)
+        super().__init__(location, middleware={MIDDLEWARE_KEY: RequestIds(self.instance)}, **certificates)
 
     def admit(self, call: CallContext) -> None:
         """Let a call in, unless the server is stopping or the lake is open and the peer a stranger."""

@@ -68,7 +68,8 @@ class FlightService:
         except (pa.ArrowException, OSError) as error:
             logger.debug("cannot listen", exc_info=error)
             raise InvalidRequest(
-                f"TIMEDB_HOST, TIMEDB_FLIGHT_PORT: cannot listen on {host} port {settings.flight_port}; is it in use?"
+                f"TIMEDB_HOST, TIMEDB_FLIGHT_PORT: cannot listen on {host} port {settings.flight_port}; if another "
+                "service does, stop it, or take another port (--flight-port, TIMEDB_FLIGHT_PORT; 0 is any free one)"
             ) from None
         self.port: int = self._server.port
         self.url = _location(_WILDCARDS.get(host, host), self.port, tls)
@@ -88,6 +89,11 @@ class FlightService:
         except InvalidRequest:
             self._server.shutdown()
             raise
+
+    @property
+    def instance(self) -> str:
+        """What tells this running server from every other one; in the header ``x-timedb-instance`` of its answers."""
+        return self._server.instance
 
     @property
     def slots(self) -> dict[str, Slots]:

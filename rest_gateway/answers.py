@@ -40,10 +40,11 @@ def json_answer(content: object) -> Response:
 
 
 class Service(BaseModel):
-    """Answer of ``GET /``."""
+    """Answer of ``GET /``; the instance is another one each time that a gateway is started."""
 
     name: str
     version: str
+    instance: str
     endpoints: dict[str, str]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -87,6 +88,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
         redoc_url=None,
     )
     app.state.connection = connection
+    app.state.instance = uuid4().hex
     app.state.metrics = metrics
     app.state.bodies = BodyBudget(settings.max_body_bytes)
     app.state.max_upload_rows = settings.max_upload_rows

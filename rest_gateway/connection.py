@@ -15,7 +15,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from rest_gateway.errors import status_of
 from timedb.client import Client, connect
-from timedb.errors import NotFound, TimeDBError, Unauthenticated
+from timedb.errors import Busy, InvalidRequest, NotFound, TimeDBError, Unauthenticated
 from timedb.wire import AccuracyCommand, GetRun, ReadCommand, UploadCommand, WireModel
 
 __all__ = ["Batches", "Caller", "FlightConnection", "TheCaller"]
@@ -136,9 +136,12 @@ def _transport_hidden() -> Iterator[None]:
     try:
         yield
     except TimeDBError as error:
-        if error.request_id is not None or status_of(error) < 500:
+        of_address = isinstance(error, InvalidRequest) and error.detail.startswith("url: ")
+        if error.request_id is not None or (status_of(error) < 500 and not of_address):
             raise  # the Flight server's own words
         _log.warning("%s: %s", error.code, error.detail)
+        if of_address or isinstance(error, Busy):
+            raise Busy("the Flight server behind this gateway cannot be reached; retry") from error
         raise type(error)() from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from fastapi import APIRouter, Depends, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from rest_gateway.answers import Health, Service, json_answer
 from rest_gateway.connection import FlightConnection, TheCaller
@@ -43,14 +43,28 @@ ENDPOINTS = {
 }
 """Every call: name -> "VERB /path - text". The names are part of the contract."""
 
+_BY_ACCEPT = {"Vary": "Accept"}
+
 router = APIRouter(tags=["service"], dependencies=[Depends(query(NoQuery))])
 _log = logging.getLogger("timedb.rest")
 
 
 @router.get("/", response_model=Service, summary="What this service is and which calls it has")
-def read_service() -> Response:
-    """Name, version and endpoints. Needs no key."""
-    return json_answer({"name": "TimeDB API", "version": __version__, "endpoints": ENDPOINTS})
+def read_service(request: Request) -> Response:
+    """Name, version, instance and endpoints. Needs no key. A browser is sent to the page."""
+    if _is_browser(request.headers.get("accept", "")):
+        return RedirectResponse("ui", status_code=307, headers=_BY_ACCEPT)
+    answer = json_answer(
+        {"name": "TimeDB API", "version": __version__, "instance": request.app.state.instance, "endpoints": ENDPOINTS}
+    )
+    answer.headers.update(_BY_ACCEPT)
+    return answer
+
+
+def _is_browser(accept: str) -> bool:
+    """Whether a caller asks for pages, and not for JSON: browsers name text/html, programs do not."""
+    named = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return "text/html" in named and "application/json" not in named
 
 
 @router.get("/health", response_model=Health, responses=errors(503), summary="Whether the service works")

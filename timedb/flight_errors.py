@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 from pyarrow import flight
 
+from timedb.answering import nobody_at, wrong_scheme
 from timedb.errors import (
     Busy,
     Forbidden,
@@ -81,8 +82,11 @@ def _of_transport(error: Exception, url: str, *, acted: bool) -> TimeDBError:
                 f"url: the server at {url} shows a certificate of another name or authority; the authorities to trust "
                 "are those of TIMEDB_TLS_ROOT_CERTIFICATES"
             )
+        case flight.FlightUnavailableError() if (wrong := wrong_scheme(url)) is not None:
+            return InvalidRequest(f"url: {wrong}")
         case flight.FlightUnavailableError() if _NEVER_CONNECTED.search(str(error)):
-            return Busy(f"the Flight server cannot be reached at {url}")
+            # The same call may succeed once a server is there, and nothing was done.
+            return Busy(nobody_at(url) or f"the Flight server cannot be reached at {url}")
     if acted:
         return OutcomeUnknown(f"no answer came from the Flight server at {url}: {text}")
     match error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import math
 import socket
 import ssl
@@ -17,6 +19,7 @@ from flight_server.service import is_loopback_host
 from flight_server.tls import ServerTls
 from rest_gateway import create_app
 from storage import Lake
+from timedb.answering import describe_api, flight_instance
 from timedb.client import connect
 from timedb.errors import Internal, InvalidRequest, TimeDBError
 from timedb.settings import ServerSettings
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Service", "start_flight", "start_gateway", "start_service"]
+__all__ = ["Service", "refuse_another", "start_flight", "start_gateway", "start_service"]
+
+_log = logging.getLogger("timedb.flight")
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _STARTUP_SECONDS = 60.0
@@ -43,16 +48,30 @@ class Service:
         flight_url: Where clients on this machine find the Flight server.
         inner_url: Where this process finds it; the same, unless it speaks TLS.
         rest_url: Where they find the REST gateway; empty where there is none.
+        rest_instance: By what the answer of ``GET /`` tells this gateway from every other one; empty where there is
+            none.
         lake: Address of the lake; None for a gateway alone.
+        lake_is_new: Whether the lake was made when the service was started.
+        has_users: Whether calls needed a key when the service was started; None for a gateway alone.
     """
 
     def __init__(
-        self, flight_url: str, rest_url: str, lake: str | None, parts: ExitStack, *, inner_url: str | None = None
+        self,
+        parts: ExitStack,
+        *,
+        flight_url: str,
+        inner_url: str | None = None,
+        rest: _RestServer | None = None,
+        address: str | None = None,
+        lake: Lake | None = None,
     ) -> None:
         self.flight_url = flight_url
         self.inner_url = inner_url or flight_url
-        self.rest_url = rest_url
-        self.lake = lake
+        self.rest_url = "" if rest is None else rest.url
+        self.rest_instance = "" if rest is None else rest.instance
+        self.lake = address
+        self.lake_is_new = lake is not None and lake.is_new
+        self.has_users = None if lake is None else lake.has_users
         self._parts = parts
         self._stopping = threading.Lock()
         self._stopped = threading.Event()
@@ -94,58 +113,76 @@ def start_service(settings: ServerSettings, *, rest: bool = True) -> Service:
     """
     with ExitStack() as parts:
         listener = _listen(settings.host, settings.rest_port, parts) if rest else None
-        flight = _start_flight(settings, parts)
-        rest_url = _start_rest(flight.inner_url, settings, listener, parts) if listener else ""
-        return Service(flight.url, rest_url, settings.lake, parts.pop_all(), inner_url=flight.inner_url)
+        lake = Lake.open(settings.lake, settings)
+        parts.callback(lake.close)
+        flight = _start_flight(lake, settings, parts)
+        server = _start_rest(flight.inner_url, settings, listener, parts) if listener else None
+        return Service(
+            parts.pop_all(),
+            flight_url=flight.url,
+            inner_url=flight.inner_url,
+            rest=server,
+            address=settings.lake,
+            lake=lake,
+        )
 
 
 def start_gateway(settings: ServerSettings) -> Service:
     """Start a REST gateway for the Flight server of ``flight_url``, or for an embedded one where that is None.
 
-    The embedded one takes ``flight_port`` if it is free, else any.
-
     Raises:
         InvalidRequest: as :func:`start_service`.
     """
     if settings.flight_url is None:
-        return start_service(_with_free_flight_port(settings))
+        return start_service(settings)
     _refuse_open_lake(settings.flight_url, settings)
     with ExitStack() as parts:
         listener = _listen(settings.host, settings.rest_port, parts)
-        rest_url = _start_rest(settings.flight_url, settings, listener, parts)
-        return Service(settings.flight_url, rest_url, None, parts.pop_all())
+        server = _start_rest(settings.flight_url, settings, listener, parts)
+        return Service(parts.pop_all(), flight_url=settings.flight_url, rest=server)
 
 
 def start_flight(settings: ServerSettings) -> Service:
-    """Start what a gateway of its own process needs: an embedded Flight server, on ``flight_port`` or any free port."""
-    return start_service(_with_free_flight_port(settings), rest=False)
+    """Start what a gateway of its own process needs: an embedded Flight server."""
+    return start_service(settings, rest=False)
 
 
-def _with_free_flight_port(settings: ServerSettings) -> ServerSettings:
-    try:
-        with ExitStack() as probe:
-            _listen(settings.host, settings.flight_port, probe)
-    except InvalidRequest:
-        return settings.model_copy(update={"flight_port": 0})
-    return settings
-
-
-def _start_flight(settings: ServerSettings, parts: ExitStack) -> FlightService:
-    lake = Lake.open(settings.lake, settings)
-    parts.callback(lake.close)
+def _start_flight(lake: Lake, settings: ServerSettings, parts: ExitStack) -> FlightService:
     flight = start_flight_server(lake, settings)
     parts.callback(flight.stop)
+    refuse_another("TIMEDB_FLIGHT_PORT", flight.url, flight_instance(flight.url), flight.instance)
     return flight
 
 
-def _start_rest(flight_url: str, settings: ServerSettings, listener: socket.socket, parts: ExitStack) -> str:
+def _start_rest(flight_url: str, settings: ServerSettings, listener: socket.socket, parts: ExitStack) -> _RestServer:
     rest = _RestServer(create_app(flight_url, settings), listener, settings)
     parts.callback(rest.stop)
     rest.wait_until_started()
-    host = settings.host.strip("[]")
-    host, port = _WILDCARDS.get(host, host), listener.getsockname()[1]
-    scheme = "http" if settings.tls_certificate is None else "https"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    described = describe_api(rest.url)
+    answered = None if described is None else str(described.get("instance", ""))
+    refuse_another("TIMEDB_REST_PORT", rest.url, answered, rest.instance)
+    return rest
+
+
+def refuse_another(setting: str, url: str, answered: str | None, started: str) -> None:
+    """See that who answers is who was started: an address can lead elsewhere although it could be listened on.
+
+    Args:
+        setting: Which setting has the port.
+        url: The address.
+        answered: The instance that answers there; "" for a service of another kind, None where nothing answers.
+        started: The instance that was started.
+
+    Raises:
+        InvalidRequest: another service answers.
+    """
+    if answered is None:  # it wants a certificate, say; so does whoever would call by mistake
+        _log.info("nothing answered at %s when it was tried out", url)
+    elif answered != started:
+        raise InvalidRequest(
+            f"{setting}: another service answers at {url} in place of the one that was started; stop that one, or take "
+            "another port (0 is any free one)"
+        )
 
 
 def _refuse_open_lake(flight_url: str, settings: ServerSettings) -> None:
@@ -182,16 +219,27 @@ def _listen(host: str, port: int, parts: ExitStack) -> socket.socket:
         listener.bind((host, port))
         listener.listen(socket.SOMAXCONN)
     except OSError as error:
+        remedy = "; stop the other service, or take another port (--rest-port, --port, TIMEDB_REST_PORT; 0 is any)"
         raise InvalidRequest(
             f"TIMEDB_HOST, TIMEDB_REST_PORT: cannot listen on {host} port {port}: {error.strerror or error}"
+            f"{remedy if error.errno == errno.EADDRINUSE else ''}"
         ) from None
     return listener
+
+
+def _address(settings: ServerSettings, listener: socket.socket) -> str:
+    host = settings.host.strip("[]")
+    host, port = _WILDCARDS.get(host, host), listener.getsockname()[1]
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class _RestServer:
     """uvicorn in a thread; it leaves this process's signals and logging alone."""
 
     def __init__(self, app: Any, listener: socket.socket, settings: ServerSettings) -> None:
+        self.instance: str = app.state.instance
+        self.url = _address(settings, listener)
         self._shutdown_seconds = settings.shutdown_seconds
         ServerTls.load(settings)  # says what is wrong with it, where uvicorn would not
         config = uvicorn.Config(

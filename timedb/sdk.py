@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import ssl
 import threading
-import urllib.request
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-from timedb.settings import ClientSettings, ServerSettings, load_settings, local_path
+from timedb.answering import API_NAME, describe_api
+from timedb.errors import InvalidRequest
+from timedb.settings import ServerSettings, load_settings, local_path
 
 if TYPE_CHECKING:
     from timedb.launch import Service
@@ -22,10 +20,6 @@ __all__ = [
     "start_api_background",
     "stop_api",
 ]
-
-API_NAME = "TimeDB API"
-_PROBE_SECONDS = 3.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class _Session:
@@ -49,6 +43,10 @@ class _Session:
     def _stop_with_main_thread(self) -> None:
         threading.main_thread().join()
         self.stop()
+
+    def serving(self, instance: str | None) -> Service | None:
+        """The service whose gateway says that it is this instance."""
+        return next((each for each in self.services if instance and each.rest_instance == instance), None)
 
     def stop(self, lake: str | None = None) -> list[Service]:
         """Stop the services of one lake, or all; gives those that it stopped."""
@@ -134,7 +132,7 @@ def start_api(host: str | None = None, port: int | None = None) -> None:
 def start_api_background(host: str | None = None, port: int | None = None) -> bool:
     """Start the API in this process and go on; it ends with the process, or at :func:`stop_api`.
 
-    Where an API runs on that address already, that one is left alone.
+    Where this process has started it on that address already, and on that lake, it is left as it is.
 
     Args:
         host: As of :func:`start_api`.
@@ -144,11 +142,13 @@ def start_api_background(host: str | None = None, port: int | None = None) -> bo
         True once the API answers.
 
     Raises:
-        InvalidRequest: the address is taken by something else.
+        InvalidRequest: something else has the address: a service of another process, which is not the one that would
+            be started, or one of this process on another lake.
     """
     url = _url_of(host, port)
-    if url is not None and _describe(url) is not None:
+    if url is not None and (described := describe_api(url)) is not None:
         with _session.lock:
+            _refuse_other(url, described.get("instance"), load_settings(ServerSettings, host=host, rest_port=port))
             _session.api_url = url
         print(f"✓ API is already running on {url}")
         return True
@@ -160,6 +160,8 @@ def start_api_background(host: str | None = None, port: int | None = None) -> bo
     print(f"  Server running at {service.rest_url}")
     print(f"  API docs available at {service.rest_url}/docs")
     print(f"  Arrow Flight at {service.flight_url}")
+    if service.lake is not None:
+        print(f"  Lake at {service.lake}")
     return True
 
 
@@ -173,7 +175,7 @@ def check_api(base_url: str | None = None) -> bool:
         Whether it answers.
     """
     url = base_url or _session.api_url or _url_of(None, None) or "http://127.0.0.1:8000"
-    described = _describe(url)
+    described = describe_api(url)
     if described is None:
         print(f"❌ API is not running on {url}!")
         print("   Please start it by running: td.start_api_background()")
@@ -182,6 +184,8 @@ def check_api(base_url: str | None = None) -> bool:
     print("✓ API is running")
     print(f"  Name: {described['name']}")
     print(f"  Version: {described.get('version')}")
+    if _session.serving(described.get("instance")) is None:
+        print("  Started by: another process")
     print("  Available endpoints:")
     for name, text in described.get("endpoints", {}).items():
         print(f"    - {name}: {text}")
@@ -192,6 +196,28 @@ def stop_api() -> None:
     """Stop every API that this process has started; without one it does nothing."""
     for service in _session.stop():
         print(f"✓ API server on {service.rest_url} stopped")
+
+
+def _refuse_other(url: str, instance: str | None, settings: ServerSettings) -> None:
+    """Take nothing for the API that would be started which is not that.
+
+    Raises:
+        InvalidRequest: says what it is, and what to do about it.
+    """
+    found = _session.serving(instance)
+    if found is None:
+        raise InvalidRequest(
+            f"port: a TimeDB API of another process answers at {url}, and its lake may be any; stop it, or take "
+            "another port (port=0 is any free one; TIMEDB_REST_PORT); to use that one, td.connect(url) with its Flight "
+            "server"
+        )
+    runs = found.flight_url if found.lake is None else f"the lake {found.lake}"
+    wanted = settings.flight_url or f"the lake {settings.lake}"
+    if runs != wanted and not (settings.flight_url is None and _same_lake(found.lake, settings.lake)):
+        raise InvalidRequest(
+            f"port: this process runs an API at {url}, but for {runs} and not for {wanted}; td.stop_api() stops it, or "
+            "take another port (port=0 is any free one; TIMEDB_REST_PORT)"
+        )
 
 
 def _start(host: str | None, port: int | None) -> Service:
@@ -218,34 +244,6 @@ def _url_of(host: str | None, port: int | None) -> str | None:
 
 def _scheme(settings: ServerSettings) -> str:
     return "http" if settings.tls_certificate is None else "https"
-
-
-def _describe(base_url: str) -> dict[str, Any] | None:
-    """What ``GET /`` says, if it is our API that answers."""
-    proxies = urllib.request.ProxyHandler({} if urlsplit(base_url).hostname in _LOOPBACK else None)
-    try:
-        secure = urllib.request.HTTPSHandler(context=_probe_context(base_url))
-        opener = urllib.request.build_opener(proxies, secure)
-        with opener.open(f"{base_url.rstrip('/')}/", timeout=_PROBE_SECONDS) as answer:
-            described = json.load(answer)
-    except (OSError, ValueError):
-        return None
-    return described if isinstance(described, dict) and described.get("name") == API_NAME else None
-
-
-def _probe_context(base_url: str) -> ssl.SSLContext | None:
-    """How the question what runs there is asked over TLS; it carries no secret."""
-    where = urlsplit(base_url)
-    if where.scheme != "https":
-        return None
-    settings = load_settings(ClientSettings)
-    context = ssl.create_default_context(cafile=settings.tls_root_certificates)
-    if where.hostname in _LOOPBACK:
-        # A certificate names the machine as others call it.
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if settings.tls_client_certificate is not None:
-        context.load_cert_chain(settings.tls_client_certificate, settings.tls_client_key)
-    return context
 
 
 def _same_lake(one: str | None, other: str) -> bool:

@@ -33,6 +33,7 @@ from timedb.wire_fields import (
 
 __all__ = [
     "CONTRACT_VERSION",
+    "INSTANCE_HEADER",
     "MAX_NAME_CHARS",
     "AccuracyCommand",
     "AccuracyTicket",
@@ -68,6 +69,8 @@ __all__ = [
 ]
 
 CONTRACT_VERSION = 1
+INSTANCE_HEADER = "x-timedb-instance"
+"""In every answer of a Flight server: a random text, another one each time that a server is started."""
 MAX_LIMIT = 1_000_000_000
 View = Literal["flat", "overlapping", "latest", "changes"]
 OrderBy = Literal["series", "valid_time", "known_time", "change_time"]

@@ -41,6 +41,24 @@ def test_the_root_lists_every_call(rest: httpx.Client, document: dict[str, Any])
     assert calls - {"GET /docs", "GET /ui"} == documented - {"GET /"}
     assert all(re.fullmatch(r"[A-Z]+ /\S* - \S.*", text) for text in info["endpoints"].values())
     assert info["endpoints"] == ENDPOINTS
+    assert re.fullmatch(r"[0-9a-f]{32}", info["instance"])
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_browser"),
+    [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", True),
+        ("*/*", False),
+        ("", False),
+        ("application/json", False),
+        ("application/json, text/html", False),
+    ],
+)
+def test_a_browser_is_shown_the_page_and_a_program_the_calls(rest: httpx.Client, accept: str, is_browser: bool) -> None:
+    answer = rest.get("/", headers={"Accept": accept}, follow_redirects=True)
+    assert answer.headers["content-type"].partition(";")[0] == ("text/html" if is_browser else "application/json")
+    assert str(answer.url).endswith("/ui" if is_browser else "/")
+    assert "Accept" in (answer.history or [answer])[0].headers["vary"]
 
 
 def test_health_docs_and_document_answer(rest: httpx.Client) -> None:
@@ -123,6 +141,7 @@ def test_metrics_count_calls_by_route_and_status(new_service: Callable[..., Serv
         if sample.name in ("timedb_rest_calls_total", "timedb_rest_call_seconds_count")
     }
     assert counts == {
+        ("GET", "/", "200"): 1.0,  # whoever starts a service asks it who it is
         ("GET", "/runs/{run_id}", "404"): 2.0,
         ("GET", "/values", "422"): 1.0,
         ("GET", "unmatched", "404"): 1.0,

@@ -84,8 +84,11 @@ def serving(*command: str, **settings: str) -> Iterator[tuple[subprocess.Popen[s
     )
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(4)]
-        addresses = {name: url for line in lines for name, url in [line.rsplit(maxsplit=1)]}
+        lines: list[str] = []
+        while not lines or not lines[-1].startswith("Docs"):
+            lines.append(process.stdout.readline())
+            assert lines[-1], lines
+        addresses = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in lines)
         yield process, addresses
     finally:
         process.kill()
@@ -99,7 +102,9 @@ def test_serve_prints_where_it_is_and_ends_well_at_a_signal(lake_dir: Path) -> N
     command = ("serve", "--lake", str(lake_dir), "--flight-port", "0", "--rest-port", "0")
     for number, stop in enumerate((signal.SIGTERM, signal.SIGINT)):
         with serving(*command, TIMEDB_FLIGHT_URL="grpc://127.0.0.1:1") as (process, urls):
-            assert list(urls) == ["Arrow Flight", "REST", "Page", "Docs"]
+            assert list(urls) == ["Lake", "Arrow Flight", "REST", "Page", "Docs"]
+            made = "" if number else ", made now"
+            assert urls["Lake"] == f"{lake_dir}{made}; open: calls need no key (timedb users create)"
             assert timedb("status", "--flight-url", urls["Arrow Flight"]).returncode == 0
             with td.connect(urls["Arrow Flight"]) as client:
                 client.upload(frame("load", [float(number)]))
@@ -156,10 +161,8 @@ def test_the_command_runs_as_a_module() -> None:
         [sys.executable, "-m", "timedb", "delete"], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == "error: invalid_request: --yes: is needed where nobody can be asked, as standard input is no terminal\n"
-    )
+    reason = "--yes: is needed where nobody can be asked, as standard input is no terminal"
+    assert done.stderr == f"error: invalid_request: {reason}\n"
 
 
 def test_a_lake_is_made_and_deleted(tmp_path: Path) -> None:
@@ -356,7 +359,8 @@ def test_an_error_is_one_line_and_an_exit_code(service: Service, arguments: list
 def test_a_server_that_is_not_there_is_busy() -> None:
     done = timedb("status", "--flight-url", "grpc://127.0.0.1:1")
     assert done.returncode == EXIT_CODES[td.Busy]
-    assert done.stderr == "error: busy: the Flight server cannot be reached at grpc://127.0.0.1:1\n"
+    remedy = "start a server there (timedb serve), or name another (--flight-url, TIMEDB_FLIGHT_URL, td.connect(URL))"
+    assert done.stderr == f"error: busy: nothing listens at grpc://127.0.0.1:1; {remedy}\n"
 
 
 def test_a_fault_of_the_service_says_where_to_look(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 import timedb as td
 from tests.timedb.conftest import T0, frame
-from timedb.launch import Service, start_gateway, start_service
+from timedb.answering import describe_api, flight_instance
+from timedb.launch import Service, refuse_another, start_flight, start_gateway, start_service
 from timedb.settings import ServerSettings, load_settings
 from timedb.wire import ReadCommand
 
@@ -56,12 +59,47 @@ def test_a_gateway_alone_speaks_to_the_server_that_it_is_told(lake_dir: Path) ->
     assert not (lake_dir / "unused").exists()
 
 
-def test_an_embedded_server_takes_another_port_where_its_own_is_taken(lake_dir: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with start_gateway(settings_for(lake_dir, flight_port=port)) as gateway:
-            assert gateway.flight_url != f"grpc://127.0.0.1:{port}"
-            assert httpx.get(f"{gateway.rest_url}/health").is_success
+def test_a_plain_server_is_not_called_by_tls(service: Service) -> None:
+    url = service.flight_url.replace("grpc", "grpc+tls")
+    with td.connect(url, timeout=5) as client:
+        for call in (client.health, lambda: client.upload(frame("load", [1.0]))):
+            with pytest.raises(td.InvalidRequest, match=rf"{re.escape(url)} speaks no TLS; .*{service.flight_url}$"):
+                call()
+
+
+START: list[Callable[[ServerSettings], Service]] = [start_service, start_gateway, start_flight]
+
+
+@pytest.mark.parametrize("start", START)
+def test_who_was_started_is_who_answers(lake_dir: Path, service: Service, start: Callable[..., Service]) -> None:
+    port = int(service.flight_url.rpartition(":")[2])
+    with pytest.raises(td.InvalidRequest, match=rf"TIMEDB_FLIGHT_PORT.*{port}.*stop it, or take another port"):
+        start(settings_for(lake_dir, flight_port=port))
+    with start(settings_for(lake_dir)) as started:
+        assert flight_instance(started.flight_url) not in (None, "", flight_instance(service.flight_url))
+        assert started.rest_instance == (describe_api(started.rest_url) or {}).get("instance", "")
+    assert flight_instance(started.flight_url) is None
+
+
+def test_another_service_in_place_of_the_one_that_was_started_is_an_error(
+    lake_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name may lead elsewhere than to who listens: localhost is often ::1 first."""
+    resolve = socket.getaddrinfo
+
+    def six_first(host: Any, *arguments: Any, **more: Any) -> Any:
+        return [
+            *(resolve("::1", *arguments, **more) if host == "localhost" else []),
+            *resolve(host, *arguments, **more),
+        ]
+
+    with start_service(settings_for(lake_dir / "other", host="::1")) as other:
+        port = int(other.rest_url.rpartition(":")[2])
+        monkeypatch.setattr(socket, "getaddrinfo", six_first)
+        with pytest.raises(td.InvalidRequest, match=f"TIMEDB_REST_PORT: another service answers at .*localhost:{port}"):
+            start_service(settings_for(lake_dir / "mine", host="localhost", rest_port=port))
+        with pytest.raises(td.InvalidRequest, match="TIMEDB_FLIGHT_PORT: another service answers"):
+            refuse_another("TIMEDB_FLIGHT_PORT", other.flight_url, flight_instance(other.flight_url), "the one started")
 
 
 @pytest.mark.parametrize("door", ["flight_port", "rest_port"])

@@ -60,11 +60,8 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("flight_port", ["free", "taken"])
-def test_the_notebook_runs_in_its_order(tmp_path: Path, free_port: str, service: Service, flight_port: str) -> None:
-    taken = service.flight_url.rpartition(":")[2]
-    port = "0" if flight_port == "free" else taken
-    done = run(NOTEBOOK, tmp_path, TIMEDB_REST_PORT=free_port, TIMEDB_FLIGHT_PORT=port)
+def test_the_notebook_runs_in_its_order(tmp_path: Path, free_port: str) -> None:
+    done = run(NOTEBOOK, tmp_path, TIMEDB_REST_PORT=free_port, TIMEDB_FLIGHT_PORT="0")
     assert done.returncode == 0, done.stderr
     url = f"http://127.0.0.1:{free_port}"
     lines = done.stdout.splitlines()
@@ -87,20 +84,53 @@ def test_the_notebook_runs_in_its_order(tmp_path: Path, free_port: str, service:
     assert done.stderr == ""
 
 
-def test_an_api_of_another_process_is_left_alone(tmp_path: Path, service: Service) -> None:
-    port = service.rest_url.rpartition(":")[2]
+def test_an_api_of_another_process_is_not_taken_for_the_one_to_be_started(tmp_path: Path, service: Service) -> None:
+    """Deleted, made anew and "started": what was written then went into the lake of whoever had the port."""
+    rest, flight = (url.rpartition(":")[2] for url in (service.rest_url, service.flight_url))
     code = f"""
 import timedb as td
-assert td.start_api_background(port={port}) is True
-assert td.check_api() is True
+td.create()
+td.delete()
+for start in (lambda: td.start_api_background(port={rest}), lambda: td.start_api(port={rest})):
+    try:
+        start()
+    except td.InvalidRequest as error:
+        print("refused:", error)
 assert td.check_api("{service.rest_url}/") is True
-td.stop_api()
-assert td.check_api() is True
+import os
+os.environ["TIMEDB_FLIGHT_PORT"] = "{flight}"
+try:
+    td.start_api_background(port=0)
+except td.InvalidRequest as error:
+    print("refused:", error)
 """
-    done = run(code, tmp_path)
+    done = run(code, tmp_path, TIMEDB_FLIGHT_PORT="0")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"✓ API is already running on {service.rest_url}\n")
-    assert list(tmp_path.iterdir()) == []
+    background, foreground, embedded = (line for line in done.stdout.splitlines() if line.startswith("refused: "))
+    assert f"a TimeDB API of another process answers at {service.rest_url}" in background
+    assert "port=0" in background
+    assert f"cannot listen on 127.0.0.1 port {rest}" in foreground
+    assert f"cannot listen on 127.0.0.1 port {flight}" in embedded
+    assert "  Started by: another process" in done.stdout.splitlines()
+
+
+def test_an_api_on_another_lake_is_not_taken_for_the_one_to_be_started(tmp_path: Path, free_port: str) -> None:
+    code = """
+import os, timedb as td
+assert td.start_api_background()
+os.environ["TIMEDB_LAKE"] = "other"
+try:
+    td.start_api_background()
+except td.InvalidRequest as error:
+    print("refused:", error)
+td.stop_api()
+assert td.start_api_background()
+assert os.path.exists("other/timedb-lake.json")
+"""
+    done = run(code, tmp_path, TIMEDB_REST_PORT=free_port, TIMEDB_FLIGHT_PORT="0")
+    assert done.returncode == 0, done.stderr
+    (refused,) = (line for line in done.stdout.splitlines() if line.startswith("refused: "))
+    assert "for the lake ./timedb-data and not for the lake other; td.stop_api()" in refused
 
 
 def test_an_address_that_something_else_has_is_an_error(tmp_path: Path) -> None:
@@ -131,7 +161,7 @@ td.stop_api()
 assert not td.check_api(first) and not td.check_api(second)
 td.stop_api()
 """
-    done = run(code, tmp_path)
+    done = run(code, tmp_path, TIMEDB_FLIGHT_PORT="0")
     assert done.returncode == 0, done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -78,8 +79,17 @@ def test_both_doors_speak_tls_and_nothing_else(serve: Callable[..., Service], pa
     with httpx.Client(base_url=service.rest_url, verify=papers.context()) as rest:
         assert rest.get("/health").json() == {"status": "ok"}
         assert rest.get("/values").json()["count"] == 2
-    with td.connect(service.flight_url.replace("+tls", ""), timeout=5) as client, pytest.raises(td.Busy):
-        client.health()
+    plain = service.flight_url.replace("+tls", "")
+    said = re.escape(f"the server at {plain} speaks TLS; its address is {service.flight_url}")
+    with td.connect(plain, timeout=5) as client:
+        for call in (client.health, lambda: client.read(), lambda: client.upload(frame("load", [1.0]))):
+            with pytest.raises(td.InvalidRequest, match=said):
+                call()
+    alone = load_settings(ServerSettings, flight_url=plain, rest_port=0, shutdown_seconds=2.0)
+    with start_gateway(alone) as gateway:
+        answer = httpx.get(f"{gateway.rest_url}/values")
+        assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+        assert "behind this gateway cannot be reached" in answer.json()["detail"]
     with pytest.raises(httpx.TransportError):
         httpx.get(service.rest_url.replace("https", "http"))
 

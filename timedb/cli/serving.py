@@ -126,9 +126,9 @@ def _stop_signals() -> threading.Event:
 
 def _run(service: Service, stop: threading.Event, *, as_json: bool) -> None:
     if as_json:
-        print(json_lib.dumps({"flight_url": service.flight_url, "rest_url": service.rest_url}), flush=True)
+        print(json_lib.dumps(_about(service)), flush=True)
     else:
-        _print_addresses(service)
+        _print_banner(service)
     # In slices: a signal that another thread gets to handle does not wake this one, and only this one runs the handler.
     while not stop.wait(_SIGNAL_SECONDS):
         pass
@@ -139,7 +139,16 @@ def _run(service: Service, stop: threading.Event, *, as_json: bool) -> None:
     os._exit(0)
 
 
-def _print_addresses(service: Service) -> None:
+def _about(service: Service) -> dict[str, object]:
+    lake = {"lake": service.lake, "lake_is_new": service.lake_is_new, "has_users": service.has_users}
+    return {"flight_url": service.flight_url, "rest_url": service.rest_url, **(lake if service.lake else {})}
+
+
+def _print_banner(service: Service) -> None:
+    if service.lake is not None:
+        made = ", made now" if service.lake_is_new else ""
+        access = "has users: calls need a key" if service.has_users else "open: calls need no key (timedb users create)"
+        print(f"Lake          {service.lake}{made}; {access}")
     print(f"Arrow Flight  {service.flight_url}")
     print(f"REST          {service.rest_url}")
     print(f"Page          {service.rest_url}/ui")
