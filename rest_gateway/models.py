@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from rest_gateway.examples import RUN, SERIES_ID, TIME
 from timedb.times import format_time, parse_time, to_micros
 from timedb.wire import MAX_LIMIT, CreateSeries, UnitChange, ValueUpdate, WireModel
-from timedb.wire_fields import MAX_NAME_CHARS, Name, Number, Text
+from timedb.wire_fields import MAX_NAME_CHARS, Name, Number, Tag, Text
 
 __all__ = [
     "NewManySeries",
@@ -198,7 +198,7 @@ class ValueRow:
     series_id: str | None = None
     value: RowNumber
     annotation: Text | None = None
-    tags: list[str] | None = None
+    tags: list[Tag] | None = None
 
 
 class UploadRequest(WireModel):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -22,6 +22,7 @@ from timedb.identity import canonical_labels
 from timedb.number_columns import NumberError, floats_of
 from timedb.times import MAX_MICROS, MIN_MICROS
 from timedb.wire import MAX_NAME_CHARS, shown
+from timedb.wire_fields import MAX_TEXT_CHARS
 
 __all__ = [
     "BATCH",
@@ -141,6 +142,8 @@ def _check_type(column: pa.Field) -> None:
     if pa.types.is_null(kind) and optional:
         return
     if column.name in _TIME_COLUMNS:
+        if pa.types.is_date(kind):
+            return
         if not pa.types.is_timestamp(kind):
             raise InvalidRequest(f"{column.name}: {kind} is not a timestamp with a time zone")
         if kind.tz is None:
@@ -181,8 +184,8 @@ def normalise(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> pa.R
     times = {name: time_column(batch, name, first_row) for name in _TIMES}
     _check_intervals(times["valid_time"], times["valid_time_end"], first_row)
     value = _value(batch, first_row)
-    annotation = _annotation(batch)
-    tags = _tags(batch)
+    annotation = _annotation(batch, first_row)
+    tags = _tags(batch, first_row)
     return pa.RecordBatch.from_arrays([series, *times.values(), value, annotation, tags], schema=BATCH)
 
 
@@ -306,12 +309,14 @@ def _canonical(text: str) -> str | None:
 
 
 def time_column(batch: pa.RecordBatch, name: str, first_row: int) -> pa.Array:
-    """A column of times in UTC microseconds; nulls where the batch has none of that name.
+    """A column of times in UTC microseconds, dates as their midnights; nulls where the batch has none of that name.
 
     Raises:
         InvalidRequest: a time is finer than a microsecond, outside the years 1 to 9999, or a null valid_time.
     """
     column = _column(batch, name, TIMESTAMP)
+    if pa.types.is_date(column.type):
+        column = _midnights(column, name)
     ticks = column.cast(pa.int64()) if column.type.unit != "ns" else _whole_micros(column, name, first_row)
     factor = 1 if column.type.unit == "ns" else 1_000_000 // _PER_SECOND[column.type.unit]
     low, high = (bound.as_py() for bound in pc.min_max(ticks).values())
@@ -321,6 +326,13 @@ def time_column(batch: pa.RecordBatch, name: str, first_row: int) -> pa.Array:
         row = first_row + pc.index(pc.is_null(column), True).as_py()
         raise InvalidRequest(f"valid_time: row {row} is null")
     return (pc.multiply(ticks, factor) if factor > 1 else ticks).cast(TIMESTAMP)
+
+
+def _midnights(dates: pa.Array, name: str) -> pa.Array:
+    try:
+        return dates.cast(pa.timestamp("s")).cast(pa.timestamp("s", "UTC"))
+    except pa.ArrowInvalid:  # a date64 inside of a day
+        raise InvalidRequest(f"{name}: a {dates.type} has a time of day; send timestamp[us, UTC]") from None
 
 
 def _whole_micros(column: pa.Array, name: str, first_row: int) -> pa.Array:
@@ -351,20 +363,34 @@ def _value(batch: pa.RecordBatch, first_row: int) -> pa.Array:
         raise InvalidRequest(f"value: row {first_row + error.index}: {error}") from None
 
 
-def _annotation(batch: pa.RecordBatch) -> pa.Array:
+def _check_lengths(texts: pa.Array, most: int, name: str, rows: Callable[[int], int]) -> None:
+    """Refuse a text of more than so many characters; ``rows`` says in which row a text stands."""
+    longest = pc.max(pc.utf8_length(texts)).as_py()
+    if longest is not None and longest > most:
+        index = pc.index(pc.greater(pc.utf8_length(texts), most), True).as_py()
+        raise InvalidRequest(
+            f"{name}: row {rows(index)}: {shown(texts[index].as_py())} has more than {most} characters"
+        )
+
+
+def _annotation(batch: pa.RecordBatch, first_row: int) -> pa.Array:
     column = _column(batch, "annotation", pa.string()).cast(pa.string())
     if column.null_count == len(column):
         return column
+    _check_lengths(column, MAX_TEXT_CHARS, "annotation", lambda index: first_row + index)
     blank = pc.equal(pc.utf8_trim_whitespace(column), "")
     return pc.if_else(blank, pa.scalar(None, pa.string()), column)
 
 
-def _tags(batch: pa.RecordBatch) -> pa.Array:
+def _tags(batch: pa.RecordBatch, first_row: int) -> pa.Array:
     kind = pa.list_(pa.string())
     column = _column(batch, "tags", kind)
     if column.null_count == len(column):
         return pa.nulls(len(column), kind)
-    return pa.array([clean_tags(tags) for tags in column.to_pylist()], kind)
+    cleaned = pa.array([clean_tags(tags) for tags in column.to_pylist()], kind)
+    rows = pc.list_parent_indices(cleaned)
+    _check_lengths(pc.list_flatten(cleaned), MAX_NAME_CHARS, "tags", lambda index: first_row + rows[index].as_py())
+    return cleaned
 
 
 def clean_tags(tags: list[str] | None) -> list[str] | None:

@@ -76,6 +76,8 @@ class Cells:
     def times(self, time_zone: str | None) -> pa.Array:
         """Texts and dates as instants; what has no offset is local time of ``time_zone``, if there is one.
 
+        Without it a bare date is its midnight, UTC, and a time of day without an offset an error.
+
         Raises:
             InvalidRequest: a text is no time, has no offset where there is no zone, or its local time does not exist
                 or exists twice.
@@ -84,7 +86,7 @@ class Cells:
         if _is_text(column.type):
             column = self._parsed(column, time_zone)
         elif pt.is_date(column.type):
-            column = column.cast(pa.timestamp("us"))
+            column, time_zone = column.cast(pa.timestamp("us")), time_zone or "UTC"
         if not (pt.is_timestamp(column.type) and column.type.tz is None):
             return column
         if time_zone is None:
@@ -98,9 +100,11 @@ class Cells:
         """ISO 8601 texts as times: all with an offset, or all without."""
         for kind in (TIMESTAMP, pa.timestamp("us")):
             try:
-                return texts.cast(kind)
+                times = texts.cast(kind)
             except pa.ArrowInvalid:
                 continue
+            dates = kind.tz is None and time_zone is None and _all_dates(texts)
+            return times.cast(TIMESTAMP) if dates else times
         # Some have an offset and some do not, or one is no time at all: one by one tells which.
         known: dict[str, int] = {}
         for row, text in enumerate(texts.to_pylist()):
@@ -229,6 +233,11 @@ def _reason(error: pa.ArrowException, time_zone: str) -> str:
 def _no_digits(texts: pa.Array) -> pa.Array:
     """Words such as NaN and inf."""
     return pc.invert(pc.match_substring_regex(texts, r"\d"))
+
+
+def _all_dates(texts: pa.Array) -> bool:
+    """Whether texts that are times are dates alone."""
+    return (pc.max(pc.binary_length(texts)).as_py() or 0) <= len("2025-01-01")
 
 
 def _decoded(column: pa.Array) -> pa.Array:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from timedb.arguments import plain
+from timedb.arguments import corrections, plain
 from timedb.connection import Batches, Certificates, Connection
 from timedb.errors import InvalidRequest, OutcomeUnknown
 from timedb.frames import UploadData, open_data
@@ -424,7 +424,7 @@ class Client(RunCalls):
         Args:
             updates: Each says which row (``value_id``, or ``series_id`` and ``valid_time``, narrowed by ``run_id``,
                 ``known_time``, ``valid_time_end``) and what becomes of it (``value``, ``annotation``, ``tags``,
-                ``retracted``): left out stays, None clears.
+                ``retracted``): left out stays, None clears. Of a data frame pass its rows, say ``frame.to_dicts()``.
             update_id: Names the batch, so that a retry answers as the first time.
 
         Returns:
@@ -432,10 +432,11 @@ class Client(RunCalls):
             "series_id"}``.
 
         Raises:
+            InvalidRequest: names the item and the field that does not fit.
             OutcomeUnknown: the server did not answer to the end.
         """
-        items = [plain(f"updates.{index}", dict(update)) for index, update in enumerate(updates)]
-        return self.call("update_values", message_of(UpdateValues, {"updates": items, "update_id": update_id}))
+        fields = {"updates": corrections(updates), "update_id": update_id}
+        return self.call("update_values", message_of(UpdateValues, fields))
 
     # The service
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Literal, TypedDict, TypeVar
 from uuid import UUID
 
@@ -15,8 +15,8 @@ __all__ = ["Length", "Rows", "Selection", "SeriesChanges", "Time", "fields_of", 
 
 M = TypeVar("M", bound=WireModel)
 
-Time = datetime | str
-"""An aware datetime (or pandas Timestamp), or RFC 3339 text with an offset."""
+Time = datetime | date | str
+"""An aware datetime (or pandas Timestamp), RFC 3339 text with an offset, or a date, which is its midnight, UTC."""
 
 
 Length = timedelta | str

@@ -1,15 +1,27 @@
 """Points in time: RFC 3339 text, aware ``datetime`` and integer microseconds since 1970, all UTC.
 
 RFC 3339 section 5.6 is the grammar of text on the wire. A time finer than a microsecond is an error, never a
-silent cut, and a time without an offset is an error unless the caller says what it means.
+silent cut, and a time of day without an offset is an error unless the caller says what it means. A bare date is its
+midnight, UTC.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock_time
 
-__all__ = ["MAX_MICROS", "MIN_MICROS", "format_time", "from_micros", "now", "parse_time", "to_micros", "to_utc"]
+__all__ = [
+    "MAX_MICROS",
+    "MIN_MICROS",
+    "format_time",
+    "from_micros",
+    "midnight",
+    "now",
+    "parse_time",
+    "to_micros",
+    "to_utc",
+]
 
 MIN_MICROS = -62_135_596_800_000_000
 """0001-01-01T00:00:00Z, the earliest time that is taken, as microseconds since 1970."""
@@ -39,6 +51,11 @@ def from_micros(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
+def midnight(day: date) -> datetime:
+    """What a bare date means as a time: its first instant, UTC."""
+    return datetime.combine(day, clock_time(tzinfo=UTC))
+
+
 def to_utc(time: datetime) -> datetime:
     """The same instant in UTC.
 
@@ -46,7 +63,7 @@ def to_utc(time: datetime) -> datetime:
         ValueError: the datetime has no time zone, or the instant lies outside years 1 to 9999.
     """
     if time.tzinfo is None:
-        raise ValueError("has no time zone; add one, such as a trailing Z")
+        raise ValueError("has no time zone; give it one, such as time.replace(tzinfo=datetime.UTC)")
     try:
         return time.astimezone(UTC)
     except OverflowError:
@@ -54,11 +71,11 @@ def to_utc(time: datetime) -> datetime:
 
 
 def parse_time(text: str, *, naive_is_utc: bool = False) -> datetime:
-    """Read RFC 3339 text (a space for the T, a bare date and minutes without seconds are taken too).
+    """Read RFC 3339 text (a space for the T and minutes without seconds are taken, too; a bare date is midnight, UTC).
 
     Args:
         text: For example ``2025-01-01T00:00:00Z``.
-        naive_is_utc: Take text without an offset as UTC (the REST gateway's habit) instead of refusing it.
+        naive_is_utc: Take a time of day without an offset as UTC (the REST gateway's habit) instead of refusing it.
 
     Returns:
         An aware datetime in UTC.
@@ -72,7 +89,7 @@ def parse_time(text: str, *, naive_is_utc: bool = False) -> datetime:
     year, month, day, hour, minute, second, fraction, offset = match.groups()
     if fraction and fraction[6:].strip("0"):
         raise ValueError("is finer than a microsecond")
-    if offset is None and not naive_is_utc:
+    if offset is None and hour is not None and not naive_is_utc:
         raise ValueError("has no time zone; add one, such as a trailing Z")
     zone = offset.upper().replace("Z", "+00:00") if offset else "+00:00"
     clock = f"{hour or '00'}:{minute or '00'}:{second or '00'}.{(fraction or '0')[:6].ljust(6, '0')}"

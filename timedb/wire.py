@@ -20,6 +20,7 @@ from timedb.wire_fields import (
     Length,
     Name,
     Number,
+    Tag,
     Text,
     Time,
     TimeOfDay,
@@ -366,7 +367,7 @@ class ValueUpdate(WireModel):
     tenant_id: str | None = None
     value: Number = None
     annotation: Text | None = None
-    tags: list[Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]] | None = None
+    tags: list[Tag] | None = None
     retracted: bool | None = None
     changed_by: Name | None = None
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timedelta
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
@@ -23,21 +24,24 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
+from pydantic_core import PydanticSerializationError
 
 from timedb.durations import Duration, parse_duration
 from timedb.errors import InvalidRequest, TooLarge
 from timedb.numbers import float_of
-from timedb.times import format_time, parse_time, to_utc
+from timedb.times import format_time, midnight, parse_time, to_utc
 
 __all__ = [
     "HOW_UNITS_CHANGE",
     "MAX_NAME_CHARS",
+    "MAX_TEXT_CHARS",
     "Command",
     "Days",
     "Labels",
     "Length",
     "Name",
     "Number",
+    "Tag",
     "Text",
     "Time",
     "TimeOfDay",
@@ -51,7 +55,12 @@ __all__ = [
 ]
 
 MAX_NAME_CHARS = 255
+"""Of a name, a label or a tag."""
+MAX_TEXT_CHARS = 10_000
+"""Of an annotation, a description or a reason."""
 _SHOWN_CHARS = 80
+_UNKNOWN = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
+_ALIKE = 0.75  # of 1: how much a name has to be like another to be meant
 _MAX_FAULTS_LISTED = 10_000
 
 
@@ -60,6 +69,8 @@ def _read_time(value: object) -> datetime:
         return parse_time(value)
     if isinstance(value, datetime):
         return to_utc(value)
+    if isinstance(value, date):
+        return midnight(value)
     raise ValueError("is not an RFC 3339 time such as 2025-01-01T00:00:00Z")
 
 
@@ -116,15 +127,19 @@ Length = Annotated[
     Duration, BeforeValidator(_read_duration, json_schema_input_type=str), PlainSerializer(str, when_used="json")
 ]
 Number = Annotated[float | None, BeforeValidator(_read_number)]
-Name = Annotated[
-    str,
-    StringConstraints(
-        min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
-    ),
-]
-Text = Annotated[str, StringConstraints(max_length=10_000)]
+_NAME = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+_CLOCK = r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$"
+_MEANT_BY = {
+    _NAME: f"is not a name of 1 to {MAX_NAME_CHARS} printable characters",
+    _CLOCK: "is not a time of day such as 10:00",
+}
+"""What a pattern means, in words: an error that shows it helps nobody."""
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS, pattern=_NAME)]
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
+Tag = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]
 Labels = dict[Name, Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]]
-TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$")]
+TimeOfDay = Annotated[str, StringConstraints(pattern=_CLOCK)]
 UnitChange = Annotated[Literal["declare"], BeforeValidator(_read_unit_change)]
 Days = Annotated[int, Field(le=365_000)]
 
@@ -135,8 +150,29 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, ser_json_inf_nan="strings")
 
     def to_bytes(self) -> bytes:
-        """The message as JSON, with only the fields that were set."""
-        return self.model_dump_json(exclude_unset=True).encode()
+        """The message as JSON, with only the fields that were set.
+
+        Raises:
+            InvalidRequest: a text holds half of a character, which no UTF-8 can carry; names its field.
+        """
+        try:
+            return self.model_dump_json(exclude_unset=True).encode()
+        except PydanticSerializationError:
+            if (field := _half_character(self.model_dump(exclude_unset=True))) is None:
+                raise
+            raise InvalidRequest(f"{field}: holds half of a character (a lone surrogate)") from None
+
+
+def _half_character(value: object, field: str = "") -> str | None:
+    """Which field has a text that is not Unicode; None: there is none."""
+    if isinstance(value, str):
+        return field if any("\ud800" <= char <= "\udfff" for char in value) else None
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        own = f"{field}.{key}" if field else str(key)
+        if (found := _half_character(part, own)) or (found := _half_character(key, ascii(own))):
+            return found
+    return None
 
 
 def check_range(start: datetime | None, end: datetime | None, names: tuple[str, str]) -> None:
@@ -186,7 +222,7 @@ def parse(model: type[M], body: bytes, *, what: str, max_bytes: int) -> M:
     if len(body) > max_bytes:
         raise TooLarge(f"{what}: {len(body)} bytes are over the limit of {max_bytes}")
     context = _FromWire()
-    message = _checked(lambda: model.model_validate_json(body or b"{}", context=context), what)
+    message = _checked(model, lambda: model.model_validate_json(body or b"{}", context=context), what)
     if context.infinite:
         _check_range_of_numbers(body, what)
     return message
@@ -205,34 +241,79 @@ def _check_range_of_numbers(body: bytes, what: str) -> None:
 
 def parse_object(model: type[M], fields: dict[str, Any], *, what: str = "") -> M:
     """Build a message from Python values, with the errors of :func:`parse`."""
-    return _checked(lambda: model.model_validate(fields), what)
+    return _checked(model, lambda: model.model_validate(fields), what)
 
 
-def _checked(build: Callable[[], M], what: str) -> M:
+def _checked(model: type[M], build: Callable[[], M], what: str) -> M:
     try:
         return build()
     except ValidationError as error:
-        raise InvalidRequest(describe(error, what)) from None
+        raise InvalidRequest(describe(error, what, model)) from None
 
 
-def describe(error: ValidationError, what: str = "") -> str:
-    """One sentence for the first fault of a pydantic error: the field, its value, what is wrong with it."""
+def describe(error: ValidationError, what: str = "", model: type[BaseModel] | None = None) -> str:
+    """One sentence for the first fault of a pydantic error: the field, its value, what is wrong with it.
+
+    Args:
+        error: What pydantic found.
+        what: How the sentence calls the message.
+        model: What was to be built; of an unknown field the sentence then tells which ones there are.
+    """
     if error.error_count() > _MAX_FAULTS_LISTED:  # listing millions of them would take gigabytes and half a minute
         return f"{what or 'message'}: has {error.error_count()} faults, such as unknown fields"
-    fault = error.errors(include_url=False)[0]
+    fault = _telling(error.errors(include_url=False))
     field = ".".join(str(part) for part in fault["loc"]) or what
     reason = fault["msg"].removeprefix("Value error, ")
     match fault["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            return f"{field}: unknown field" + (f" of the {what}" if what and field != what else "")
+        case unknown if unknown in _UNKNOWN:
+            whose = f" of the {what}" if what and field != what else ""
+            known = [] if model is None else _fields_at(model, fault["loc"][:-1])
+            return f"{field}: unknown field{whose}{_there_are(str(fault['loc'][-1]), known)}"
         case "missing":
             return f"{field}: is missing"
         case "json_invalid":
             return f"{what or 'body'}: is not JSON ({reason.removeprefix('Invalid JSON: ')})"
+        case "string_pattern_mismatch" if meant := _MEANT_BY.get(fault["ctx"]["pattern"]):
+            reason = meant
     value = fault["input"]
     if isinstance(value, dict | list | BaseModel) and fault["type"] == "value_error":
         return f"{field}: {reason}" if field else reason
     return f"{field}: {shown(value)} {reason[:1].lower()}{reason[1:]}" if field else reason
+
+
+def _telling(faults: list[Any]) -> Any:
+    """The first of the faults; where a field is missing, one beside it that is unknown tells more."""
+    first = faults[0]
+    if first["type"] != "missing":
+        return first
+    beside = (fault for fault in faults if fault["loc"][:-1] == first["loc"][:-1])
+    return next((fault for fault in beside if fault["type"] in _UNKNOWN), first)
+
+
+def _fields_at(model: Any, path: Sequence[int | str]) -> list[str]:
+    """The names of the fields that there are at a place of a message; of lists it is all the same which item."""
+    for step in path:
+        fields = _fields_of(model)
+        if step in fields:
+            model = next(filter(_fields_of, _types_in(fields[str(step)].annotation)), None)
+    return list(_fields_of(model))
+
+
+def _fields_of(model: Any) -> dict[str, Any]:
+    return getattr(model, "model_fields", None) or getattr(model, "__pydantic_fields__", {})
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """A type, and all types that it is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types_in(part)
+
+
+def _there_are(name: str, known: Sequence[str]) -> str:
+    if alike := get_close_matches(name, known, 1, _ALIKE):
+        return f"; did you mean {alike[0]}?"
+    return f"; there are {', '.join(known)}" if known else ""
 
 
 def shown(value: object) -> str:

@@ -103,6 +103,18 @@ def test_values_that_are_no_numbers_survive() -> None:
     assert found.column("value").view(pa.uint64()).to_pylist() == bits
 
 
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()], ids=str)
+def test_a_date_is_its_midnight(kind: pa.DataType) -> None:
+    dates = pa.array([T0.date(), T1.date()], kind)
+    found, _ = normalised(batch(valid_time=dates, known_time=dates))
+    assert found.column("valid_time").to_pylist() == found.column("known_time").to_pylist() == [T0, T1]
+
+
+def test_a_date_with_a_time_of_day_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"valid_time: a date64.* has a time of day"):
+        normalised(batch(valid_time=pa.array([0, 5], pa.int64()).view(pa.date64())))
+
+
 @pytest.mark.parametrize("kind", [pa.null(), pa.float64()], ids=str)
 def test_a_value_may_be_null(kind: pa.DataType) -> None:
     found, _ = normalised(batch(value=pa.nulls(2, kind)))
@@ -170,7 +182,7 @@ COLUMNS: list[tuple[dict[str, pa.DataType], str]] = [
     ({"change_time": MICROS}, "change_time: unknown column"),
     ({"valid_time": pa.timestamp("us")}, r"valid_time: timestamp\[us\] has no time zone"),
     ({"known_time": pa.timestamp("ns")}, r"known_time: timestamp\[ns\] has no time zone"),
-    ({"valid_time": pa.date32()}, r"valid_time: date32\[day\] is not a timestamp"),
+    ({"valid_time": pa.time64("us")}, r"valid_time: time64\[us\] is not a timestamp"),
     ({"valid_time": pa.string()}, "valid_time: string is not a timestamp"),
     ({"valid_time": pa.int64()}, "valid_time: int64 is not a timestamp"),
     ({"valid_time": pa.null()}, "valid_time: null is not a timestamp"),

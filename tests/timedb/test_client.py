@@ -165,11 +165,13 @@ HOURLY = {"period": "1h", "aggregate": "mean"}
 @pytest.mark.parametrize(
     ("selection", "reason"),
     [
-        ({"start_valid": datetime(2025, 1, 1)}, "start_valid: .* has no time zone"),
+        ({"start_valid": datetime(2025, 1, 1)}, "start_valid: .* has no time zone; give it one, such as .*tzinfo"),
+        ({"start_valid": "2025-01-01T00:00"}, "start_valid: .* has no time zone; add one, such as a trailing Z"),
+        ({"start_vaild": T0}, r"start_vaild: unknown field; did you mean start_valid\?"),
         ({"as_of": pd.Timestamp("2025-01-01")}, "as_of: .* has no time zone"),
         ({"end_known": "yesterday"}, "end_known: 'yesterday' is not an RFC 3339 time"),
         ({"start_valid": T0, "end_valid": T0 - timedelta(1)}, "end_valid .* is before start_valid"),
-        ({"colour": "red"}, "colour: unknown field"),
+        ({"colour": "red"}, "colour: unknown field; there are series_ids, series_keys, labels, .*"),
         ({"view": "sideways"}, "view: 'sideways'"),
         ({"limit": 0}, "limit: 0"),
         ({"columns": ["colour"]}, "columns: unknown column 'colour'"),
