@@ -24,7 +24,6 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import PydanticSerializationError
 
 from timedb.durations import Duration, parse_duration
 from timedb.errors import InvalidRequest, TooLarge
@@ -157,7 +156,7 @@ class WireModel(BaseModel):
         """
         try:
             return self.model_dump_json(exclude_unset=True).encode()
-        except PydanticSerializationError:
+        except ValueError:
             if (field := _half_character(self.model_dump(exclude_unset=True))) is None:
                 raise
             raise InvalidRequest(f"{field}: holds half of a character (a lone surrogate)") from None

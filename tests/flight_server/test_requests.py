@@ -134,7 +134,7 @@ def test_a_read_of_what_is_not_there(client: flight.FlightClient, method: str) -
         ({"run_id": ""}, "run_id"),
         ({"run_id": "x" * 1000}, "run_id"),
         ({"run_id": "a\nb"}, "run_id"),
-        ({"known_time": "2025-01-01"}, "known_time"),
+        ({"known_time": "2025-01-01T00:00"}, "known_time"),
         ({"run_params": [1]}, "run_params"),
         ({"run_start_time": "2025-01-02T00:00:00Z", "run_finish_time": "2025-01-01T00:00:00Z"}, "run_finish_time"),
         ({"series_ids": []}, "series_ids"),

@@ -245,7 +245,7 @@ WRONG: dict[str, tuple[pa.Table, str]] = {
     ),
     "valid_time as text": (refused(valid_time=["2025-01-01T00:00:00Z"] * 3), "valid_time"),
     "valid_time as number": (refused(valid_time=[1, 2, 3]), "valid_time"),
-    "valid_time as date": (refused(valid_time=pa.array([1, 2, 3], pa.date32())), "valid_time"),
+    "valid_time as time of day": (refused(valid_time=pa.array([1, 2, 3], pa.time32("s"))), "valid_time"),
     "null valid_time": (refused(valid_time=pa.nulls(3, TIMESTAMP)), "valid_time"),
     "value as text": (refused(value=["1", "2", "3"]), "value"),
     "value as boolean": (refused(value=[True, False, True]), "value"),
