@@ -80,7 +80,7 @@ def test_ignored_columns_are_left_out_and_labels_are_kept(ask: Any, client: Clie
         (["--label", "site"], "--label: 'site' is not KEY=COLUMN"),
         (["--label-value", "a=1", "--label-value", "a=2"], "--label-value: 'a' comes twice"),
         (["--known-time", "valid_tim"], "--known-time: 'valid_tim' .* did you mean valid_time"),
-        (["--known-time", "2025-01-01"], "--known-time: '2025-01-01' has no time zone"),
+        (["--known-time", "2025-01-01T00:00"], "--known-time: '2025-01-01T00:00' has no time zone"),
         (["--known-time", "2025-13-01T00:00Z"], "--known-time: .* is not an existing date"),
         (["--time-zone", "Mars/Base"], "--time-zone: 'Mars/Base' is not a time zone"),
         (["--delimiter", "ab"], "--delimiter: 'ab' is not one character"),
