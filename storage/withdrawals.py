@@ -8,6 +8,7 @@ record. Whether a run is withdrawn is read from its rows, which know it however 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +36,7 @@ STANDING: Mapping[str, Any] = {"withdrawn": None, "withdrawn_rows": 0}
 
 _NOTES = (*views.REVISION, "change_time", "annotation", "changed_by", "retracted")
 _REVISION = list(views.REVISION)
+_ROWS_AT_ONCE = 500_000  # retractions of the runs that are looked at together, so that a long list takes little memory
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class WithdrawnRuns:
     def __init__(self, rows: RowsOfRuns, ledger: Ledger) -> None:
         self._rows = rows
         self._ledger = ledger
-        self._known: dict[str, frozenset[str]] = {}
+        self._known: dict[str, dict[str, int]] = {}
 
     def of(
         self, snapshot: Snapshot, run_ids: Iterable[str] | None, series_ids: Collection[str] | None = None
@@ -83,13 +85,22 @@ class WithdrawnRuns:
             stands, ``{time, changed_by, reason}`` of what took the last ones, else None.
         """
         touched = self._touched(snapshot)
-        wanted = touched if run_ids is None else touched & set(run_ids)
-        if not wanted:
-            return {}
-        versions = self._rows.versions(snapshot, wanted, series_ids).select(_NOTES).collect(engine="in-memory")
-        latest = _with_withdrawals(versions)
+        wanted = touched.keys() if run_ids is None else touched.keys() & set(run_ids)
+        found: dict[str, dict[str, Any]] = {}
+        some: list[str] = []
+        for run_id in sorted(wanted):
+            some.append(run_id)
+            if sum(touched[each] for each in some) >= _ROWS_AT_ONCE:
+                found |= self._states(snapshot, some, series_ids)
+                some = []
+        return found | self._states(snapshot, some, series_ids) if some else found
+
+    def _states(
+        self, snapshot: Snapshot, run_ids: Sequence[str], series_ids: Collection[str] | None
+    ) -> dict[str, dict[str, Any]]:
+        versions = self._rows.versions(snapshot, run_ids, series_ids).select(_NOTES).collect(engine="in-memory")
         found = {}
-        for (run_id,), rows in latest.partition_by("run_id", as_dict=True).items():
+        for (run_id,), rows in _with_withdrawals(versions).partition_by("run_id", as_dict=True).items():
             gone = rows.filter("retracted")
             if gone.height:
                 whole = gone.height == rows.height
@@ -114,16 +125,18 @@ class WithdrawnRuns:
             reason = json.loads(record["receipt"])["reason"]
         return {"time": format_time(time), "changed_by": last["gone_by"][0], "reason": reason}
 
-    def _touched(self, snapshot: Snapshot) -> set[str]:
-        """The runs that a retraction has ever been written about, by file: a file never changes."""
+    def _touched(self, snapshot: Snapshot) -> dict[str, int]:
+        """The runs that a retraction has ever been written about, and how many; by file, as a file never changes."""
         files = [file for file in snapshot.files.values() if _may_hold_retractions(file)]
         for file in files:
             if file.path not in self._known:
-                rows = scan(self._rows.table.store, [file], [pl.col("retracted")]).select(pl.col("run_id").unique())
-                self._known[file.path] = frozenset(rows.collect(engine="in-memory")["run_id"])
-        live = {file.path: self._known[file.path] for file in files}
-        self._known = live
-        return set().union(*live.values())
+                rows = scan(self._rows.table.store, [file], [pl.col("retracted")]).group_by("run_id").len()
+                self._known[file.path] = dict(rows.collect(engine="in-memory").iter_rows())
+        self._known = live = {file.path: self._known[file.path] for file in files}
+        touched: Counter[str] = Counter()
+        for counts in live.values():
+            touched.update(counts)
+        return touched
 
 
 @dataclass

@@ -278,7 +278,7 @@ def test_withdrawals_are_told_and_undone_by_what_it_sees(divided: Divided, name:
     act(divided.north, "withdraw_run", {"run_id": f"{name}-own"})
     assert act(divided.north, "get_run", {"run_id": f"{name}-own"})["withdrawn"] is not None, "of the rows it sees"
     assert act(divided.everything, "get_run", {"run_id": f"{name}-own"})["withdrawn"] is None
-    again = send(divided.north, labelled("wind", NORTH), rows=3, run_id=f"{name}-own")
+    *_, again = send(divided.north, labelled("wind", NORTH), rows=3, run_id=f"{name}-own")
     assert again["withdrawn"]["changed_by"] == "north@example.com"
     act(divided.everything, "withdraw_run", {"run_id": f"{name}-own"})
     act(divided.everything, "withdraw_run", {"run_id": name})

@@ -56,7 +56,10 @@ def test_an_upload_counts_when_the_client_says_it_is_whole(
 ) -> None:
     receipt = send(client, rows_of(name), run_id=name, **confirmation)[-1]
     assert receipt["run_id"] == name
-    assert set(receipt) == {"run_id", "rows", "skipped", "series_ids", "series", "change_time", "table_version"}
+    assert set(receipt) == {
+        *("run_id", "rows", "skipped", "series_ids", "series", "change_time", "table_version"),
+        *("withdrawn", "withdrawn_rows"),
+    }
     assert read(client, series_keys=[name]).column("value").to_pylist() == [0.0, 1.0, 2.0]
 
 

@@ -225,6 +225,19 @@ def test_after_a_restart(tmp_path: Path) -> None:
     assert sorted(records["rows"].to_list()) == [1, 3]
 
 
+@pytest.mark.parametrize("at_once", [1, 5, 500_000])
+def test_many_withdrawn_runs_are_looked_at_piece_by_piece(
+    runs: Tenant, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("storage.withdrawals._ROWS_AT_ONCE", at_once)
+    upload(runs, some_rows(2, known=3), "third")
+    for run_id in ("old", "new", "third"):
+        withdraw(runs, run_id, reason=run_id)
+    restore(runs, "old")
+    told = {run["run_id"]: run["withdrawn"] and run["withdrawn"]["reason"] for run in runs.list_runs(ListRuns())}
+    assert told == {"old": None, "new": "new", "third": "third"}
+
+
 def test_runs_without_rows_and_unknown_ones(runs: Tenant) -> None:
     upload(runs, [], "empty")
     assert withdraw(runs, "empty") == 0
