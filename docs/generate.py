@@ -66,6 +66,8 @@ def command_section(name: str, command: Any) -> str:
     arguments = [(each.metavar or each.name).upper() for each in command.params if each not in options]
     text = f"## timedb {name}\n\n`timedb {' '.join([name, *arguments, *(['[OPTIONS]'] if options else [])])}`\n"
     text += f"\n{inspect.cleandoc(command.help or '')}\n"
+    if example := (command.epilog or "").removeprefix("Example: "):
+        text += f"\nExample: `{example}`\n"
     rows = [f"| `{', '.join([*each.opts, *each.secondary_opts])}` | {each.help or ''} |" for each in options]
     return text + ("\n| option | |\n|---|---|\n" + "\n".join(rows) + "\n" if rows else "")
 

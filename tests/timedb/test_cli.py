@@ -41,7 +41,10 @@ class Done:
 
 def timedb(*arguments: str, cwd: Path | None = None, **settings: str) -> Done:
     """Run a command as its console script does, but in this process: each interpreter costs a second to start."""
-    streams = {each: io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for each in ("stdout", "stderr")}
+    streams = {
+        name: io.TextIOWrapper(io.BytesIO(), "utf-8", errors, write_through=True)
+        for name, errors in (("stdout", "strict"), ("stderr", "backslashreplace"))
+    }
     with pytest.MonkeyPatch.context() as patch, open(os.devnull) as nothing:
         if cwd is not None:
             patch.chdir(cwd)

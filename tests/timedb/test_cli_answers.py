@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from datetime import timedelta
@@ -14,10 +15,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+import typer
 
 import timedb as td
+from docs.generate import commands_of
 from tests.timedb.test_cli import T0, ask, timedb
+from timedb.cli import app
 from timedb.cli.exit_codes import EXIT_CODES
+from timedb.cli.output import show
 from timedb.client import Client
 from timedb.launch import Service
 
@@ -25,6 +30,7 @@ __all__ = ["ask"]
 
 FORMATS = ("csv", "json", "ndjson", "arrow", "parquet")
 HOUR = timedelta(hours=1)
+COMMANDS = dict(commands_of(typer.main.get_command(app)))
 COLUMNS = ["series_key", "valid_time", "valid_time_end", "known_time", "value", "annotation", "tags"]
 
 
@@ -185,6 +191,25 @@ def test_series_of_one_name_are_told_apart_by_an_option(
     ):
         done = timedb(*arguments, TIMEDB_FLIGHT_URL=service.flight_url)
         assert f"say which with {option}" in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(name for name, each in COMMANDS.items() if not hasattr(each, "commands")))
+def test_every_help_has_an_example_that_could_be_typed(name: str) -> None:
+    command = COMMANDS[name]
+    text = f"{command.help or ''}\n{command.epilog or ''}"
+    line = text.partition("Example: ")[2].partition("\n")[0]
+    assert line.startswith(f"timedb {name}"), text
+    options = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    assert {word for word in shlex.split(line) if word.startswith("-")} <= options
+
+
+def test_a_long_answer_is_cut_for_people_and_whole_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = {"series_ids": [f"{number:036}" for number in range(4000)]}
+    show(answer, as_json=False)
+    assert len(said := capsys.readouterr().out) < 700
+    assert "--json shows them all" in said
+    show(answer, as_json=True)
+    assert json.loads(capsys.readouterr().out) == answer
 
 
 def test_times_without_an_offset_are_of_the_zone_that_is_said(ask: Any, client: Client, name: str) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from timedb._version import __version__
 from timedb.cli import lakes, reading, runs, series, service, serving, sql, upkeep, users, values
+from timedb.cli.examples import show_examples
 from timedb.cli.exit_codes import exit_code
 from timedb.cli.option_names import speak_of_options
 from timedb.cli.output import say, show_error
@@ -30,6 +31,7 @@ app = typer.Typer(
 for module in (serving, lakes, users, service, series, values, reading, runs, sql, upkeep):
     module.register(app)
 speak_of_options(app)
+show_examples(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -12,6 +12,8 @@ from timedb.errors import Internal, InvalidRequest, TimeDBError
 
 __all__ = ["confirm", "progress_bar", "say", "show", "show_error"]
 
+_SHOWN_CHARS = 500
+
 
 def show(answer: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Print an answer: one object, or a table of many.
@@ -96,4 +98,6 @@ def _text(value: object) -> str:
         case str():
             return value
         case _:
-            return json.dumps(value, ensure_ascii=False)
+            text = json.dumps(value, ensure_ascii=False)
+            whole = len(text) <= _SHOWN_CHARS
+            return text if whole else f"{text[:_SHOWN_CHARS]}… ({len(text)} characters; --json shows them all)"
