@@ -24,12 +24,17 @@ setup: $(STAMP) ## Make .venv and install everything; redone only when pyproject
 $(BIN)/pip: # the last that venv makes
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP): pyproject.toml requirements/dev.txt | $(BIN)/pip
+# The links of one import name to folders side by side (docs/decisions/0121); git brings them, a source archive does not.
+LINKS := timedb/storage timedb/flight_server timedb/rest_gateway
+$(LINKS):
+	ln -s ../$(@F) $@
+
+$(STAMP): pyproject.toml requirements/dev.txt | $(BIN)/pip $(LINKS)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(SERVE) $@
 
-$(SERVE): pyproject.toml requirements/serve.txt | $(BIN)/pip
+$(SERVE): pyproject.toml requirements/serve.txt | $(BIN)/pip $(LINKS)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/serve.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
@@ -58,7 +63,7 @@ soak-service: $(STAMP) ## Writers, readers and clients that leave, all at once, 
 	TIMEDB_TEST_SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest tests/soak tests/flight_server/test_open_close.py --timeout=7200 -rP $(PYTEST_ARGS)
 
 campaign: $(STAMP) ## Every fault at every file operation, ten writers (an hour; goes on where stopped); CAMPAIGN_ARGS="-k compaction"
-	TIMEDB_TEST_CAMPAIGN=$(CAMPAIGN_FILE) $(BIN)/python -m pytest $(addprefix tests/storage/test_,faults.py full_disk.py many_writers.py) --show-capture=no $(CAMPAIGN_ARGS)
+	TIMEDB_TEST_CAMPAIGN=$(CAMPAIGN_FILE) $(BIN)/python -m pytest $(addprefix tests/storage/commit/test_,faults.py full_disk.py many_writers.py) --show-capture=no $(CAMPAIGN_ARGS)
 
 $(VENV)/.browser: | $(BIN)/pip # tried once; without a browser the tests of the page are skipped, and say so
 	-@$(MAKE) --no-print-directory browser

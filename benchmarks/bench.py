@@ -18,7 +18,7 @@ from benchmarks.peers import Peer, series_numbers
 from benchmarks.postgres import PostgreSQL
 from benchmarks.servers import Served
 from timedb.client import Client
-from timedb.wire import ReadCommand, parse_object
+from timedb.contract.wire import ReadCommand, parse_object
 
 __all__ = ["US", "Bench", "fingerprint", "is_as"]
 

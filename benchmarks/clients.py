@@ -98,7 +98,7 @@ def _client(task: dict[str, Any], number: int, barrier: Any, results: Any) -> No
 def main() -> None:
     """Fork, wait, print."""
     task = json.loads(sys.argv[1])
-    for module in ("psycopg", "timedb.frames", "timedb.settings"):  # once, before the processes part
+    for module in ("psycopg", "timedb.client.frames", "timedb.contract.settings"):  # once, before the processes part
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     small_upload("", 0).to_pydict()  # pyarrow imports pandas when it first sees Python objects

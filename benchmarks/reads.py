@@ -18,7 +18,7 @@ from benchmarks.bench import US, Bench, fingerprint, is_as
 from benchmarks.history import flat, last_values, small_upload
 from benchmarks.measuring import measure, measure_in_turn
 from benchmarks.peers import Where
-from timedb.wire import UploadCommand
+from timedb.contract.wire import UploadCommand
 
 __all__ = ["flat_under_uploads", "last_value", "one_series", "rest_rows", "whole_history"]
 

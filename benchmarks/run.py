@@ -35,7 +35,7 @@ from benchmarks.peers import Missing, Peer, numbered
 from benchmarks.postgres import PostgreSQL
 from benchmarks.targets import outcomes
 from timedb.client import connect
-from timedb.wire import UploadCommand
+from timedb.contract.wire import UploadCommand
 
 __all__ = ["add_peer_options", "opened"]
 

@@ -33,7 +33,7 @@ from benchmarks import servers
 from benchmarks.history import HORIZON, START
 from benchmarks.measuring import Wrong, machine, peak_mib, reset_peak
 from timedb.client import connect
-from timedb.wire import ReadCommand
+from timedb.contract.wire import ReadCommand
 
 HOUR = 3_600_000_000
 COLUMNS = ["series_key", "valid_time", "known_time", "value"]

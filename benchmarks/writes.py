@@ -19,7 +19,7 @@ from benchmarks.clients import ROWS, names, uploads_at_once
 from benchmarks.history import START, small_upload
 from benchmarks.measuring import Measurement, Wrong, measure, measure_in_turn
 from benchmarks.peers import numbered
-from timedb.wire import UploadCommand
+from timedb.contract.wire import UploadCommand
 
 __all__ = ["load", "many_clients", "small_uploads", "wide_run"]
 

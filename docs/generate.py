@@ -15,10 +15,10 @@ import typer
 from pydantic_settings import BaseSettings
 
 import timedb
-from rest_gateway import create_app
 from timedb.cli.main import app
-from timedb.selection import Selection
-from timedb.settings import ClientSettings, ServerSettings, load_settings
+from timedb.client.selection import Selection
+from timedb.contract.settings import ClientSettings, ServerSettings, load_settings
+from timedb.rest_gateway import create_app
 
 DOCS = Path(__file__).parent
 READ_FIRST = "What the words mean is in [the wire contract](wire.md)."

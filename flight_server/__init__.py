@@ -1,5 +1,5 @@
 """Arrow Flight over a lake."""
 
-from flight_server.service import FlightService, start_flight_server
+from timedb.flight_server.service import FlightService, start_flight_server
 
 __all__ = ["FlightService", "start_flight_server"]

@@ -13,8 +13,8 @@ from typing import Any
 
 from pyarrow import flight
 
-from flight_server.boundary import MIDDLEWARE_KEY
-from flight_server.context import RequestIds
+from timedb.flight_server.call.boundary import MIDDLEWARE_KEY
+from timedb.flight_server.call.context import RequestIds
 
 __all__ = ["InnerDoor"]
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from flight_server.inner_door import InnerDoor
-from flight_server.limits import Slots
-from flight_server.server import FlightServer
-from flight_server.tls import ServerTls
-from timedb.errors import InvalidRequest
-from timedb.settings import ServerSettings
+from timedb.contract.errors import InvalidRequest
+from timedb.contract.settings import ServerSettings
+from timedb.flight_server.call.slots import Slots
+from timedb.flight_server.call.tls import ServerTls
+from timedb.flight_server.inner_door import InnerDoor
+from timedb.flight_server.rpc.server import FlightServer
 
 if TYPE_CHECKING:
-    from storage import Lake
+    from timedb.storage import Lake
 
 __all__ = ["FlightService", "is_loopback_host", "start_flight_server"]
 

@@ -15,13 +15,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Match
 
-from rest_gateway import routes_runs, routes_series, routes_service, routes_ui, routes_values
-from rest_gateway.connection import FlightConnection
-from rest_gateway.errors import error_for_status, error_response, status_of
-from rest_gateway.inputs import BodyBudget
-from rest_gateway.metrics import Metrics
-from rest_gateway.middleware import CallContext, HeadAsGet, LoopbackOnly
-from rest_gateway.models import (
+from timedb._version import __version__
+from timedb.contract.errors import InvalidRequest, TimeDBError
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.contract.wire import shown
+from timedb.rest_gateway.ask.inputs import BodyBudget
+from timedb.rest_gateway.ask.models import (
     NewManySeries,
     NewSeries,
     Restoration,
@@ -30,11 +29,16 @@ from rest_gateway.models import (
     UploadRequest,
     Withdrawal,
 )
-from rest_gateway.openapi import ANSWER_HEADERS, errors, install_openapi
-from timedb._version import __version__
-from timedb.errors import InvalidRequest, TimeDBError
-from timedb.settings import ServerSettings, load_settings
-from timedb.wire import shown
+from timedb.rest_gateway.http.connection import FlightConnection
+from timedb.rest_gateway.http.errors import error_for_status, error_response, status_of
+from timedb.rest_gateway.http.metrics import Metrics
+from timedb.rest_gateway.http.middleware import CallContext, HeadAsGet, LoopbackOnly
+from timedb.rest_gateway.openapi.document import ANSWER_HEADERS, errors, install_openapi
+from timedb.rest_gateway.routes import runs as routes_runs
+from timedb.rest_gateway.routes import series as routes_series
+from timedb.rest_gateway.routes import service as routes_service
+from timedb.rest_gateway.routes import ui as routes_ui
+from timedb.rest_gateway.routes import values as routes_values
 
 __all__ = ["create_app"]
 

@@ -1,11 +1,11 @@
 """The lake: Delta tables, catalog, commit lane, views. Knows nothing of servers."""
 
-from storage.accuracy import AccuracyPart
-from storage.lake import Lake
-from storage.moment import Moment
-from storage.parts import ReadPart
-from storage.reading import ReadPlan
-from storage.tenant import Plan, Tenant
-from storage.uploads import Upload
+from timedb.storage.lake import Lake
+from timedb.storage.read.accuracy import AccuracyPart
+from timedb.storage.read.moment import Moment
+from timedb.storage.read.parts import ReadPart
+from timedb.storage.read.reading import ReadPlan
+from timedb.storage.tenant import Plan, Tenant
+from timedb.storage.write.uploads import Upload
 
 __all__ = ["AccuracyPart", "Lake", "Moment", "Plan", "ReadPart", "ReadPlan", "Tenant", "Upload"]

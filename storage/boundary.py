@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from timedb.errors import Internal, TimeDBError
+from timedb.contract.errors import Internal, TimeDBError
 
 __all__ = ["errors_are_ours"]
 

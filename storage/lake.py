@@ -11,28 +11,35 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from storage.addresses import refuse_unreadable
-from storage.backup import back_up, restore
-from storage.boundary import errors_are_ours
-from storage.doctor import examine_lake
-from storage.layout import MARKER, SERVING, TENANTS, USERS_FOLDER, tenant_folder, tenant_ids
-from storage.lease import Lease, is_served, refuse_served
-from storage.nesting import refuse_nested
-from storage.object_store import PROBE_FOLDER, ObjectStore, check_conditional_put
-from storage.standing import DELETED_TIME, LAKE_ID, Standing, identity_of
-from storage.store import ASIDE_PREFIX, LocalStore, Store
-from storage.tenant import Tenant
-from storage.upgrade import STEPS, Step, lift, renew_tables
-from storage.user_table import Users
-from storage.users import NewUser
-from timedb.errors import InvalidRequest, NotFound
-from timedb.settings import ServerSettings, local_path
-from timedb.times import format_time, now
-from timedb.wire import shown
+from timedb.contract.errors import InvalidRequest, NotFound
+from timedb.contract.settings import ServerSettings, local_path
+from timedb.contract.times import format_time, now
+from timedb.contract.wire import shown
+from timedb.storage.admin.backup import back_up, restore
+from timedb.storage.admin.doctor import examine_lake
+from timedb.storage.admin.nesting import refuse_nested
+from timedb.storage.admin.upgrade import STEPS, Step, lift, renew_tables
+from timedb.storage.boundary import errors_are_ours
+from timedb.storage.delta.addresses import refuse_unreadable
+from timedb.storage.delta.object_store import PROBE_FOLDER, ObjectStore, check_conditional_put
+from timedb.storage.delta.standing import DELETED_TIME, LAKE_ID, Standing, identity_of
+from timedb.storage.delta.store import ASIDE_PREFIX, LocalStore, Store
+from timedb.storage.tables.layout import (
+    FORMAT_VERSION,
+    MARKER,
+    SERVING,
+    TENANTS,
+    USERS_FOLDER,
+    tenant_folder,
+    tenant_ids,
+)
+from timedb.storage.tables.lease import Lease, is_served, refuse_served
+from timedb.storage.tenant import Tenant
+from timedb.storage.users.table import Users
+from timedb.storage.users.users import NewUser
 
-__all__ = ["FORMAT_VERSION", "Lake"]
+__all__ = ["Lake"]
 
-FORMAT_VERSION = 1
 _FOLDERS = (TENANTS, USERS_FOLDER)
 _AUTHENTICATION = "authentication"  # in the marker
 # What one look at the users table or the marker costs decides how often calls look: a system call, or a round trip.
@@ -135,7 +142,7 @@ class Lake:
 
     @staticmethod
     def doctor(uri: str, *, repair: bool = False, accept_loss: bool = False) -> list[dict[str, Any]]:
-        """Examine the files of a lake: ``{table, fault, path, cure, repaired}`` of each fault; see ``storage.doctor``.
+        """Examine the files of a lake: ``{table, fault, path, cure, repaired}`` of each fault; see ``storage/admin``.
 
         Raises:
             NotFound: there is no lake.
@@ -148,7 +155,7 @@ class Lake:
     @staticmethod
     @errors_are_ours()
     def upgrade(uri: str, *, newest: int = FORMAT_VERSION, steps: Mapping[int, Step] = STEPS) -> dict[str, int]:
-        """Lift a lake that no server has open to the newest format; see ``storage.upgrade``.
+        """Lift a lake that no server has open to the newest format; see ``timedb.storage.admin.upgrade``.
 
         Returns:
             ``{from, to, tables}``: the format versions before and after, and how many tables got properties that
@@ -172,7 +179,7 @@ class Lake:
     @staticmethod
     @errors_are_ours()
     def backup(uri: str, target: str, *, hard_links: bool = False) -> dict[str, Any]:
-        """Copy a lake into an empty local folder while servers go on; see ``storage.backup.back_up``.
+        """Copy a lake into an empty local folder while servers go on; see ``timedb.storage.admin.backup.back_up``.
 
         Raises:
             NotFound: there is no lake.
@@ -188,7 +195,7 @@ class Lake:
     @staticmethod
     @errors_are_ours()
     def restore(source: str, target: str) -> dict[str, Any]:
-        """Make a lake in an empty local folder from a backup; see ``storage.backup.restore``.
+        """Make a lake in an empty local folder from a backup; see ``timedb.storage.admin.backup.restore``.
 
         Raises:
             InvalidRequest, Internal: there is no lake, and the target is as before.

@@ -11,35 +11,10 @@ from typing import Any, TypeAlias
 import polars as pl
 import pyarrow as pa
 
-from storage.accuracy import AccuracyPlan, plan_accuracy
-from storage.batch_cache import BatchCache
-from storage.boundary import errors_are_ours
-from storage.catalog import Catalog, StoredCatalog
-from storage.compaction import Compactor
-from storage.corrections import Corrections, StoredRows
-from storage.delta_log import Snapshot
-from storage.lane import CHANGE_TIME, CommitLane
-from storage.latest import LastRows
-from storage.layout import TenantTables
-from storage.ledger import Ledger, public_record
-from storage.limits import LimitedCatalog
-from storage.lookup import Lookup
-from storage.maintenance import Maintenance
-from storage.moment import Moment
-from storage.reading import ReadPlan, plan_read
-from storage.retention import Retention
-from storage.schemas import TIERS
-from storage.series_lists import ListedSeries, page_of
-from storage.standing import Standing
-from storage.store import Store
-from storage.unchanged import UnchangedFilter
-from storage.uploads import Upload
-from storage.users import LabelLimits
-from storage.withdrawals import STANDING, Restoration, RowsOfRuns, Withdrawal, WithdrawnRuns
-from timedb.errors import Forbidden, NotFound
-from timedb.settings import ServerSettings
-from timedb.times import format_time, from_micros, now
-from timedb.wire import (
+from timedb.contract.errors import Forbidden, NotFound
+from timedb.contract.settings import ServerSettings
+from timedb.contract.times import format_time, from_micros, now
+from timedb.contract.wire import (
     AccuracyTicket,
     CreateManySeries,
     CreateSeries,
@@ -57,6 +32,33 @@ from timedb.wire import (
     WithdrawRun,
     shown,
 )
+from timedb.storage.boundary import errors_are_ours
+from timedb.storage.catalog.catalog import Catalog, StoredCatalog
+from timedb.storage.catalog.key_labels import LimitedCatalog
+from timedb.storage.catalog.ledger import Ledger, public_record
+from timedb.storage.catalog.series_lists import ListedSeries, page_of
+from timedb.storage.catalog.withdrawn import STANDING, RowsOfRuns, WithdrawnRuns
+from timedb.storage.commit.lane import CommitLane
+from timedb.storage.delta.log import Snapshot
+from timedb.storage.delta.standing import Standing
+from timedb.storage.delta.store import Store
+from timedb.storage.maintain.compaction import Compactor
+from timedb.storage.maintain.maintenance import Maintenance
+from timedb.storage.maintain.retention import Retention
+from timedb.storage.read.accuracy import AccuracyPlan, plan_accuracy
+from timedb.storage.read.batch_cache import BatchCache
+from timedb.storage.read.latest import LastRows
+from timedb.storage.read.lookup import Lookup
+from timedb.storage.read.moment import Moment
+from timedb.storage.read.reading import ReadPlan, plan_read
+from timedb.storage.tables.commit_marks import CHANGE_TIME
+from timedb.storage.tables.layout import TenantTables
+from timedb.storage.tables.schemas import TIERS
+from timedb.storage.users.users import LabelLimits
+from timedb.storage.write.corrections import Corrections, StoredRows
+from timedb.storage.write.unchanged import UnchangedFilter
+from timedb.storage.write.uploads import Upload
+from timedb.storage.write.withdrawals import Restoration, Withdrawal
 
 __all__ = ["Tenant"]
 
@@ -219,7 +221,7 @@ class Tenant:
         """Resolve a comparison of forecasts with actual values.
 
         Raises:
-            InvalidRequest, NotFound: see ``storage.accuracy.plan_accuracy``.
+            InvalidRequest, NotFound: see ``timedb.storage.read.accuracy.plan_accuracy``.
         """
         return plan_accuracy(
             ticket,
@@ -249,7 +251,7 @@ class Tenant:
         """Resolve a read against the newest snapshot, or against that one.
 
         Raises:
-            InvalidRequest, NotFound: see ``storage.reading.plan_read``.
+            InvalidRequest, NotFound: see ``timedb.storage.read.reading.plan_read``.
         """
         return plan_read(
             ticket,
@@ -289,7 +291,7 @@ class Tenant:
             changed_by: The key's e-mail; None on an open lake, where items may state it.
 
         Raises:
-            Forbidden, NotFound, InvalidRequest, Conflict: see ``storage.corrections.Corrections``.
+            Forbidden, NotFound, InvalidRequest, Conflict: see ``timedb.storage.write.corrections.Corrections``.
         """
         write = Corrections(message, changed_by, self.tenant_id, self.catalog, self._stored, self._find_run)
         return self.lane.submit(write)
@@ -387,7 +389,7 @@ class Tenant:
         """Remove what the rules do not keep, ages counted from now, or tell what they would remove.
 
         Returns:
-            What went, by rule and series; see ``storage.retention.Retention.apply``.
+            What went, by rule and series; see ``timedb.storage.maintain.retention.Retention.apply``.
 
         Raises:
             InvalidRequest: a rule does not fit.

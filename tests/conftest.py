@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 if TYPE_CHECKING:
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 # Each example talks to a real service: its time says nothing, and shrinking one takes minutes. `quick` draws the same
 # examples every time and reports the first that fails as it was drawn; `soak` draws many and shrinks.
@@ -48,8 +48,8 @@ def service(service_lake: Path) -> Iterator[Service]:
     One for the whole session: tests name their series and runs so that they do not meet.
     """
     # Here and not above: a test of one module needs neither server nor its import.
-    from timedb.launch import start_service
-    from timedb.settings import ServerSettings, load_settings
+    from timedb.contract.settings import ServerSettings, load_settings
+    from timedb.run.launch import start_service
 
     service = start_service(load_settings(ServerSettings, lake=str(service_lake), flight_port=0, rest_port=0))
     yield service

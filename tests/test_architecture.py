@@ -14,44 +14,71 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("timedb", "storage", "flight_server", "rest_gateway")
-
-VOCABULARY = {
-    "timedb._version",
-    "timedb.columns",
-    "timedb.durations",
-    "timedb.errors",
-    "timedb.identity",
-    "timedb.message_sizes",
-    "timedb.number_columns",
-    "timedb.numbers",
-    "timedb.request_id",
-    "timedb.settings",
-    "timedb.spelling",
-    "timedb.times",
-    "timedb.wire",
-    "timedb.wire_fields",
-}
-# The composition roots alone start servers; `timedb/__init__` is lazy and names the public surface.
-ROOTS = {
-    "timedb",
-    "timedb.__main__",
-    "timedb.api",
-    "timedb.cli",
-    "timedb.direct",
-    "timedb.launch",
-    "timedb.sdk",
-    "timedb.users",
+# Folders of the checkout, and the name under which each is imported; see docs/decisions/0121-rooms-and-import-names.md.
+PACKAGES = {
+    "timedb": "timedb",
+    "storage": "timedb.storage",
+    "flight_server": "timedb.flight_server",
+    "rest_gateway": "timedb.rest_gateway",
 }
 
-MAY_IMPORT = {
-    "vocabulary": {"vocabulary"},
-    "client": {"vocabulary", "client"},
-    "storage": {"vocabulary", "storage"},
-    "flight_server": {"vocabulary", "storage", "flight_server"},
-    "rest_gateway": {"vocabulary", "client", "rest_gateway"},
-    "root": {"vocabulary", "client", "storage", "flight_server", "rest_gateway", "root"},
+# Room by room, from the ground up: what each may import beside itself. A room may only name rooms above it in this
+# table, so that there is neither a circle nor an arrow upwards. A module in no room of its package stands alone.
+CONTRACT = "timedb/contract"
+GROUND = ("storage/boundary", "storage/delta")
+ROWS = (*GROUND, "storage/tables", "storage/rows")
+CATALOG = (*ROWS, "storage/users", "storage/catalog")
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "timedb/contract": (),
+    "timedb/client": (CONTRACT,),
+    "timedb/files": (CONTRACT,),
+    "storage/boundary": (CONTRACT,),
+    "storage/delta": (CONTRACT,),
+    "storage/measures": (CONTRACT,),
+    "storage/tables": (CONTRACT, *GROUND),
+    "storage/rows": (CONTRACT, *GROUND, "storage/tables"),
+    "storage/users": (CONTRACT, *GROUND, "storage/tables"),
+    "storage/catalog": (CONTRACT, *ROWS, "storage/users", "storage/measures"),
+    "storage/commit": (CONTRACT, *CATALOG),
+    "storage/write": (CONTRACT, *CATALOG, "storage/commit", "storage/measures"),
+    "storage/read": (CONTRACT, *CATALOG, "storage/measures"),
+    "storage/maintain": (CONTRACT, *CATALOG, "storage/commit", "storage/measures"),
+    "storage/admin": (CONTRACT, *GROUND, "storage/tables", "storage/catalog"),
+    "storage/direct": (CONTRACT, *CATALOG, "storage/measures", "storage/read"),
+    "storage": (CONTRACT, "storage/*"),
+    "flight_server/call": (CONTRACT, "storage", "storage/users"),
+    "flight_server/sql": (CONTRACT, "storage", "storage/tables", "flight_server/call"),
+    "flight_server/rpc": (CONTRACT, "storage", "flight_server/call", "flight_server/sql"),
+    "flight_server": (CONTRACT, "storage", "flight_server/*"),
+    "rest_gateway/http": (CONTRACT, "timedb/client"),
+    "rest_gateway/answer": (CONTRACT, "timedb/client"),
+    "rest_gateway/openapi": (CONTRACT, "rest_gateway/http", "rest_gateway/answer"),
+    "rest_gateway/ask": (
+        CONTRACT,
+        "timedb/client",
+        "timedb/files",
+        "rest_gateway/http",
+        "rest_gateway/answer",
+        "rest_gateway/openapi",
+    ),
+    "rest_gateway/ui": (CONTRACT,),
+    "rest_gateway/routes": (CONTRACT, "timedb/client", "rest_gateway/*"),
+    "rest_gateway": (CONTRACT, "rest_gateway/*"),
+    "timedb/run": (
+        CONTRACT,
+        "timedb/client",
+        "storage",
+        "storage/users",
+        "flight_server",
+        "flight_server/call",
+        "rest_gateway",
+    ),
+    # The faces that users import, and the command line: they alone know everybody.
+    "timedb": (CONTRACT, "timedb/client", "timedb/run", "storage", "storage/direct", "rest_gateway"),
+    "timedb/cli": (CONTRACT, "timedb", "timedb/client", "timedb/files", "timedb/run", "storage", "flight_server/call"),
 }
+# Python and the build want these two where they lie.
+AT_HOME_ELSEWHERE = {"timedb/_version": CONTRACT, "timedb/__main__": "timedb/cli"}
 
 MAX_MODULE_LINES = 500
 MAX_FUNCTION_LINES = 60
@@ -60,24 +87,32 @@ FORBIDDEN_NAMES = re.compile(r"util(s|ity|ities)?|helpers?|managers?|common|misc
 
 
 def module_name(path: Path) -> str:
-    """``timedb/cli/main.py`` → ``timedb.cli.main``; a package is called by its folder."""
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    """``storage/read/winners.py`` → ``timedb.storage.read.winners``; a package is called by its folder."""
+    folder, *rest = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join([PACKAGES[folder], *rest]).removesuffix(".__init__")
 
 
-MODULES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+MODULES = {
+    module_name(path): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if path.resolve() == path  # `timedb/storage` and its like are links to the folders beside it
+}
 TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in MODULES.items()}
 
 
-def group_of(module: str) -> str:
-    """To which row of the table a module belongs."""
-    package, _, rest = module.partition(".")
-    if package != "timedb":
-        return package
-    if module in VOCABULARY:
-        return "vocabulary"
-    if module in ROOTS or f"timedb.{rest.partition('.')[0]}" in ROOTS - {"timedb"}:
-        return "root"
-    return "client"
+def room_of(module: str) -> str:
+    """In which room a module is: ``timedb.storage.read.winners`` → ``storage/read``."""
+    path = MODULES[module].relative_to(ROOT)
+    room = "/".join(path.with_suffix("").parts[:2])
+    return AT_HOME_ELSEWHERE.get(room, room if room in MAY_IMPORT else path.parts[0])
+
+
+def may_import(room: str, other: str) -> bool:
+    """Whether the table lets a room import another."""
+    return any(
+        other == each or (each.endswith("/*") and other.startswith(each.removesuffix("*"))) for each in MAY_IMPORT[room]
+    )
 
 
 def imported_modules(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -92,7 +127,7 @@ def imported_modules(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]
             base = parts[: len(parts) - node.level + is_package] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
-                # `from timedb import wire` names a module, `from timedb.wire import parse` a thing in one.
+                # `from timedb import wire` names a module, `from timedb.contract.wire import parse` a thing in one.
                 yield node.lineno, f"{source}.{alias.name}" if f"{source}.{alias.name}" in MODULES else source
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             named = node.args[0] if node.args else None
@@ -107,26 +142,63 @@ def definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctio
             yield node
 
 
-def test_the_four_packages_are_there() -> None:
-    assert {name.partition(".")[0] for name in MODULES} == set(PACKAGES)
-    assert set(MODULES) >= VOCABULARY
+def test_every_module_has_its_room() -> None:
+    assert {room_of(name) for name in MODULES} == set(MAY_IMPORT)
+
+
+def test_the_table_of_rooms_has_no_circle_and_no_arrow_upwards() -> None:
+    floors = list(MAY_IMPORT)
+    for floor, room in enumerate(floors):
+        below = [name for name in floors if name != room and may_import(room, name)]
+        assert set(below) <= set(floors[:floor]), f"{room} may import what lies above it"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_in_the_allowed_direction(module: str) -> None:
-    allowed = MAY_IMPORT[group_of(module)]
+    room = room_of(module)
     wrong = [
         f"{MODULES[module].relative_to(ROOT)}:{line} imports {name}"
         for line, name in imported_modules(module, TREES[module])
-        if name.partition(".")[0] in PACKAGES and group_of(name) not in allowed
+        if name.partition(".")[0] in PACKAGES
+        and (name not in MODULES or (room_of(name) != room and not may_import(room, room_of(name))))
     ]
     assert not wrong
 
 
+def test_architecture_md_draws_the_rooms_as_they_are() -> None:
+    (drawn,) = re.findall(r"```mermaid\n(.*?)```", (ROOT / "ARCHITECTURE.md").read_text(), re.DOTALL)
+    arrows = set(re.findall(r"^ *(\S+) --> (\S+)$", drawn, re.MULTILINE))
+    assert arrows == without_detours(imports_between_rooms())
+
+
+def imports_between_rooms() -> set[tuple[str, str]]:
+    """Every arrow between two rooms, but those to the contract, which everybody stands on."""
+    return {
+        (room_of(module), room_of(name))
+        for module, tree in TREES.items()
+        for _, name in imported_modules(module, tree)
+        if name in MODULES and room_of(name) not in (room_of(module), CONTRACT)
+    }
+
+
+def without_detours(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The arrows that follow from no two others: what is drawn, so that the picture can be read."""
+    reach = set(arrows)
+    while more := {(a, d) for a, b in reach for c, d in reach if b == c} - reach:
+        reach |= more
+    return {(a, b) for a, b in arrows if not any((a, c) in reach and (c, b) in reach for _, c in reach)}
+
+
 def test_importing_storage_does_not_pull_in_a_client_or_a_server() -> None:
-    code = "import sys, storage; print(*sys.modules)"
+    code = "import sys, timedb.storage; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not set(loaded.stdout.split()) & {"timedb.client", "flight_server", "rest_gateway", "fastapi", "typer"}
+    assert not set(loaded.stdout.split()) & {
+        "timedb.client",
+        "timedb.flight_server",
+        "timedb.rest_gateway",
+        "fastapi",
+        "typer",
+    }
 
 
 def test_every_library_that_is_imported_is_a_dependency() -> None:

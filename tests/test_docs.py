@@ -10,15 +10,15 @@ import pytest
 from pyarrow import flight
 
 from docs import generate
-from flight_server.actions import ACTIONS
-from flight_server.authentication import METHODS
-from flight_server.errors import FLIGHT_CLASSES
-from rest_gateway.errors import STATUS
 from tests.conftest import Served
-from timedb import wire
 from timedb._version import __version__
-from timedb.columns import COLUMN_TYPES, UPLOAD_COLUMNS
-from timedb.errors import TimeDBError
+from timedb.contract import wire
+from timedb.contract.columns import COLUMN_TYPES, UPLOAD_COLUMNS
+from timedb.contract.errors import TimeDBError
+from timedb.flight_server.call.authentication import METHODS
+from timedb.flight_server.call.errors import FLIGHT_CLASSES
+from timedb.flight_server.rpc.actions import ACTIONS
+from timedb.rest_gateway.http.errors import STATUS
 
 ROOT = Path(__file__).parents[1]
 WIRE = (ROOT / "docs" / "wire.md").read_text()

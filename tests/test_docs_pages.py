@@ -18,7 +18,7 @@ from docs.generate import commands_of
 from tests.conftest import Served
 from tests.test_readme import BLOCK, on_this_service, run_bash, run_python
 from timedb.cli import app
-from timedb.wire import ApplyRetention, parse_object
+from timedb.contract.wire import ApplyRetention, parse_object
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

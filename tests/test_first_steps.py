@@ -9,9 +9,9 @@ import pytest
 
 from tests.conftest import Served
 from tests.test_readme import BLOCK, on_this_service, run_bash
-from tests.timedb.test_cli import timedb
-from timedb.launch import start_service
-from timedb.settings import ServerSettings, load_settings
+from tests.timedb.cli.test_cli import timedb
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.run.launch import start_service
 
 PAGE = (Path(__file__).parents[1] / "docs" / "first-steps.md").read_text()
 BEFORE, _, SECTION = PAGE.partition("\n## With a key\n")

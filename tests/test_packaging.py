@@ -17,9 +17,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import timedb as td
-from tests.timedb.test_cli import timedb
+from tests.timedb.cli.test_cli import timedb
 from timedb._version import __version__
-from timedb.settings import ServerSettings
+from timedb.contract.settings import ServerSettings
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("timedb", "storage", "flight_server", "rest_gateway")
@@ -29,7 +29,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def files_of_packages() -> set[str]:
     """Every file of the four packages, as they lie here."""
     files = (file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file())
-    return {str(file.relative_to(ROOT)) for file in files if "__pycache__" not in file.parts}
+    here = {file.resolve().relative_to(ROOT) for file in files if "__pycache__" not in file.parts}
+    return {str(file) for file in here}
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
@@ -39,8 +40,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
         (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
         stated = wheel.read(metadata).decode()
         scripts = wheel.read(metadata.replace("METADATA", "entry_points.txt")).decode()
-    assert held == files_of_packages()
-    assert {"rest_gateway/ui/static/index.html", "timedb/cli/main.py"} <= held
+    assert held == {f"timedb/{file.removeprefix('timedb/')}" for file in files_of_packages()}
+    assert {"timedb/rest_gateway/ui/static/index.html", "timedb/cli/main.py"} <= held
     assert f"\nVersion: {__version__}\n" in stated
     assert {*re.findall(r"^Provides-Extra: (.+)$", stated, re.MULTILINE)} == set(PROJECT["optional-dependencies"])
     assert configparser_of(scripts)["console_scripts"] == dict.fromkeys(("timedb", "timedb-flight"), "timedb.cli:run")

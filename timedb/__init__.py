@@ -14,8 +14,8 @@ from timedb._version import __version__
 
 if TYPE_CHECKING:
     from timedb.client import Client, connect
-    from timedb.direct import duckdb_macros, load_duckdb_delta, scan_lake, spark_functions, split_read
-    from timedb.errors import (
+    from timedb.client.receipt import Receipt
+    from timedb.contract.errors import (
         Busy,
         Conflict,
         Forbidden,
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unimplemented,
     )
-    from timedb.receipt import Receipt
-    from timedb.sdk import check_api, create, delete, start_api, start_api_background, stop_api
-    from timedb.users import (
+    from timedb.direct import duckdb_macros, load_duckdb_delta, scan_lake, spark_functions, split_read
+    from timedb.run.sdk import check_api, create, delete, start_api, start_api_background, stop_api
+    from timedb.run.users import (
         activate_user,
         create_user,
         create_with_users,
@@ -83,9 +83,9 @@ __all__ = [
 _HOMES = {
     "timedb.client": ("Client", "connect"),
     "timedb.direct": ("duckdb_macros", "load_duckdb_delta", "scan_lake", "spark_functions", "split_read"),
-    "timedb.receipt": ("Receipt",),
-    "timedb.sdk": ("check_api", "create", "delete", "start_api", "start_api_background", "stop_api"),
-    "timedb.users": (
+    "timedb.client.receipt": ("Receipt",),
+    "timedb.run.sdk": ("check_api", "create", "delete", "start_api", "start_api_background", "stop_api"),
+    "timedb.run.users": (
         "activate_user",
         "create_user",
         "create_with_users",
@@ -101,7 +101,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF.get(name, "timedb.errors")), name)
+    value = getattr(import_module(_HOME_OF.get(name, "timedb.contract.errors")), name)
     globals()[name] = value
     return value
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import Receive, Scope, Send
 
-    from timedb.settings import ServerSettings
+    from timedb.contract.settings import ServerSettings
 
     app: FastAPI
 
@@ -25,14 +25,14 @@ __all__ = ["app"]
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from timedb.settings import ServerSettings, load_settings
+    from timedb.contract.settings import ServerSettings, load_settings
 
     value = globals()["app"] = _build(load_settings(ServerSettings))
     return value
 
 
 def _build(settings: ServerSettings) -> FastAPI:
-    from rest_gateway import create_app
+    from timedb.rest_gateway import create_app
 
     if settings.flight_url is not None:
         return create_app(settings.flight_url, settings)
@@ -44,11 +44,11 @@ def _with_embedded_server(settings: ServerSettings) -> FastAPI:
     from anyio.to_thread import run_sync
     from fastapi import FastAPI
 
-    from rest_gateway import create_app
+    from timedb.rest_gateway import create_app
 
     @asynccontextmanager
     async def lifespan(outer: FastAPI) -> AsyncIterator[None]:
-        from timedb.launch import start_flight
+        from timedb.run.launch import start_flight
 
         service = await run_sync(start_flight, settings)
         try:

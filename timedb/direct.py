@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-    from storage.cluster import SplitRead
-    from timedb.selection import Length, Selection, Time
-    from timedb.wire import Relative
+    from timedb.client.selection import Length, Selection, Time
+    from timedb.contract.wire import Relative
+    from timedb.storage.direct.cluster import SplitRead
 
 __all__ = ["duckdb_macros", "load_duckdb_delta", "scan_lake", "spark_functions", "split_read"]
 
@@ -64,11 +64,11 @@ def scan_lake(
         NotFound: there is no such lake, tenant or series.
         InvalidRequest: names the argument that does not fit.
     """
-    from storage.direct import scan_lake as scan
-    from timedb.arguments import texts
-    from timedb.errors import InvalidRequest
-    from timedb.selection import message_of
-    from timedb.wire import ReadTicket, shown
+    from timedb.client.arguments import texts
+    from timedb.client.selection import message_of
+    from timedb.contract.errors import InvalidRequest
+    from timedb.contract.wire import ReadTicket, shown
+    from timedb.storage.direct.scan import scan_lake as scan
 
     if view not in ("flat", "overlapping", "latest"):
         raise InvalidRequest(f"view: {shown(view)} is not flat, overlapping or latest")
@@ -104,9 +104,9 @@ def split_read(
         NotFound: there is no such lake, tenant or series.
         InvalidRequest: names the argument that does not fit.
     """
-    from storage.cluster import split_read as split
-    from timedb.selection import fields_of, message_of
-    from timedb.wire import ReadTicket
+    from timedb.client.selection import fields_of, message_of
+    from timedb.contract.wire import ReadTicket
+    from timedb.storage.direct.cluster import split_read as split
 
     return split(_address(path), _text(tenant), message_of(ReadTicket, fields_of(selection)))
 
@@ -125,7 +125,7 @@ def duckdb_macros(path: str | PathLike[str], tenant: str | UUID | None = None, *
         NotFound: there is no such lake or tenant.
         InvalidRequest: names the argument that does not fit.
     """
-    from storage.sql_views import duckdb_macros as macros
+    from timedb.storage.direct.sql_views import duckdb_macros as macros
 
     return macros(_address(path), _text(tenant), prefix=prefix)
 
@@ -149,7 +149,7 @@ def load_duckdb_delta(connection: duckdb.DuckDBPyConnection) -> None:
         td.load_duckdb_delta(con)
         con.execute("SELECT count(*) FROM delta_scan(?)", [f"timedb-data/tenants/{tenant_id}/values"])
     """
-    from storage.duckdb_extension import load_delta
+    from timedb.storage.direct.duckdb_extension import load_delta
 
     load_delta(connection)
 
@@ -159,14 +159,14 @@ def spark_functions(path: str | PathLike[str], tenant: str | UUID | None = None,
 
     The arguments and errors are those of :func:`duckdb_macros`.
     """
-    from storage.sql_views import spark_functions as functions
+    from timedb.storage.direct.sql_views import spark_functions as functions
 
     return functions(_address(path), _text(tenant), prefix=prefix)
 
 
 def _address(path: object) -> str:
-    from timedb.errors import InvalidRequest
-    from timedb.wire import shown
+    from timedb.contract.errors import InvalidRequest
+    from timedb.contract.wire import shown
 
     text = fspath(path) if isinstance(path, str | PathLike) else None
     if not isinstance(text, str) or "\0" in text:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from flight_server.sql.info import sql_info, type_info
-from flight_server.sql.messages import (
+from timedb.flight_server.sql.info import sql_info, type_info
+from timedb.flight_server.sql.messages import (
     CommandGetCatalogs,
     CommandGetCrossReference,
     CommandGetDbSchemas,
@@ -21,8 +21,8 @@ from flight_server.sql.messages import (
     CommandGetTableTypes,
     CommandGetXdbcTypeInfo,
 )
-from flight_server.sql.protobuf import Message
-from flight_server.sql.tables import CATALOG, SCHEMA, SCHEMAS, VIEWS
+from timedb.flight_server.sql.protobuf import Message
+from timedb.flight_server.sql.tables import CATALOG, SCHEMA, SCHEMAS, VIEWS
 
 __all__ = ["catalog_table"]
 

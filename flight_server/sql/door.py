@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import flight
 
-from flight_server.boundary import guarded_stream
-from flight_server.context import CallContext, end_if_gone
-from flight_server.incoming import Incoming
-from flight_server.limits import Lease, Slots
-from flight_server.messages import command_of
-from flight_server.pieces import check_fits
-from flight_server.sql.catalog import catalog_table
-from flight_server.sql.messages import (
+from timedb.contract.columns import META_AS_OF, META_TABLE_VERSION
+from timedb.contract.errors import InvalidRequest, Timeout, TooLarge, Unimplemented
+from timedb.contract.settings import ServerSettings
+from timedb.contract.times import format_time
+from timedb.flight_server.call.boundary import guarded_stream
+from timedb.flight_server.call.context import CallContext, end_if_gone
+from timedb.flight_server.call.incoming import Incoming
+from timedb.flight_server.call.messages import command_of
+from timedb.flight_server.call.pieces import check_fits
+from timedb.flight_server.call.slots import Lease, Slots
+from timedb.flight_server.sql.catalog import catalog_table
+from timedb.flight_server.sql.messages import (
     CATALOG_COMMANDS,
     ActionClosePreparedStatementRequest,
     ActionCreatePreparedStatementRequest,
@@ -29,17 +33,13 @@ from flight_server.sql.messages import (
     pack,
     unpack,
 )
-from flight_server.sql.process import Processes, Statement
-from flight_server.sql.protobuf import Message
-from flight_server.sql.statements import check_text, handle_of, parameters_from, statement_of
-from flight_server.sql.tables import tables_of
-from timedb.columns import META_AS_OF, META_TABLE_VERSION
-from timedb.errors import InvalidRequest, Timeout, TooLarge, Unimplemented
-from timedb.settings import ServerSettings
-from timedb.times import format_time
+from timedb.flight_server.sql.process import Processes, Statement
+from timedb.flight_server.sql.protobuf import Message
+from timedb.flight_server.sql.statements import check_text, handle_of, parameters_from, statement_of
+from timedb.flight_server.sql.tables import tables_of
 
 if TYPE_CHECKING:
-    from storage import Tenant
+    from timedb.storage import Tenant
 
 __all__ = ["ACTIONS", "FlightSql", "is_flight_sql"]
 

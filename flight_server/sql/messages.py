@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flight_server.sql.protobuf import Message, repeated, single
-from timedb.errors import InvalidRequest, Unimplemented
-from timedb.wire import shown
+from timedb.contract.errors import InvalidRequest, Unimplemented
+from timedb.contract.wire import shown
+from timedb.flight_server.sql.protobuf import Message, repeated, single
 
 __all__ = [
     "CATALOG_COMMANDS",

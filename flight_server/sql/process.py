@@ -16,7 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from flight_server.sql.engine.frames import (
+from timedb.contract.errors import Busy, Internal, InvalidRequest, NotFound, TimeDBError, TooLarge, Unimplemented
+from timedb.contract.settings import ServerSettings
+from timedb.flight_server.sql.engine.frames import (
     BATCH,
     DESCRIPTION,
     END,
@@ -30,18 +32,8 @@ from flight_server.sql.engine.frames import (
     Channel,
     Hangup,
 )
-from flight_server.sql.engine.need import Need
-from flight_server.sql.engine.streams import open_pieces, pieces_of, schema_from_text, schema_to_text
-from timedb.errors import (
-    Busy,
-    Internal,
-    InvalidRequest,
-    NotFound,
-    TimeDBError,
-    TooLarge,
-    Unimplemented,
-)
-from timedb.settings import ServerSettings
+from timedb.flight_server.sql.engine.need import Need
+from timedb.flight_server.sql.engine.streams import open_pieces, pieces_of, schema_from_text, schema_to_text
 
 __all__ = ["Description", "Processes", "Query", "Statement", "Tables"]
 

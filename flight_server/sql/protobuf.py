@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from timedb.errors import InvalidRequest
+from timedb.contract.errors import InvalidRequest
 
 __all__ = ["Message", "repeated", "single"]
 

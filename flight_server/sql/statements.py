@@ -9,9 +9,9 @@ import binascii
 
 import pyarrow as pa
 
-from flight_server.sql.process import Statement
-from timedb.errors import InvalidRequest, TooLarge, Unimplemented
-from timedb.wire import WireModel, parse
+from timedb.contract.errors import InvalidRequest, TooLarge, Unimplemented
+from timedb.contract.wire import WireModel, parse
+from timedb.flight_server.sql.process import Statement
 
 __all__ = ["check_text", "handle_of", "parameters_from", "statement_of"]
 

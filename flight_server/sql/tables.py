@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from flight_server.sql.engine.need import Need
-from flight_server.sql.process import Tables
-from storage.moment import WITHDRAWN
-from storage.schemas import RUNS, SERIES
-from timedb.columns import COLUMN_TYPES
-from timedb.errors import Internal
-from timedb.times import MAX_MICROS, MIN_MICROS, from_micros
-from timedb.wire import ReadTicket, parse_object
+from timedb.contract.columns import COLUMN_TYPES
+from timedb.contract.errors import Internal
+from timedb.contract.times import MAX_MICROS, MIN_MICROS, from_micros
+from timedb.contract.wire import ReadTicket, parse_object
+from timedb.flight_server.sql.engine.need import Need
+from timedb.flight_server.sql.process import Tables
+from timedb.storage.tables.schemas import RUNS, SERIES, WITHDRAWN
 
 if TYPE_CHECKING:
-    from storage import Moment
+    from timedb.storage import Moment
 
 __all__ = ["CATALOG", "SCHEMA", "SCHEMAS", "VIEWS", "tables_of"]
 

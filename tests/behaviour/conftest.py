@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from storage import Lake, Tenant
 from tests.behaviour.doors import Door, FlightDoor, RestDoor, StorageDoor
-from timedb.identity import OPEN_TENANT_ID
-from timedb.settings import ServerSettings, load_settings
+from timedb.contract.identity import OPEN_TENANT_ID
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.storage import Lake, Tenant
 
 if TYPE_CHECKING:
     from timedb.client import Client
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 
 @pytest.fixture(scope="session")

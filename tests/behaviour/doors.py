@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 import pyarrow as pa
 
-from storage import Tenant
 from tests.behaviour.oracle import Row
-from timedb.columns import COLUMN_TYPES
-from timedb.wire import (
+from timedb.contract.columns import COLUMN_TYPES
+from timedb.contract.wire import (
     CreateSeries,
     GetRun,
     ReadCommand,
@@ -24,6 +23,7 @@ from timedb.wire import (
     WithdrawRun,
     parse_object,
 )
+from timedb.storage import Tenant
 
 if TYPE_CHECKING:
     from timedb.client import Client

@@ -23,9 +23,9 @@ from pyarrow import flight, parquet
 import timedb as td
 from tests.behaviour.doors import instant, json_number
 from tests.flight_server import sql_client
-from tests.timedb.test_cli import timedb
-from timedb.times import parse_time, to_micros
-from timedb.wire import ReadTicket, UploadCommand
+from tests.timedb.cli.test_cli import timedb
+from timedb.contract.times import parse_time, to_micros
+from timedb.contract.wire import ReadTicket, UploadCommand
 
 if TYPE_CHECKING:
     from timedb.client import Client

@@ -23,9 +23,9 @@ from tests.behaviour.histories import (
     Write,
 )
 from tests.behaviour.oracle import Oracle, Row, float_bits
-from timedb.columns import META_CURSOR
-from timedb.identity import RevisionKey
-from timedb.times import from_micros, parse_time, to_micros
+from timedb.contract.columns import META_CURSOR
+from timedb.contract.identity import RevisionKey
+from timedb.contract.times import from_micros, parse_time, to_micros
 
 _SESSION = uuid4().hex[:8]
 _EXAMPLES = itertools.count()

@@ -15,8 +15,6 @@ from typing import Any, Protocol
 import polars as pl
 import pyarrow as pa
 
-from storage import Tenant
-from storage.lane import CHANGE_TIME
 from tests.behaviour.doors import Door, StorageDoor
 from tests.behaviour.histories import (
     KNOWN_TIMES,
@@ -32,8 +30,10 @@ from tests.behaviour.histories import (
 )
 from tests.behaviour.oracle import micros
 from tests.behaviour.playing import Played, plain
-from timedb.columns import META_AS_OF
-from timedb.times import parse_time
+from timedb.contract.columns import META_AS_OF
+from timedb.contract.times import parse_time
+from timedb.storage import Tenant
+from timedb.storage.tables.commit_marks import CHANGE_TIME
 
 EVERYTHING = Read("flat", False, (None, None), (None, None), None, None, None, list(range(SERIES)))
 GATE = {"days_ahead": 1, "time_of_day": "10:00", "time_zone": ZONE}

@@ -12,12 +12,12 @@ import polars as pl
 import pyarrow as pa
 
 import timedb as td
-from storage import Tenant
-from storage.schemas import VALUES_DATA
 from tests.behaviour.doors import StorageDoor, instant, iso, read_fields
 from tests.behaviour.histories import Read
 from tests.behaviour.oracle import LENGTHS, Row
-from timedb.identity import OPEN_TENANT_ID
+from timedb.contract.identity import OPEN_TENANT_ID
+from timedb.storage import Tenant
+from timedb.storage.tables.schemas import VALUES_DATA
 
 _INSTANTS = ("start_valid", "end_valid", "start_known", "end_known", "as_of")
 _NEW_YORK = "America/New_York"

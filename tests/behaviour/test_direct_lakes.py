@@ -16,15 +16,15 @@ import pyarrow as pa
 import pytest
 
 import timedb as td
-from storage import Lake, Tenant
-from storage.schemas import VALUES_DATA
 from tests.behaviour.doors import StorageDoor
 from tests.behaviour.racing import comparable
 from tests.behaviour.readers import duckdb_with_delta, some_row
-from timedb.columns import COLUMN_TYPES
-from timedb.identity import OPEN_TENANT_ID
-from timedb.settings import ServerSettings, load_settings
-from timedb.wire import CreateSeries, ReadTicket, RetentionRule, parse_object
+from timedb.contract.columns import COLUMN_TYPES
+from timedb.contract.identity import OPEN_TENANT_ID
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.contract.wire import CreateSeries, ReadTicket, RetentionRule, parse_object
+from timedb.storage import Lake, Tenant
+from timedb.storage.tables.schemas import VALUES_DATA
 
 OTHER_TENANT = "11111111-1111-4111-8111-111111111111"
 LABELLED: list[dict[str, str]] = [

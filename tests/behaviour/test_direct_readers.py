@@ -23,8 +23,6 @@ from hypothesis import strategies as st
 from sqlglot import expressions
 
 import timedb as td
-from storage import Lake, Tenant
-from storage.cluster import SplitRead
 from tests.behaviour import histories as drawn
 from tests.behaviour.doors import Door, FlightDoor, RestDoor, StorageDoor
 from tests.behaviour.histories import Write, histories, reads
@@ -41,10 +39,12 @@ from tests.behaviour.readers import (
     some_row,
 )
 from timedb.client import connect
-from timedb.identity import OPEN_TENANT_ID
-from timedb.launch import start_service
-from timedb.settings import ServerSettings, load_settings
-from timedb.wire import CreateSeries
+from timedb.contract.identity import OPEN_TENANT_ID
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.contract.wire import CreateSeries
+from timedb.run.launch import start_service
+from timedb.storage import Lake, Tenant
+from timedb.storage.direct.cluster import SplitRead
 
 PAGE = (Path(__file__).parents[2] / "docs" / "direct-reads.md").read_text()
 BLOCKS = re.findall(r"```(python|sql spark|sql)\n(.*?)```", PAGE, re.DOTALL)

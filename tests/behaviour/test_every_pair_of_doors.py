@@ -33,11 +33,11 @@ from tests.behaviour.pairs import (
     parquet_bytes,
     posted,
 )
-from timedb.times import MAX_MICROS, MIN_MICROS
+from timedb.contract.times import MAX_MICROS, MIN_MICROS
 
 if TYPE_CHECKING:
     from timedb.client import Client
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 HOUR = 3_600_000_000
 NOON = utc("2025-01-01 12:00")

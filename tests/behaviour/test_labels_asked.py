@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 
 import timedb as td
-from tests.timedb.test_cli import ask, timedb
+from tests.timedb.cli.test_cli import ask, timedb
 
 if TYPE_CHECKING:
     from timedb.client import Client
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 __all__ = ["ask"]
 

@@ -16,13 +16,13 @@ import polars as pl
 import pytest
 
 import timedb as td
-from storage import Lake
 from tests.readers import probe
 from tests.readers.expected import FEW, expectations, tables_of
 from tests.storage.lakes import AUDIT, tenant_folder
-from timedb.launch import Service, start_service
-from timedb.settings import ServerSettings, load_settings
-from timedb.times import from_micros
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.contract.times import from_micros
+from timedb.run.launch import Service, start_service
+from timedb.storage import Lake
 
 DATA = Path(__file__).parents[1] / "data"
 KEPT = json.loads((DATA / "lake-0.1.0.json").read_text())

@@ -9,14 +9,14 @@ import polars as pl
 import pyarrow as pa
 from hypothesis import given, settings
 
-from storage import Tenant
-from storage.lookup import Lookup
 from tests.behaviour.doors import Door, StorageDoor, instant
 from tests.behaviour.histories import VALID_TIMES, Write, histories
 from tests.behaviour.oracle import float_bits
 from tests.behaviour.playing import Played, play
 from timedb.client import Client
-from timedb.wire import LookupCommand, parse_object
+from timedb.contract.wire import LookupCommand, parse_object
+from timedb.storage import Tenant
+from timedb.storage.read.lookup import Lookup
 
 TIME = pa.timestamp("us", "UTC")
 SCHEMA = pa.schema([("series_id", pa.string()), ("valid_time", TIME), ("valid_time_end", TIME), ("known_by", TIME)])

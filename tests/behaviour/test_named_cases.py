@@ -13,9 +13,9 @@ from pyarrow import flight
 from tests.behaviour.doors import Door, FlightDoor, instant, iso
 from tests.behaviour.histories import utc
 from tests.behaviour.oracle import Row, float_bits
-from timedb.columns import META_AS_OF
-from timedb.times import parse_time
-from timedb.wire import ReadTicket, parse_object
+from timedb.contract.columns import META_AS_OF
+from timedb.contract.times import parse_time
+from timedb.contract.wire import ReadTicket, parse_object
 
 HOUR = 3_600_000_000
 NOON = utc("2025-01-01 12:00")

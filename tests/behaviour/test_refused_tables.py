@@ -11,9 +11,9 @@ import pytest
 
 import timedb as td
 from tests.storage.lakes import tenant_folder
-from timedb.launch import start_service
-from timedb.settings import ServerSettings, load_settings
-from timedb.times import from_micros
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.contract.times import from_micros
+from timedb.run.launch import start_service
 
 
 def test_by_flight_sql_and_rest(lake_dir: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.behaviour.doors import Door, RestDoor
 from tests.behaviour.histories import Read, Write, histories, reads
 from tests.behaviour.playing import Played, play
-from timedb.columns import META_AS_OF, META_TOKEN
+from timedb.contract.columns import META_AS_OF, META_TOKEN
 
 EXAMPLES = max(3, settings().max_examples // 5)
 

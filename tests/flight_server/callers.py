@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 from tests.flight_server.flights import command
-from timedb.flight_errors import as_timedb_error
+from timedb.client.flight_errors import as_timedb_error
 
 Headers = list[tuple[str, str]]
 

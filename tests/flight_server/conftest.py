@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pyarrow import flight
 
-from flight_server import FlightService, start_flight_server
-from storage import Lake
 from tests.flight_server.flights import many_rows, send
-from timedb.settings import ServerSettings, load_settings
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.flight_server import FlightService, start_flight_server
+from timedb.storage import Lake
 
 _NUMBERS = itertools.count()
 

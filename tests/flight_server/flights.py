@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
-from flight_server.errors import FLIGHT_CLASSES
-from timedb.errors import error_for_code
+from timedb.contract.errors import error_for_code
+from timedb.flight_server.call.errors import FLIGHT_CLASSES
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 START = datetime(2025, 1, 1, tzinfo=UTC)

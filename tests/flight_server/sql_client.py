@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
-from flight_server.sql.messages import CommandStatementQuery, pack
-from flight_server.sql.protobuf import Message
 from tests.flight_server.flights import INSIDE
+from timedb.flight_server.sql.messages import CommandStatementQuery, pack
+from timedb.flight_server.sql.protobuf import Message
 
 KEY_OPTION = "adbc.flight.sql.rpc.call_header.x-api-key"
 

@@ -12,14 +12,14 @@ import pytest
 from pyarrow import flight
 
 import timedb as td
-from flight_server import FlightService, start_flight_server
-from storage import Lake
-from storage.lane import Answer, Turn
 from tests.flight_server.flights import act, eventually, rows_of, send, upload_command
-from timedb.errors import Conflict
-from timedb.identity import OPEN_TENANT_ID
-from timedb.launch import start_gateway, start_service
-from timedb.settings import ServerSettings, load_settings
+from timedb.contract.errors import Conflict
+from timedb.contract.identity import OPEN_TENANT_ID
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.flight_server import FlightService, start_flight_server
+from timedb.run.launch import start_gateway, start_service
+from timedb.storage import Lake
+from timedb.storage.commit.lane import Answer, Turn
 
 
 class Stuck:

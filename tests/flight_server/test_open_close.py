@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 import timedb as td
-from flight_server import FlightService, start_flight_server
-from storage import Lake
 from tests.flight_server.flights import eventually, rows_of
-from timedb.launch import start_service
-from timedb.settings import ServerSettings, load_settings
-from timedb.wire import ReadCommand
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.contract.wire import ReadCommand
+from timedb.flight_server import FlightService, start_flight_server
+from timedb.run.launch import start_service
+from timedb.storage import Lake
 
 # Read before the tests' environment is cleared.
 TIMES = 50 if os.environ.get("TIMEDB_TEST_SOAK_MINUTES") else 5

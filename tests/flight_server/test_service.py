@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from pyarrow import flight
 
-from flight_server import FlightService
 from tests.flight_server.flights import (
     act,
     commit_marker,
@@ -26,7 +25,8 @@ from tests.flight_server.flights import (
     rows_of,
     upload_command,
 )
-from timedb.errors import InvalidRequest
+from timedb.contract.errors import InvalidRequest
+from timedb.flight_server import FlightService
 
 Start = Callable[..., FlightService]
 Connect = Callable[[FlightService], flight.FlightClient]
@@ -135,7 +135,7 @@ _SERVER = """
 import signal, sys
 from flight_server import start_flight_server
 from storage import Lake
-from timedb.settings import ServerSettings, load_settings
+from timedb.contract.settings import ServerSettings, load_settings
 settings = load_settings(ServerSettings, lake=sys.argv[1], flight_port=0)
 lake = Lake.open(settings.lake, settings)
 service = start_flight_server(lake, settings)

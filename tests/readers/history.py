@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from storage import Lake
-from storage.users import NewUser
 from tests.storage.lakes import Sent, hour, open_tenant, tiny_settings, upload
 from tests.storage.operations import correct, write_history
-from timedb.identity import OPEN_TENANT_ID
-from timedb.times import MAX_MICROS
+from timedb.contract.identity import OPEN_TENANT_ID
+from timedb.contract.times import MAX_MICROS
+from timedb.storage import Lake
+from timedb.storage.users.users import NewUser
 
 __all__ = ["EMAIL", "write_lake"]
 

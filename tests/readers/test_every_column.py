@@ -16,12 +16,12 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 import timedb as td
-from storage import Lake
 from tests.readers import probe
 from tests.readers.expected import FEW, SOME, expectations, tables_of
 from tests.readers.history import write_lake
 from tests.storage.lakes import AUDIT, open_tenant, read, stored_rows, tenant_folder, tiny_settings
-from timedb.identity import OPEN_TENANT_ID
+from timedb.contract.identity import OPEN_TENANT_ID
+from timedb.storage import Lake
 
 
 @pytest.fixture(scope="module")

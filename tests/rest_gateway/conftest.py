@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from timedb.settings import ServerSettings, load_settings
+from timedb.contract.settings import ServerSettings, load_settings
 
 if TYPE_CHECKING:
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 _NAMES = itertools.count()
 
@@ -29,7 +29,7 @@ def rest(service: Service) -> Iterator[httpx.Client]:
 @pytest.fixture
 def new_service(lake_dir: Path) -> Iterator[Callable[..., Service]]:
     """Starts a service over a fresh lake, with settings as the test wants them."""
-    from timedb.launch import start_service
+    from timedb.run.launch import start_service
 
     with ExitStack() as services:
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import requests
 
-from timedb.identity import OPEN_TENANT_ID
+from timedb.contract.identity import OPEN_TENANT_ID
 
 if TYPE_CHECKING:
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 # The notebook sends a key although the lake is open.
 HEADERS = {"Content-Type": "application/json", "X-API-Key": "OekXZaRjQDxdQ-3NfX_Y0p7SzgRWSkd2q32VxUkJbTs"}

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from rest_gateway import create_app
-from rest_gateway.errors import STATUS, error_body, error_for_status, status_of
 from tests.rest_gateway.calls import START, assert_error, hours, serving, upload
-from timedb.errors import InvalidRequest, TimeDBError
-from timedb.settings import ServerSettings, load_settings
+from timedb.contract.errors import InvalidRequest, TimeDBError
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.rest_gateway import create_app
+from timedb.rest_gateway.http.errors import STATUS, error_body, error_for_status, status_of
 
 if TYPE_CHECKING:
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 ROW = {"valid_time": START, "value_key": "errors", "value": 1.0}
 UNVALUED = {"valid_time": START, "value_key": "errors"}

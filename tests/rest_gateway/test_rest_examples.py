@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from rest_gateway import examples
+from timedb.rest_gateway.openapi import examples
 
 if TYPE_CHECKING:
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 JSON = "application/json"
 # What a parameter cannot do without.
@@ -30,8 +30,8 @@ BESIDE: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A lake of these tests alone, without users, to which the examples of bodies are sent."""
-    from timedb.launch import start_service
-    from timedb.settings import ServerSettings, load_settings
+    from timedb.contract.settings import ServerSettings, load_settings
+    from timedb.run.launch import start_service
 
     lake = str(tmp_path_factory.mktemp("examples") / "lake")
     service: Service = start_service(load_settings(ServerSettings, lake=lake, flight_port=0, rest_port=0))

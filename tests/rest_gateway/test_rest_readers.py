@@ -19,7 +19,7 @@ from timedb.client import connect
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 VALUES = [1.5, None, 3.25]
 

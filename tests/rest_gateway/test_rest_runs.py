@@ -9,8 +9,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from rest_gateway.rows import rows_to_table
 from tests.rest_gateway.calls import START, assert_error, hours, read, upload
+from timedb.rest_gateway.ask.rows import rows_to_table
 
 RECEIPT = {"run_id", "message", "series_ids"}
 

@@ -14,13 +14,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pyarrow import flight
 
-from rest_gateway import create_app
-from rest_gateway.routes_service import ENDPOINTS
 from tests.rest_gateway.calls import START, assert_error, hours, read, serving, upload
-from timedb.settings import ServerSettings, load_settings
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.rest_gateway import create_app
+from timedb.rest_gateway.routes.service import ENDPOINTS
 
 if TYPE_CHECKING:
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
-from rest_gateway import create_app, streaming
 from tests.rest_gateway.calls import assert_error, serving
 from timedb.client import connect
-from timedb.settings import ServerSettings, load_settings
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.rest_gateway import create_app
+from timedb.rest_gateway.http import streaming
 
 if TYPE_CHECKING:
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 ARROW = "application/vnd.apache.arrow.stream"
 NDJSON = "application/x-ndjson"

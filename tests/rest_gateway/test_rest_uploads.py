@@ -17,7 +17,7 @@ from pyarrow import csv, parquet
 from tests.rest_gateway.calls import START, assert_error, hours, read
 
 if TYPE_CHECKING:
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"

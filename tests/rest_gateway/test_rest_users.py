@@ -13,10 +13,10 @@ import pytest
 
 import timedb as td
 from tests.rest_gateway.calls import assert_error
-from timedb.identity import OPEN_TENANT_ID, series_id_for
+from timedb.contract.identity import OPEN_TENANT_ID, series_id_for
 
 if TYPE_CHECKING:
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 ONE = "11111111-1111-1111-1111-111111111111"
 TWO = "22222222-2222-2222-2222-222222222222"
@@ -60,8 +60,8 @@ class Closed:
 
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Closed]:
-    from timedb.launch import start_service
-    from timedb.settings import ServerSettings, load_settings
+    from timedb.contract.settings import ServerSettings, load_settings
+    from timedb.run.launch import start_service
 
     lake = str(tmp_path_factory.mktemp("closed") / "lake")
     td.create_with_users(lake)

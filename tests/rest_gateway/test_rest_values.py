@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from rest_gateway.formats import ParquetBody, write_body
 from tests.rest_gateway.calls import START, assert_error, hours, read, upload
-from timedb.columns import AUDIT_COLUMNS
+from timedb.contract.columns import AUDIT_COLUMNS
+from timedb.rest_gateway.answer.formats import ParquetBody, write_body
 
 if TYPE_CHECKING:
     pass

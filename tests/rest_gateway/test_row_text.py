@@ -15,8 +15,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rest_gateway import row_text
-from rest_gateway.row_text import (
+from timedb.contract.columns import COLUMN_TYPES
+from timedb.contract.times import format_time
+from timedb.rest_gateway.answer import row_text
+from timedb.rest_gateway.answer.row_text import (
     CSV,
     JSON,
     JSON_NON_FINITE_TEXT,
@@ -25,8 +27,6 @@ from rest_gateway.row_text import (
     RowWriter,
     Syntax,
 )
-from timedb.columns import COLUMN_TYPES
-from timedb.times import format_time
 
 Row = dict[str, Any]
 

@@ -15,7 +15,7 @@ from pyarrow import flight
 from tests.flight_server.flights import many_rows, read_ticket, rows_of, upload_command
 from tests.soak.work import Work, Worker
 from tests.soak.writing import START
-from timedb.times import format_time, from_micros
+from timedb.contract.times import format_time, from_micros
 
 KILLED = """
 import sys, time

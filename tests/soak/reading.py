@@ -16,8 +16,8 @@ from tests.behaviour.oracle import HOUR
 from tests.soak.ledger import COLUMNS, GATE, LEAD_HOURS, Auditor, Ledger, comparable, difference
 from tests.soak.work import Work, Worker
 from tests.soak.writing import START, TIME, connection, micros
-from timedb.columns import META_AS_OF, META_TOKEN
-from timedb.times import format_time, from_micros, parse_time
+from timedb.contract.columns import META_AS_OF, META_TOKEN
+from timedb.contract.times import format_time, from_micros, parse_time
 
 WANTED = ["change_time" if name == "change_rank" else name for name in COLUMNS]
 SLOT_VALUE = ["series_id", "valid_time", "valid_time_end", "value"]

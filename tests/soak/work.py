@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import timedb as td
 from tests.soak.ledger import Ledger
-from timedb.errors import Busy
+from timedb.contract.errors import Busy
 
 MAX_SHOWN = 20
 

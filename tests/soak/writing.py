@@ -17,9 +17,9 @@ from tests.behaviour.oracle import HOUR
 from tests.soak.ledger import COLUMNS, KEY, Auditor, Ledger, comparable, difference
 from tests.soak.work import Work, Worker
 from timedb.client import Client
-from timedb.errors import Conflict, IncompleteUpload
-from timedb.receipt import Receipt
-from timedb.times import format_time, from_micros
+from timedb.client.receipt import Receipt
+from timedb.contract.errors import Conflict, IncompleteUpload
+from timedb.contract.times import format_time, from_micros
 
 START = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1e6)
 SERIES = 6
@@ -194,7 +194,7 @@ class Writer(Worker):
             raise IncompleteUpload("the source broke off")
 
         reader = _Batches(as_upload(rows).to_arrow().schema, broken())
-        from timedb.wire import UploadCommand
+        from timedb.contract.wire import UploadCommand
 
         with self.ledger.lock:
             try:

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from storage import Lake
-from storage.backup import back_up
-from storage.store import LocalStore, StoredFile
-from timedb.identity import OPEN_TENANT_ID
+from timedb.contract.identity import OPEN_TENANT_ID
+from timedb.storage import Lake
+from timedb.storage.admin.backup import back_up
+from timedb.storage.delta.store import LocalStore, StoredFile
 
 MARKER = "timedb-lake.json"
 ROOT = Path(__file__).parents[2]

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from storage import Lake, Tenant
 from tests.storage.disk import WRITES, Disk, Fault, Kind, Point
 from tests.storage.inspection import disagreements, left_behind, listing
 from tests.storage.lakes import difference, open_tenant, read, unstamped
 from tests.storage.operations import Operation, copy_lake
 from tests.storage.results import Tally
-from timedb.errors import OutcomeUnknown, TimeDBError
+from timedb.contract.errors import OutcomeUnknown, TimeDBError
+from timedb.storage import Lake, Tenant
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,10 @@ import json
 import sys
 from pathlib import Path
 
-from storage import Lake
 from tests.storage.disk import Disk, Fault
 from tests.storage.lakes import open_tenant
 from tests.storage.operations import operations
+from timedb.storage import Lake
 
 
 def main(folder: str, name: str, at: str) -> None:

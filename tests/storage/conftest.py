@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from storage import Lake, Tenant
 from tests.storage import results
 from tests.storage.lakes import open_tenant, tiny_settings
 from tests.storage.operations import write_history
+from timedb.storage import Lake, Tenant
 
 
 @pytest.fixture(scope="session")

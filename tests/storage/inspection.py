@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from storage import Tenant
 from tests.storage.lakes import Stored, read, scan_delta, scan_table, tenant_folder
 from tests.storage.model import Model
-from timedb.wire import ListRuns
+from timedb.contract.wire import ListRuns
+from timedb.storage import Tenant
 
 
 def disagreements(tenant: Tenant, folder: Path) -> Iterator[str]:

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from storage import Lake, Tenant
-from timedb.identity import OPEN_TENANT_ID
-from timedb.settings import ServerSettings, load_settings
-from timedb.times import from_micros, to_micros
-from timedb.wire import ReadTicket, UploadCommand, parse_object
+from timedb.contract.identity import OPEN_TENANT_ID
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.contract.times import from_micros, to_micros
+from timedb.contract.wire import ReadTicket, UploadCommand, parse_object
+from timedb.storage import Lake, Tenant
 
 MICROS = pa.timestamp("us", "UTC")
 UPLOAD_SCHEMA = pa.schema(

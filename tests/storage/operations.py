@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from storage import Lake, Tenant
 from tests.storage.lakes import (
     SERIES,
     Sent,
@@ -26,9 +25,10 @@ from tests.storage.lakes import (
     upload,
 )
 from tests.storage.model import Model
-from timedb.settings import ServerSettings
-from timedb.times import from_micros
-from timedb.wire import CreateSeries, GetRun, ListSeries, RestoreRun, UpdateValues, WithdrawRun
+from timedb.contract.settings import ServerSettings
+from timedb.contract.times import from_micros
+from timedb.contract.wire import CreateSeries, GetRun, ListSeries, RestoreRun, UpdateValues, WithdrawRun
+from timedb.storage import Lake, Tenant
 
 SMALL = [*some_rows(4, known=30, value=30.0), Sent("late", hour(1), hour(2), None, None, "new series", ("t",))]
 BULK = some_rows(40, known=40, value=40.0, first=1)

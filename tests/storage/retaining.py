@@ -8,13 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from storage import Tenant
-from storage.compaction import Compactor
-from storage.retention import Retention
 from tests.storage.lakes import DAY, Sent, Stored, hour, read, scan_delta, upload
 from tests.storage.model import Model
-from timedb.times import from_micros
-from timedb.wire import RetentionRule, UpdateValues, ValueUpdate, parse_object
+from timedb.contract.times import from_micros
+from timedb.contract.wire import RetentionRule, UpdateValues, ValueUpdate, parse_object
+from timedb.storage import Tenant
+from timedb.storage.maintain.compaction import Compactor
+from timedb.storage.maintain.retention import Retention
 
 ZONE = "Europe/Stockholm"
 MOMENT = DAY + timedelta(days=100)

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from storage import Lake
-from storage.lake import FORMAT_VERSION
-from storage.store import Store
-from storage.upgrade import Step
 from tests.storage.lakes import SERIES, open_tenant, read, scan_delta, some_rows, tiny_settings, unstamped, upload
 from tests.storage.model import Model
 from tests.storage.operations import write_history
-from timedb.errors import Internal, InvalidRequest, NotFound, TimeDBError
-from timedb.identity import OPEN_TENANT_ID, series_bucket, series_id_for
-from timedb.wire import ListSeries
+from timedb.contract.errors import Internal, InvalidRequest, NotFound, TimeDBError
+from timedb.contract.identity import OPEN_TENANT_ID, series_bucket, series_id_for
+from timedb.contract.wire import ListSeries
+from timedb.storage import Lake
+from timedb.storage.admin.upgrade import Step
+from timedb.storage.delta.store import Store
+from timedb.storage.tables.layout import FORMAT_VERSION
 
 MARKER = "timedb-lake.json"
 OTHER_TENANT = "a1b2c3d4-1111-4111-8111-111111111111"

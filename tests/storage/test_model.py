@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from storage import Lake, Tenant
 from tests.storage.disk import Disk, Point
 from tests.storage.lakes import (
     AUDIT,
@@ -38,11 +37,12 @@ from tests.storage.lakes import (
 )
 from tests.storage.model import Model
 from tests.storage.operations import copy_lake
-from timedb.columns import META_AS_OF, META_CURSOR
-from timedb.errors import Conflict
-from timedb.identity import OPEN_TENANT_ID, RevisionKey, series_id_for
-from timedb.times import format_time, from_micros, parse_time, to_micros
-from timedb.wire import GetRun, ListSeries, RestoreRun, UpdateValues, WithdrawRun
+from timedb.contract.columns import META_AS_OF, META_CURSOR
+from timedb.contract.errors import Conflict
+from timedb.contract.identity import OPEN_TENANT_ID, RevisionKey, series_id_for
+from timedb.contract.times import format_time, from_micros, parse_time, to_micros
+from timedb.contract.wire import GetRun, ListSeries, RestoreRun, UpdateValues, WithdrawRun
+from timedb.storage import Lake, Tenant
 
 EXAMPLES = int(os.environ.get("TIMEDB_TEST_EXAMPLES", "0"))  # read before the tests' environment is cleared
 HALF_HOUR = 1_800_000_000

@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from storage import Lake, Tenant
-from storage.lane import Answer, Prepared, Turn
-from storage.withdrawals import RowsOfRuns, Withdrawal
 from tests.storage.lakes import (
     Sent,
     Stored,
@@ -24,10 +21,14 @@ from tests.storage.lakes import (
     tiny_settings,
     upload,
 )
-from timedb.errors import InvalidRequest, NotFound
-from timedb.identity import OPEN_TENANT_ID, series_id_for
-from timedb.times import format_time, from_micros
-from timedb.wire import GetRun, ListRuns, RestoreRun, RetentionRule, UpdateValues, WithdrawRun, parse_object
+from timedb.contract.errors import InvalidRequest, NotFound
+from timedb.contract.identity import OPEN_TENANT_ID, series_id_for
+from timedb.contract.times import format_time, from_micros
+from timedb.contract.wire import GetRun, ListRuns, RestoreRun, RetentionRule, UpdateValues, WithdrawRun, parse_object
+from timedb.storage import Lake, Tenant
+from timedb.storage.catalog.withdrawn import RowsOfRuns
+from timedb.storage.commit.lane import Answer, Prepared, Turn
+from timedb.storage.write.withdrawals import Withdrawal
 
 SOUTH, EAST = (series_id_for(OPEN_TENANT_ID, name, None) for name in ("south", "east"))
 NOTED = [row._replace(annotation="own", tags=("t",)) for row in some_rows(4, known=2, value=2.0)]
@@ -229,7 +230,7 @@ def test_after_a_restart(tmp_path: Path) -> None:
 def test_many_withdrawn_runs_are_looked_at_piece_by_piece(
     runs: Tenant, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr("storage.withdrawals._ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr("timedb.storage.catalog.withdrawn._ROWS_AT_ONCE", at_once)
     upload(runs, some_rows(2, known=3), "third")
     for run_id in ("old", "new", "third"):
         withdraw(runs, run_id, reason=run_id)
@@ -277,7 +278,7 @@ def test_retention_takes_what_a_restoration_brought_back_as_any_revision(runs: T
 
 def test_the_change_times_of_a_batch_end_at_the_clock(runs: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = stamps(runs)[-1] + 60_000_000
-    monkeypatch.setattr("storage.lane.now", lambda: from_micros(clock))
+    monkeypatch.setattr("timedb.storage.commit.lane.now", lambda: from_micros(clock))
     items = [
         {"run_id": "new", "series_id": SOUTH, "valid_time": format_time(from_micros(hour(number))), "value": 70.0}
         for number in (0, 1)
@@ -292,7 +293,7 @@ def test_the_change_times_of_a_batch_end_at_the_clock(runs: Tenant, monkeypatch:
 def test_a_clock_that_is_behind_makes_no_upload_lose(runs: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     upload(runs, [Sent("a", hour(0), None, None, 1.0)], "before")
     last = stamps(runs)[-1]
-    for where in ("storage.lane.now", "storage.uploads.now"):
+    for where in ("timedb.storage.commit.lane.now", "timedb.storage.write.uploads.now"):
         monkeypatch.setattr(where, lambda: from_micros(last - 3_600_000_000))
     upload(runs, [Sent("a", hour(0), None, None, 2.0)], "after")
     (winner,) = read(runs, "flat", all_versions=False, series_keys=["a"])

@@ -10,10 +10,10 @@ import json
 import sys
 import threading
 
-from storage import Lake, Tenant
 from tests.storage.lakes import Sent, hour, open_tenant, tiny_settings, upload
-from timedb.errors import Conflict
-from timedb.wire import CreateSeries
+from timedb.contract.errors import Conflict
+from timedb.contract.wire import CreateSeries
+from timedb.storage import Lake, Tenant
 
 ROWS = 3
 SHARED = [f"shared-{number}" for number in range(4)]

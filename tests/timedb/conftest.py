@@ -15,7 +15,7 @@ import pytest
 from pyarrow import flight
 
 from timedb.client import Client, connect
-from timedb.launch import Service
+from timedb.run.launch import Service
 
 T0 = datetime(2025, 1, 1, tzinfo=UTC)
 

@@ -18,8 +18,8 @@ import uvicorn
 from fastapi import FastAPI
 
 import timedb.api
-from timedb.errors import InvalidRequest
-from timedb.launch import Service
+from timedb.contract.errors import InvalidRequest
+from timedb.run.launch import Service
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 import timedb as td
+from tests.timedb.cli.test_cli import timedb
 from tests.timedb.conftest import T0, frame
-from tests.timedb.test_cli import timedb
 from timedb.client import Client
-from timedb.identity import OPEN_TENANT_ID
+from timedb.contract.identity import OPEN_TENANT_ID
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ import pytest
 from examples import load_forecasts
 from tests.ui.pages import Demo, Page, Recorded, start_browser
 from timedb.client import Client, connect
-from timedb.settings import ServerSettings, load_settings
+from timedb.contract.settings import ServerSettings, load_settings
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 CHROMEDRIVER = Path(os.environ.get("CHROMEDRIVER", "/usr/bin/chromedriver"))
@@ -31,7 +31,7 @@ MANY = 240
 @pytest.fixture(scope="session")
 def ui_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of these tests alone: they count what it holds."""
-    from timedb.launch import start_service
+    from timedb.run.launch import start_service
 
     lake = str(tmp_path_factory.mktemp("ui") / "lake")
     service = start_service(load_settings(ServerSettings, lake=lake, flight_port=0, rest_port=0, shutdown_seconds=2.0))

@@ -7,9 +7,9 @@ from importlib.metadata import distribution
 
 import httpx
 
-from rest_gateway.routes_ui import DOCS_SECURITY_POLICY
-from rest_gateway.ui.files import SWAGGER, docs_files
 from tests.ui.pages import Page
+from timedb.rest_gateway.routes.ui import DOCS_SECURITY_POLICY
+from timedb.rest_gateway.ui.files import SWAGGER, docs_files
 
 
 def test_the_page_runs_nothing_but_its_own_scripts(rest: httpx.Client) -> None:

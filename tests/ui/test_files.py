@@ -11,8 +11,8 @@ from importlib.metadata import distribution
 import httpx
 import pytest
 
-from rest_gateway.routes_ui import CONTENT_SECURITY_POLICY
-from rest_gateway.ui.files import PAGE, PLOTLY, PageFile, PageFiles, page_files
+from timedb.rest_gateway.routes.ui import CONTENT_SECURITY_POLICY
+from timedb.rest_gateway.ui.files import PAGE, PLOTLY, PageFile, PageFiles, page_files
 
 
 def named(rest: httpx.Client) -> list[str]:
@@ -78,7 +78,9 @@ def test_plotly_comes_packed_from_the_installed_package(rest: httpx.Client) -> N
 
 
 def test_plotly_is_found_without_importing_it() -> None:
-    code = "import sys, rest_gateway.ui.files as f; assert f.PLOTLY in f.page_files().by_name; print(*sys.modules)"
+    code = (
+        "import sys, timedb.rest_gateway.ui.files as f; assert f.PLOTLY in f.page_files().by_name; print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "plotly" not in loaded.stdout.split()
 

@@ -14,16 +14,16 @@ import polars as pl
 import pytest
 
 import timedb as td
-from storage import Lake
 from tests.ui.pages import Demo, Page, Recorded, instant
 from timedb.client import connect
-from timedb.identity import OPEN_TENANT_ID, canonical_labels, series_id_for
-from timedb.settings import ServerSettings, load_settings
+from timedb.contract.identity import OPEN_TENANT_ID, canonical_labels, series_id_for
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.storage import Lake
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-    from timedb.launch import Service
+    from timedb.run.launch import Service
 
 AXE = Path(axe_core_python.__file__).with_name("axe.min.js").read_text()
 TAB, SPACE, RIGHT, END, ESCAPE, ENTER = "\ue004", "\ue00d", "\ue014", "\ue010", "\ue00c", "\ue007"
@@ -33,7 +33,7 @@ T0 = datetime(2025, 10, 25, 22, tzinfo=UTC)  # midnight in Stockholm; three hour
 @pytest.fixture
 def new_service(tmp_path: Path) -> Iterator[Callable[[], Service]]:
     """Starts a service on the lake of this test."""
-    from timedb.launch import start_service
+    from timedb.run.launch import start_service
 
     fields: dict[str, Any] = {"flight_port": 0, "rest_port": 0, "shutdown_seconds": 2.0}
     with ExitStack() as services:

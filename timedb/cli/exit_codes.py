@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timedb.errors import (
+from timedb.contract.errors import (
     Busy,
     Conflict,
     Forbidden,

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from timedb.cli.upload_columns import ChosenColumns, FileColumns, choose
-from timedb.csv_tables import CsvForm
-from timedb.errors import InvalidRequest
-from timedb.table_files import Reading, Rejoined, Source, TableKind, open_table
-from timedb.wire import shown
+from timedb.contract.errors import InvalidRequest
+from timedb.contract.wire import shown
+from timedb.files.csv_tables import CsvForm
+from timedb.files.table_files import Reading, Rejoined, Source, TableKind, open_table
 
 __all__ = ["STANDARD_INPUT", "UploadFile", "csv_form", "open_file"]
 

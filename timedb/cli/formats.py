@@ -18,9 +18,9 @@ from pyarrow import parquet
 
 from timedb.cli.options import Format
 from timedb.cli.output import confirm
-from timedb.errors import InvalidRequest
-from timedb.times import format_time
-from timedb.wire import shown
+from timedb.contract.errors import InvalidRequest
+from timedb.contract.times import format_time
+from timedb.contract.wire import shown
 
 __all__ = ["FORMATS", "STANDARD_OUTPUT", "ResultWriter", "format_of", "may_write", "sink_of"]
 

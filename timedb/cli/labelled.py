@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from timedb.selection import message_of
-from timedb.wire import ListSeries
+from timedb.client.selection import message_of
+from timedb.contract.wire import ListSeries
 
 if TYPE_CHECKING:
     from timedb.client import Client
-    from timedb.read_stream import ReadStream
+    from timedb.client.read_stream import ReadStream
 
 __all__ = ["LabelledBatches"]
 

@@ -30,7 +30,7 @@ def create(
     json: AsJson = False,
 ) -> None:
     """Make the lake; one that is there already stays as it is."""
-    from timedb import sdk, users
+    from timedb.run import sdk, users
 
     with _sdk_prints_beside(json):
         if with_users:
@@ -48,7 +48,7 @@ def delete(
     json: AsJson = False,
 ) -> None:
     """Delete the lake with everything in it. Asks first."""
-    from timedb import sdk
+    from timedb.run import sdk
 
     address = _address(lake)
     confirm(f"Delete the lake at {address} with everything in it?", yes=yes)
@@ -59,7 +59,7 @@ def delete(
 
 
 def _address(lake: str | None) -> str:
-    from timedb.settings import ServerSettings, load_settings
+    from timedb.contract.settings import ServerSettings, load_settings
 
     return load_settings(ServerSettings, lake=lake).lake
 

@@ -17,7 +17,7 @@ from timedb.cli.examples import show_examples
 from timedb.cli.exit_codes import exit_code
 from timedb.cli.option_names import speak_of_options
 from timedb.cli.output import say, show_error
-from timedb.errors import Internal, TimeDBError
+from timedb.contract.errors import Internal, TimeDBError
 
 __all__ = ["app", "main", "run"]
 

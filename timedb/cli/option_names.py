@@ -9,8 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from timedb.columns import UPLOAD_COLUMNS
-from timedb.errors import TimeDBError
+from timedb.contract.columns import UPLOAD_COLUMNS
+from timedb.contract.errors import TimeDBError
 
 __all__ = ["OptionCommand", "speak_of_options"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from timedb.errors import InvalidRequest
+from timedb.contract.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from timedb.client import Client
@@ -43,9 +43,9 @@ def instant_of_option(option: str, text: str | None, time_zone: str | None) -> s
     """
     if text is None:
         return None
-    from timedb.cells import check_time_zone, instant_of
-    from timedb.times import format_time
-    from timedb.wire import shown
+    from timedb.contract.times import format_time
+    from timedb.contract.wire import shown
+    from timedb.files.cells import check_time_zone, instant_of
 
     check_time_zone("--time-zone", time_zone)
     try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from timedb.errors import Internal, InvalidRequest, TimeDBError
+from timedb.contract.errors import Internal, InvalidRequest, TimeDBError
 
 __all__ = ["confirm", "progress_bar", "say", "show", "show_error"]
 

@@ -10,7 +10,7 @@ import typer
 
 from timedb.cli.options import AsJson, FlightUrl, Format, Labels, client_of, instant_of_option, selected_labels
 from timedb.cli.output import progress_bar, say, show
-from timedb.errors import InvalidRequest
+from timedb.contract.errors import InvalidRequest
 
 __all__ = ["register"]
 
@@ -180,8 +180,8 @@ def accuracy(
         "horizon": horizon,
         "token": token,
     }
-    from timedb.selection import message_of
-    from timedb.wire import AccuracyCommand
+    from timedb.client.selection import message_of
+    from timedb.contract.wire import AccuracyCommand
 
     with client_of(flight_url) as client, client.stream(message_of(AccuracyCommand, selection)) as stream:
         show(stream.read_all().to_pylist(), as_json=json)
@@ -216,9 +216,9 @@ class _Answer:
         """Read and write, batch by batch; the token goes to standard error."""
         from timedb.cli.formats import FORMATS, sink_of
         from timedb.cli.labelled import LabelledBatches
-        from timedb.columns import META_TOKEN
-        from timedb.selection import message_of
-        from timedb.wire import ReadCommand
+        from timedb.client.selection import message_of
+        from timedb.contract.columns import META_TOKEN
+        from timedb.contract.wire import ReadCommand
 
         command = message_of(ReadCommand, selection)
         sink_of_answer = sink_of(self.option, self.output, binary=self.format in ("arrow", "parquet"))
@@ -247,7 +247,7 @@ def _times(
     as_of: str | None,
 ) -> dict[str, Any]:
     if time_zone is not None:
-        from timedb.cells import check_time_zone
+        from timedb.files.cells import check_time_zone
 
         check_time_zone("--time-zone", time_zone)
     return {
@@ -276,8 +276,8 @@ def _resample(period: str | None, aggregate: str | None, time_zone: str | None) 
 
 def _columns(named: str | None, view: View, all_versions: bool) -> list[str]:
     """The columns that were named; else those of the contract, with the series' name beside its id."""
-    from timedb.columns import result_columns
-    from timedb.wire import ReadCommand
+    from timedb.contract.columns import result_columns
+    from timedb.contract.wire import ReadCommand
 
     if named is not None:
         columns = [name.strip() for name in named.split(",")]

@@ -60,7 +60,7 @@ def _id_of(client: Client, series: str, labels: dict[str, Any] | None) -> str:
     """
     from uuid import UUID
 
-    from timedb.errors import InvalidRequest, NotFound
+    from timedb.contract.errors import InvalidRequest, NotFound
 
     found = client.list_series(name=series, labels=labels)
     bare = [each for each in found if not each["labels"]]

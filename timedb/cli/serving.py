@@ -17,8 +17,8 @@ from timedb.cli.allocators import choose_allocators
 from timedb.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from timedb.launch import Service
-    from timedb.settings import ServerSettings
+    from timedb.contract.settings import ServerSettings
+    from timedb.run.launch import Service
 
 __all__ = ["register"]
 
@@ -50,8 +50,8 @@ def serve(
 ) -> None:
     """Run everything in one process: the lake, its Flight server and its REST gateway."""
     choose_allocators()
-    from timedb.launch import start_service
-    from timedb.settings import ServerSettings, load_settings
+    from timedb.contract.settings import ServerSettings, load_settings
+    from timedb.run.launch import start_service
 
     settings = load_settings(
         ServerSettings,
@@ -78,8 +78,8 @@ def api(
 ) -> None:
     """Run a REST gateway; without a Flight server to speak to it starts one on the lake of TIMEDB_LAKE."""
     choose_allocators()
-    from timedb.launch import start_gateway
-    from timedb.settings import ServerSettings, load_settings
+    from timedb.contract.settings import ServerSettings, load_settings
+    from timedb.run.launch import start_gateway
 
     settings = load_settings(ServerSettings, host=host, rest_port=port, flight_url=flight_url)
     _log_to_stderr(settings)
@@ -88,7 +88,7 @@ def api(
 
 
 def _log_to_stderr(settings: ServerSettings) -> None:
-    from timedb.logs import log_to_stderr
+    from timedb.run.logs import log_to_stderr
 
     log_to_stderr(settings.log_level, settings.log_format)
     if settings.audit_log is not None:
@@ -96,8 +96,8 @@ def _log_to_stderr(settings: ServerSettings) -> None:
 
 
 def _audit_to(path: str) -> None:
-    from flight_server.audit import AUDIT_LOGGER
-    from timedb.errors import InvalidRequest
+    from timedb.contract.errors import InvalidRequest
+    from timedb.flight_server.call.audit import AUDIT_LOGGER
 
     try:
         handler = logging.handlers.WatchedFileHandler(path)  # goes on where another program has moved the file away

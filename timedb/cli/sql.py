@@ -32,7 +32,7 @@ def sql(
 ) -> None:
     """Print the views as SQL: table macros for DuckDB, temporary functions for Spark."""
     from timedb import direct
-    from timedb.settings import ServerSettings, load_settings
+    from timedb.contract.settings import ServerSettings, load_settings
 
     path = load_settings(ServerSettings, lake=lake).lake
     make = direct.duckdb_macros if dialect is Dialect.DUCKDB else direct.spark_functions

@@ -35,8 +35,8 @@ def doctor(
     json: AsJson = False,
 ) -> None:
     """Examine the lake's files; ends with 1 where a fault is left."""
-    from storage import Lake as StoredLake
-    from timedb.errors import InvalidRequest
+    from timedb.contract.errors import InvalidRequest
+    from timedb.storage import Lake as StoredLake
 
     if accept_loss and not repair:
         raise InvalidRequest("--accept-loss: does nothing without --repair")
@@ -55,7 +55,7 @@ def upgrade(lake: Lake = None, json: AsJson = False) -> None:
 
     Tables that an older release made also get the properties that new ones have. Done again, it changes nothing.
     """
-    from storage import Lake as StoredLake
+    from timedb.storage import Lake as StoredLake
 
     lifted = StoredLake.upgrade(_address(lake))
     if lifted["from"] == lifted["to"] and not lifted["tables"]:
@@ -72,7 +72,7 @@ def backup(
     json: AsJson = False,
 ) -> None:
     """Copy the lake as it is now, while its servers go on."""
-    from storage import Lake as StoredLake
+    from timedb.storage import Lake as StoredLake
 
     show(StoredLake.backup(_address(lake), target, hard_links=hard_links), as_json=json)
 
@@ -83,7 +83,7 @@ def restore(
     json: AsJson = False,
 ) -> None:
     """Make a lake from a backup, in a folder that is empty or not there."""
-    from storage import Lake as StoredLake
+    from timedb.storage import Lake as StoredLake
 
     show(StoredLake.restore(source, _address(lake)), as_json=json)
 
@@ -98,7 +98,7 @@ def retention(
     json: AsJson = False,
 ) -> None:
     """Tell what retention rules would remove, or remove it; asks before it does."""
-    from timedb.errors import InvalidRequest
+    from timedb.contract.errors import InvalidRequest
 
     try:
         listed = json_lib.loads(rules.read_text())
@@ -111,6 +111,6 @@ def retention(
 
 
 def _address(lake: str | None) -> str:
-    from timedb.settings import ServerSettings, load_settings
+    from timedb.contract.settings import ServerSettings, load_settings
 
     return load_settings(ServerSettings, lake=lake).lake

@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from timedb.cells import instant_of
-from timedb.columns import COLUMN_TYPES, UPLOAD_COLUMNS
-from timedb.errors import InvalidRequest
-from timedb.spelling import did_you_mean, nearest
-from timedb.times import format_time
-from timedb.wire import shown
+from timedb.contract.columns import COLUMN_TYPES, UPLOAD_COLUMNS
+from timedb.contract.errors import InvalidRequest
+from timedb.contract.spelling import did_you_mean, nearest
+from timedb.contract.times import format_time
+from timedb.contract.wire import shown
+from timedb.files.cells import instant_of
 
 __all__ = ["COLUMN_OPTIONS", "ChosenColumns", "FileColumns", "choose", "pairs_of"]
 

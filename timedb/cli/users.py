@@ -77,7 +77,7 @@ def create(
 
     Example: timedb users create --email ann@example.com --scope read --scope write
     """
-    from timedb import users as accounts
+    from timedb.run import users as accounts
 
     was_there = _is_there(lake)
     if tenant_id is None and not new_tenant and was_there and sys.stdin.isatty():
@@ -112,8 +112,8 @@ def update(
 
     Example: timedb users update --email ann@example.com --scope read
     """
-    from timedb import users as accounts
-    from timedb.errors import InvalidRequest
+    from timedb.contract.errors import InvalidRequest
+    from timedb.run import users as accounts
 
     if no_labels and labels:
         raise InvalidRequest("--no-labels: takes all labels away, so it does not go with --label")
@@ -144,7 +144,7 @@ def list_users(
 
     Example: timedb users list --include-inactive
     """
-    from timedb import users as accounts
+    from timedb.run import users as accounts
 
     found = accounts.list_users(tenant_id=tenant_id, include_inactive=include_inactive, lake=lake)
     # What people look for comes first; programs go by the names.
@@ -169,7 +169,7 @@ def regenerate_key(
 
     Example: timedb users regenerate-key --email ann@example.com
     """
-    from timedb import users as accounts
+    from timedb.run import users as accounts
 
     confirm(f"Give {email or user_id} a new key, and let the old one open nothing any more?", yes=yes)
     user = accounts.regenerate_api_key(email, user_id=user_id, tenant_id=tenant_id, lake=lake)
@@ -188,7 +188,7 @@ def deactivate(
 
     Example: timedb users deactivate --email ann@example.com
     """
-    from timedb import users as accounts
+    from timedb.run import users as accounts
 
     confirm(f"Let the key of {email or user_id} open nothing any more?", yes=yes)
     show(accounts.deactivate_user(email, user_id=user_id, tenant_id=tenant_id, lake=lake), as_json=json)
@@ -205,7 +205,7 @@ def activate(
 
     Example: timedb users activate --email ann@example.com
     """
-    from timedb import users as accounts
+    from timedb.run import users as accounts
 
     show(accounts.activate_user(email, user_id=user_id, tenant_id=tenant_id, lake=lake), as_json=json)
 
@@ -230,14 +230,14 @@ def _ask_tenant(tenants: Mapping[str, Sequence[str]]) -> tuple[str | None, bool]
 
 
 def _described(tenant_id: str) -> str:
-    from timedb.identity import OPEN_TENANT_ID
+    from timedb.contract.identity import OPEN_TENANT_ID
 
     return f"{tenant_id} (what was written while the lake was open)" if tenant_id == OPEN_TENANT_ID else tenant_id
 
 
 def _is_there(lake: str | None) -> bool:
-    from timedb import users as accounts
-    from timedb.errors import NotFound
+    from timedb.contract.errors import NotFound
+    from timedb.run import users as accounts
 
     try:
         accounts.list_users(lake=lake)
@@ -247,8 +247,8 @@ def _is_there(lake: str | None) -> bool:
 
 
 def _tell_where(user: dict[str, Any], lake: str | None, *, made: bool) -> None:
-    from timedb import users as accounts
-    from timedb.settings import ServerSettings, load_settings, local_path
+    from timedb.contract.settings import ServerSettings, load_settings, local_path
+    from timedb.run import users as accounts
 
     address = load_settings(ServerSettings, lake=lake).lake
     path = local_path(address)

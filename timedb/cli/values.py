@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from timedb.cli.files import UploadFile
-    from timedb.receipt import Receipt
+    from timedb.client.receipt import Receipt
 
 __all__ = ["register"]
 
@@ -98,9 +98,9 @@ def upload(
     Every column must be one of an upload (series_key or series_id, labels, valid_time, valid_time_end, known_time,
     value, annotation, tags), one that an option names, or one that --ignore leaves out. An option goes before a column.
     """
-    from timedb.cells import check_time_zone
     from timedb.cli.files import csv_form, open_file
     from timedb.cli.upload_columns import FileColumns, pairs_of
+    from timedb.files.cells import check_time_zone
 
     check_time_zone("--time-zone", time_zone)
     columns = FileColumns(
@@ -132,7 +132,7 @@ def _named(**options: str | None) -> dict[str, str]:
 
 
 def _one_of_two(series: str | None, series_column: str | None) -> str | None:
-    from timedb.errors import InvalidRequest
+    from timedb.contract.errors import InvalidRequest
 
     if series is not None and series_column is not None:
         raise InvalidRequest("--series, --series-column: say one of them, not both")

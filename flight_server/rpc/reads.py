@@ -1,0 +1,72 @@
+"""Reads as flights: what ``get_flight_info``, ``get_schema`` and ``list_flights`` say of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyarrow import flight
+
+from timedb.contract.columns import result_schema
+from timedb.contract.wire import ReadTicket
+from timedb.flight_server.call.pieces import fits, info_that_fits
+
+if TYPE_CHECKING:
+    from timedb.storage import AccuracyPart, Plan, ReadPart
+
+__all__ = ["flight_of_plan", "flights_of_series"]
+
+UNKNOWN = -1
+
+
+def flight_of_plan(plan: Plan, descriptor: flight.FlightDescriptor, most: int) -> flight.FlightInfo:
+    """A read as one flight, an endpoint a part; all parts are of the same table version.
+
+    How many rows there are is said where it is known without reading them; how many bytes nobody knows, for what the
+    files take is not what the rows take on the wire.
+
+    Args:
+        plan: The read.
+        descriptor: The command that it was planned for.
+        most: The most bytes that the answer may have; where the endpoints do not fit, there is one for all of it.
+
+    Raises:
+        TooLarge: that is too long, too.
+    """
+    info = _flight(plan, descriptor, plan.parts)
+    if len(info.endpoints) > 1 and not fits(len(info.serialize()), most):
+        info = _flight(plan, descriptor, [plan.in_one_part])
+    return info_that_fits(info, most)
+
+
+def _flight(
+    plan: Plan, descriptor: flight.FlightDescriptor, parts: Sequence[ReadPart | AccuracyPart]
+) -> flight.FlightInfo:
+    rows = [part.rows for part in parts]
+    return flight.FlightInfo(
+        plan.schema,
+        descriptor,
+        [flight.FlightEndpoint(part.ticket.to_bytes(), []) for part in parts],
+        total_records=UNKNOWN if UNKNOWN in rows else sum(rows),
+        total_bytes=UNKNOWN,
+        ordered=plan.ordered,
+    )
+
+
+def flights_of_series(page: Mapping[str, Any]) -> Iterator[flight.FlightInfo]:
+    """One flight a series of a page: its descriptor and its only ticket are the command that reads all of it.
+
+    Where a limit has left others, the last flight's ``app_metadata`` is the cursor of the next page.
+    """
+    schema, last, cursor = result_schema(ReadTicket()), len(page["series"]) - 1, page.get("cursor", "")
+    for place, series in enumerate(page["series"]):
+        command = json.dumps({"series_ids": [series["series_id"]], "op": "read"}, separators=(",", ":")).encode()
+        yield flight.FlightInfo(
+            schema,
+            flight.FlightDescriptor.for_command(command),
+            [flight.FlightEndpoint(command, [])],
+            total_records=UNKNOWN,
+            total_bytes=UNKNOWN,
+            app_metadata=cursor.encode() if place == last else b"",
+        )

@@ -1,0 +1,275 @@
+"""The Flight RPCs. Each is a few lines: read the message, ask the tenant, hand the answer over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pyarrow as pa
+from pyarrow import flight
+
+from timedb.contract.settings import ServerSettings
+from timedb.contract.wire import AccuracyTicket, ListSeries, LookupCommand, Nothing, ReadTicket, UploadCommand, parse
+from timedb.flight_server.call.audit import facts_of
+from timedb.flight_server.call.authentication import (
+    METHODS,
+    Access,
+    Caller,
+    authenticate,
+    authorise,
+    recheck,
+    tenant_of,
+)
+from timedb.flight_server.call.boundary import MIDDLEWARE_KEY, guarded_results, guarded_stream, rpc
+from timedb.flight_server.call.context import CallContext, RequestIds, end_if_gone, refuse_strangers
+from timedb.flight_server.call.errors import to_schema_error
+from timedb.flight_server.call.messages import command_of, parse_command, parse_read, to_json
+from timedb.flight_server.call.metrics import Metrics
+from timedb.flight_server.call.pieces import check_fits, info_that_fits, pieces_of
+from timedb.flight_server.call.slots import Gate, Lease, Slots
+from timedb.flight_server.call.tls import ServerTls
+from timedb.flight_server.rpc.actions import ACTIONS, HEALTH, find_action
+from timedb.flight_server.rpc.exchange import answer_lookups
+from timedb.flight_server.rpc.reads import flight_of_plan, flights_of_series
+from timedb.flight_server.rpc.uploads import UploadStream
+from timedb.flight_server.sql.door import ACTIONS as SQL_ACTIONS
+from timedb.flight_server.sql.door import FlightSql, is_flight_sql
+
+if TYPE_CHECKING:
+    from timedb.storage import Lake, Plan, Tenant
+
+__all__ = ["FlightServer"]
+
+_ASK_SECONDS = 0.02
+"""How often a handler asks whether its client is still there: gRPC takes a tenth of a millisecond to say so."""
+
+
+class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
+    """Flight over a lake. It listens as soon as it is made.
+
+    Every RPC can fail with any class of :mod:`timedb.contract.errors`, in the form of ``flight_server/call/errors.py``.
+
+    Args:
+        lake: What is served.
+        settings: The limits.
+        location: Where to listen, say ``grpc://127.0.0.1:0``.
+        tls: The certificate of a ``grpc+tls://`` location.
+    """
+
+    def __init__(self, lake: Lake, settings: ServerSettings, location: str, tls: ServerTls | None = None) -> None:
+        # First, for a call may come in before the constructor below returns.
+        self._lake = lake
+        self._settings = settings
+        self.instance = uuid4().hex
+        self.gate = Gate()
+        self.metrics = Metrics(lake)
+        self.reads = _slots("reads", settings)
+        self.uploads = _slots("uploads", settings)
+        self.calls = _slots("calls", settings)
+        self.sql = FlightSql(settings, _slots("sql", settings))
+        self.metrics.watch(self.gate, (self.reads, self.uploads, self.calls, self.sql.slots))
+        certificates = {} if tls is None else tls.flight_arguments()
+        super().__init__(location, middleware={MIDDLEWARE_KEY: RequestIds(self.instance)}, **certificates)
+
+    def admit(self, call: CallContext) -> None:
+        """Let a call in, unless the server is stopping or the lake is open and the peer a stranger."""
+        self.gate.enter()
+        call.hold(self.gate.leave)
+        call.hold(lambda: self.metrics.record(call))
+        refuse_strangers(self._lake, call.peer, insecure=self._settings.insecure)
+
+    @rpc("do_put")
+    def do_put(
+        self,
+        call: CallContext,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+    ) -> None:
+        """Write a run: the last metadata message is the receipt. Or bind the parameters of a SQL statement."""
+        if is_flight_sql(descriptor.command):
+            tenant = self._tenant(call, METHODS["do_get"])
+            with self.calls.lease(tenant.tenant_id, self._recheck(call)) as lease:
+                return self.sql.do_put(call, context, descriptor, reader, writer, lease)
+        tenant = self._tenant(call)
+        command = self._parse_command(UploadCommand, command_of(descriptor), "command")
+        with self.uploads.lease(tenant.tenant_id, self._recheck(call)) as lease:
+            stream = UploadStream(
+                call,
+                context,
+                reader,
+                writer,
+                lease=lease,
+                max_message_bytes=self._settings.max_message_bytes,
+            )
+            call.facts = facts_of(command)
+            receipt = stream.receive(tenant, command, created_by=_principal(call))
+            call.facts = facts_of(command, receipt)
+        # Outside: a client that does not read keeps its handler waiting here, but no slot.
+        stream.acknowledge(receipt)
+
+    @rpc("do_get")
+    def do_get(
+        self, call: CallContext, context: flight.ServerCallContext, ticket: flight.Ticket
+    ) -> flight.FlightDataStream:
+        """Read."""
+        tenant = self._tenant(call)
+        sql = is_flight_sql(ticket.ticket)
+        read = None if sql else self._parse_read(ticket.ticket, "ticket")
+        lease = self.reads.lease(tenant.tenant_id, self._recheck(call))
+        call.hold(lease.release)
+        if read is None:
+            return self.sql.do_get(tenant, call, context, ticket.ticket, lease)
+        plan = tenant.plan(read)
+        plan.put_together(_still_wanted(call, context, lease))
+        return guarded_stream(call, plan.reader(), lease, read.compression)
+
+    @rpc("get_flight_info")
+    def get_flight_info(
+        self, call: CallContext, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
+    ) -> flight.FlightInfo:
+        """Plan a read: its parts as endpoints."""
+        tenant = self._tenant(call)
+        with self._slot(tenant):
+            if is_flight_sql(descriptor.command):
+                return info_that_fits(self.sql.get_flight_info(tenant, call, context, descriptor), call.message_bytes)
+            return flight_of_plan(self._plan(tenant, descriptor), descriptor, call.message_bytes)
+
+    @rpc("get_schema", to_schema_error)
+    def get_schema(
+        self, call: CallContext, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
+    ) -> flight.SchemaResult:
+        """The columns of a read."""
+        tenant = self._tenant(call)
+        with self._slot(tenant):
+            if is_flight_sql(descriptor.command):
+                schema = self.sql.get_schema(tenant, call, context, descriptor)
+            else:
+                schema = self._plan(tenant, descriptor).schema
+        check_fits(len(schema.serialize()), call.message_bytes, "command")
+        return flight.SchemaResult(schema)
+
+    @rpc("list_flights")
+    def list_flights(
+        self, call: CallContext, context: flight.ServerCallContext, criteria: bytes
+    ) -> Iterable[flight.FlightInfo]:
+        """The series, or those that the criteria select."""
+        tenant = self._tenant(call)
+        message = parse(ListSeries, criteria, what="criteria", max_bytes=self._settings.max_message_bytes)
+        with self._slot(tenant):
+            page = tenant.page_of_series(message)
+        return guarded_results(call, flights_of_series(page))
+
+    @rpc("do_action")
+    def do_action(self, call: CallContext, context: flight.ServerCallContext, action: flight.Action) -> Iterable[bytes]:
+        """Run an action; one JSON result, or the pieces of a long one."""
+        name = action.type
+        if name == HEALTH:
+            call.method = f"do_action/{name}"
+            self._parse_body(Nothing, action.body, HEALTH)
+            return [to_json(self._health())]
+        self._authenticate(call)
+        if name in SQL_ACTIONS:
+            call.method = f"do_action/{name}"
+            tenant = self._tenant(call, METHODS["do_get"])
+            with self._slot(tenant):
+                return self.sql.do_action(tenant, call, context, action)
+        found = find_action(name)
+        call.method = f"do_action/{name}"
+        tenant = self._tenant(call, found.access)
+        message = self._parse_body(found.body, action.body, name)
+        call.facts = facts_of(message)
+        with self._slot(tenant):
+            answer = found.run(tenant, message, _principal(call)) if found.run else self._figures(tenant)
+        call.facts = facts_of(message, answer)
+        return guarded_results(call, pieces_of(answer, call.message_bytes))
+
+    @rpc("list_actions")
+    def list_actions(self, call: CallContext, context: flight.ServerCallContext) -> list[flight.ActionType]:
+        """The actions with their bodies and results."""
+        self._tenant(call)
+        known = [flight.ActionType(action.name, action.description) for action in ACTIONS.values()]
+        return [*known, flight.ActionType(HEALTH, "{} -> {ok}; needs no key")]
+
+    @rpc("do_exchange")
+    def do_exchange(
+        self,
+        call: CallContext,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.MetadataRecordBatchWriter,
+    ) -> None:
+        """Look values up: each batch of questions is answered by a batch."""
+        tenant = self._tenant(call)
+        command = self._parse_command(LookupCommand, command_of(descriptor), "command")
+        with self.reads.lease(tenant.tenant_id, self._recheck(call)) as lease:
+            answer_lookups(tenant, command, call, context, reader, writer, lease=lease)
+
+    def _health(self) -> dict[str, Any]:
+        fault = self._lake.fault(self._settings.stuck_seconds)
+        return {"ok": True} if fault is None else {"ok": False, "reason": fault}
+
+    def _authenticate(self, call: CallContext) -> Caller:
+        call.caller = authenticate(self._lake, call.credentials)
+        return call.caller
+
+    def _tenant(self, call: CallContext, access: Access | None = None) -> Tenant:
+        """The caller's tenant, once it is known who calls and that the caller may make this call."""
+        caller = call.caller or self._authenticate(call)
+        call.access = access or METHODS.get(call.method)
+        authorise(caller, call.access)
+        return tenant_of(self._lake, caller)
+
+    def _recheck(self, call: CallContext) -> Callable[[], None]:
+        return recheck(self._lake, call.credentials, call.caller or self._authenticate(call))
+
+    def _figures(self, tenant: Tenant) -> dict[str, Any]:
+        return {"text": self.metrics.text(tenant.tenant_id if self._lake.has_users else None)}
+
+    def _slot(self, tenant: Tenant) -> Lease:
+        return self.calls.lease(tenant.tenant_id)
+
+    def _plan(self, tenant: Tenant, descriptor: flight.FlightDescriptor) -> Plan:
+        return tenant.plan(self._parse_read(command_of(descriptor), "command"))
+
+    def _parse_read(self, body: bytes, what: str) -> ReadTicket | AccuracyTicket:
+        return parse_read(body, what=what, max_bytes=self._settings.max_message_bytes)
+
+    def _parse_command(self, model: type[Any], body: bytes, what: str) -> Any:
+        return parse_command(model, body, what=what, max_bytes=self._settings.max_message_bytes)
+
+    def _parse_body(self, model: type[Any], body: pa.Buffer, what: str) -> Any:
+        return parse(model, body.to_pybytes(), what=what, max_bytes=self._settings.max_message_bytes)
+
+
+def _principal(call: CallContext) -> str | None:
+    return None if call.caller is None else call.caller.principal
+
+
+def _still_wanted(call: CallContext, context: flight.ServerCallContext, lease: Lease) -> Callable[[], None]:
+    """What a handler asks while it works out an answer; for the handler's own thread, as the context is."""
+    asked = time.monotonic()
+
+    def check() -> None:
+        nonlocal asked
+        lease.check()
+        if time.monotonic() - asked < _ASK_SECONDS:
+            return
+        asked = time.monotonic()
+        end_if_gone(call, context)
+
+    return check
+
+
+def _slots(kind: str, settings: ServerSettings) -> Slots:
+    return Slots(
+        kind,
+        getattr(settings, f"max_concurrent_{kind}"),
+        settings.max_call_seconds,
+        tenant_limit=getattr(settings, f"max_concurrent_{kind}_per_tenant"),
+        idle_seconds=settings.max_idle_seconds,
+    )

@@ -1,0 +1,135 @@
+"""What may be the body of an upload: JSON with the rows in it, or a table, whose run is in the query then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from timedb.client.frames import open_data
+from timedb.contract.columns import UPLOAD_COLUMNS
+from timedb.contract.errors import InvalidRequest
+from timedb.contract.spelling import did_you_mean
+from timedb.contract.wire import WireModel, parse, shown
+from timedb.files.table_files import Reading, TableKind, open_table
+from timedb.rest_gateway.answer.ipc_sizes import check_stream
+from timedb.rest_gateway.ask.inputs import BodyBudget, is_json, media_type_of, read_query
+from timedb.rest_gateway.ask.models import UploadQuery, UploadRequest, ValueRows
+from timedb.rest_gateway.ask.rows import rows_to_table
+
+__all__ = ["FILE_TYPES", "LINES_TYPES", "RunUpload", "read_upload"]
+
+FILE_TYPES: dict[str, TableKind] = {
+    "text/csv": "csv",
+    "application/vnd.apache.parquet": "parquet",
+    "application/vnd.apache.arrow.stream": "arrow",
+}
+LINES_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+_BATCH_ROWS = 65_536
+_UNPACKED = 8
+"""How many times the greatest body a batch of Arrow or a row group of Parquet may be once it is decompressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunUpload:
+    """A run that is ready to be sent.
+
+    Attributes:
+        fields: Of the upload's command, those that were given.
+        rows: How many values there are; None if that is known only at the end.
+        reader: The values.
+    """
+
+    fields: dict[str, Any]
+    rows: int | None
+    reader: pa.RecordBatchReader
+
+
+async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
+    """A dependency that reads the run in a request's body, by its ``Content-Type``.
+
+    Raises:
+        InvalidRequest: it is of no type that is taken, or not what it says; a table may tell only while it is read.
+        TooLarge: it is over the limit, or states more rows than an upload may have.
+        Busy: other bodies take up all the room.
+    """
+    budget: BodyBudget = request.app.state.bodies
+    max_rows: int = request.app.state.max_upload_rows
+    async with budget.receive(request) as body:
+        media_type = media_type_of(request)
+        if media_type in LINES_TYPES:
+            fields = _given(read_query(UploadQuery, request))
+            yield await budget.on_thread(len(body), partial(_of_lines, body, fields))
+        elif media_type in FILE_TYPES:
+            fields = _given(read_query(UploadQuery, request))
+            yield await run_in_threadpool(
+                _of_table, body, FILE_TYPES[media_type], fields, max_rows, budget.max_body_bytes
+            )
+        elif is_json(media_type) or not body:
+            beside = read_query(UploadQuery, request)
+            message = await budget.parse(UploadRequest, body)
+            yield await budget.on_thread(len(body), partial(_of_json, message, beside))
+        else:
+            offers = ", ".join(("application/json", *FILE_TYPES, LINES_TYPES[0]))
+            raise InvalidRequest(f"Content-Type: {shown(media_type)} is none of {offers}")
+
+
+def _of_json(message: UploadRequest, beside: UploadQuery) -> RunUpload:
+    fields = {name: value for name, value in _given(message).items() if name != "value_rows"}
+    for name in beside.model_fields_set:
+        said = getattr(beside, name)
+        if name in message.model_fields_set and getattr(message, name) != said:
+            raise InvalidRequest(f"{name}: the query says {shown(said)}, the body something else; say it once")
+        fields[name] = said
+    return _of_rows(message, fields)
+
+
+def _of_lines(body: bytes, fields: dict[str, Any]) -> RunUpload:
+    lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+    for number, line in lines:
+        try:
+            json.loads(line)
+        except (ValueError, RecursionError):
+            raise InvalidRequest(f"body: line {number} is not JSON") from None
+    whole = b'{"value_rows":[' + b",".join(line for _, line in lines) + b"]}"
+    return _of_rows(parse(ValueRows, whole, what="body", max_bytes=len(whole)), fields)
+
+
+def _of_rows(message: UploadRequest | ValueRows, fields: dict[str, Any]) -> RunUpload:
+    table = rows_to_table(message.value_rows)
+    return RunUpload(fields, table.num_rows, table.to_reader(max_chunksize=_BATCH_ROWS))
+
+
+def _of_table(body: bytes, kind: TableKind, fields: dict[str, Any], max_rows: int, max_body_bytes: int) -> RunUpload:
+    most = _UNPACKED * max_body_bytes
+    if kind == "arrow":
+        check_stream(pa.py_buffer(body), "body", most)
+    table = open_table(pa.BufferReader(body), kind, what="body", max_rows=max_rows, max_group_bytes=most)
+    reader = table.read(_columns(table.names), Reading(time_zone="UTC"))
+    return RunUpload(fields, table.rows, open_data(reader).open())
+
+
+def _columns(names: list[str]) -> Mapping[str, str]:
+    """Our column → the body's; ``value_key`` is what the JSON of this gateway calls ``series_key``."""
+    columns = {"series_key" if name == "value_key" else name: name for name in names}
+    for name in columns:
+        if name not in UPLOAD_COLUMNS:
+            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column{did_you_mean(name, UPLOAD_COLUMNS)}")
+    if len(columns) < len(names):
+        raise InvalidRequest("series_key: the column is there twice, once as value_key")
+    for name in ("valid_time", "value"):
+        if name not in columns:
+            raise InvalidRequest(f"{name}: the column is missing")
+    return columns
+
+
+def _given(message: WireModel) -> dict[str, Any]:
+    """What was said, and the workflow, whose default here is not that of Flight."""
+    names = {"workflow_id", *message.model_fields_set}
+    return {name: value for name in names if (value := getattr(message, name)) is not None}

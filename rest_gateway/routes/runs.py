@@ -1,0 +1,134 @@
+"""Runs: upload, list, read, withdraw, restore."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends
+from starlette.responses import Response
+
+from timedb.client.receipt import Receipt
+from timedb.contract.errors import OutcomeUnknown
+from timedb.contract.wire import GetRun, ListRuns, RestoreRun, UploadCommand, WithdrawRun, parse_object
+from timedb.rest_gateway.answer.answers import Restored, Run, Runs, Uploaded, Withdrawn, json_answer
+from timedb.rest_gateway.ask.inputs import json_body, query
+from timedb.rest_gateway.ask.models import NoQuery, Restoration, RunsQuery, UploadQuery, UploadRequest, Withdrawal
+from timedb.rest_gateway.ask.uploads import RunUpload, read_upload
+from timedb.rest_gateway.http.connection import TheCaller
+from timedb.rest_gateway.openapi.document import describe_inputs, errors
+
+__all__ = ["router"]
+
+_UPLOAD_TEXT = """\
+A run is written once: the same run_id with the same content again is a retry, with other content a conflict. A
+`value_key` finds the series of that name, and creates it where there is none.
+
+The body is JSON, or a table by its `Content-Type`: CSV with a line of names, Parquet, an Arrow stream, or NDJSON with
+an item of `value_rows` a line. Of a table the run's own fields are query parameters (beside JSON they say what the body
+leaves out), and its columns are `series_id` or `series_key` (`labels` beside it as JSON text), `valid_time`, `value`,
+and optionally `valid_time_end`, `known_time`, `annotation` and `tags` (in CSV a JSON array). Times without an offset
+are UTC.
+
+Every body may be compressed, with `Content-Encoding: gzip` or `zstd`; the limit of `TIMEDB_MAX_BODY_BYTES` holds before
+and after. Larger tables go over Arrow Flight."""
+_OTHER_BODIES = {
+    "text/csv": "series_key,valid_time,value\ntemperature,2025-01-01T00:00:00Z,20.5\n",
+    "application/vnd.apache.parquet": None,
+    "application/vnd.apache.arrow.stream": None,
+    "application/x-ndjson": '{"value_key": "temperature", "valid_time": "2025-01-01T00:00:00Z", "value": 20.5}\n',
+}
+
+router = APIRouter(tags=["runs"])
+_NO_QUERY = [Depends(query(NoQuery))]
+
+
+def _upload(run: Annotated[RunUpload, Depends(read_upload)], caller: TheCaller) -> Response:
+    # With an id of the gateway's own, a connection that fails in between can be retried without doubling the run.
+    run_id = run.fields.get("run_id") or str(uuid4())
+    rows = {} if run.rows is None else {"rows": run.rows}
+    command = parse_object(UploadCommand, {**run.fields, "run_id": run_id, **rows})
+    try:
+        receipt = Receipt.from_message(caller.send(command, run.reader))
+    except OutcomeUnknown as error:
+        raise OutcomeUnknown(f"{error.detail} (run_id {run_id})", request_id=error.request_id) from error
+    withdrawal = receipt.withdrawal_text()
+    answer: dict[str, object] = {
+        "run_id": receipt.run_id,
+        "message": withdrawal or "Run created successfully",
+        "series_ids": receipt.series_ids,
+    }
+    if withdrawal:
+        answer |= {"withdrawn": receipt.withdrawn, "withdrawn_rows": receipt.withdrawn_rows}
+    return json_answer(answer)
+
+
+for _path, _name in (("/runs", "create_run"), ("/upload", "upload_timeseries")):
+    router.add_api_route(
+        _path,
+        _upload,
+        methods=["POST"],
+        name=_name,
+        operation_id=_name,
+        response_model=Uploaded,
+        responses=errors(404, 409, 413),
+        openapi_extra=describe_inputs(body=UploadRequest, query=UploadQuery, other_bodies=_OTHER_BODIES),
+        summary="Create a new run with time series values",
+        description=_UPLOAD_TEXT,
+    )
+
+
+@router.get(
+    "/runs",
+    response_model=Runs,
+    openapi_extra=describe_inputs(query=RunsQuery),
+    summary="List runs, newest first",
+)
+def list_runs(criteria: Annotated[RunsQuery, Depends(query(RunsQuery))], caller: TheCaller) -> Response:
+    """The run's records, without their values."""
+    given = {name: getattr(criteria, name) for name in criteria.model_fields_set}
+    return json_answer(caller.call("list_runs", parse_object(ListRuns, given)))
+
+
+@router.post(
+    "/runs/{run_id:path}/withdraw",
+    response_model=Withdrawn,
+    responses=errors(404, 413),
+    openapi_extra=describe_inputs(body=Withdrawal, body_required=False),
+    dependencies=_NO_QUERY,
+    summary="Withdraw a run that was wrong",
+)
+def withdraw_run(
+    run_id: str, body: Annotated[Withdrawal, Depends(json_body(Withdrawal))], caller: TheCaller
+) -> Response:
+    """Its values no longer count; nothing is erased, and `as_of` before the withdrawal still sees them."""
+    message = parse_object(WithdrawRun, {"run_id": run_id, **body.model_dump(exclude_unset=True)})
+    return json_answer(caller.call("withdraw_run", message))
+
+
+@router.post(
+    "/runs/{run_id:path}/restore",
+    response_model=Restored,
+    responses=errors(404, 413),
+    openapi_extra=describe_inputs(body=Restoration, body_required=False),
+    dependencies=_NO_QUERY,
+    summary="Undo the withdrawals of a run",
+)
+def restore_run(
+    run_id: str, body: Annotated[Restoration, Depends(json_body(Restoration))], caller: TheCaller
+) -> Response:
+    """What they took stands again, as it was or as it has been corrected since. Single retractions stay."""
+    message = parse_object(RestoreRun, {"run_id": run_id, **body.model_dump(exclude_unset=True)})
+    return json_answer(caller.call("restore_run", message))
+
+
+@router.get(
+    "/runs/{run_id:path}",
+    response_model=Run,
+    responses=errors(404),
+    dependencies=_NO_QUERY,
+    summary="Read one run",
+)
+def read_run(run_id: str, caller: TheCaller) -> Response:
+    """The run's record, without its values."""
+    return json_answer(caller.call("get_run", GetRun(run_id=run_id)))

@@ -1,0 +1,137 @@
+"""Values: read and correct."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header
+from starlette.responses import Response
+
+from timedb.contract.columns import META_AS_OF, META_CURSOR, META_TABLE_VERSION, META_TOKEN
+from timedb.contract.wire import UpdateValues, parse_object
+from timedb.rest_gateway.answer.answers import AccuracyRows, Updated, ValueRows, json_answer
+from timedb.rest_gateway.answer.formats import BodyFormat, choose_format, write_body
+from timedb.rest_gateway.ask.inputs import json_body, query
+from timedb.rest_gateway.ask.models import NoQuery, UpdateRequest
+from timedb.rest_gateway.ask.reads import AccuracyQuery, ValuesQuery, in_words_of_the_query
+from timedb.rest_gateway.http.connection import Caller, TheCaller
+from timedb.rest_gateway.http.streaming import streamed
+from timedb.rest_gateway.openapi.document import answer_formats, describe_inputs, errors
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["values"])
+
+_HEADERS = {
+    META_CURSOR: "X-Next-Cursor",
+    META_AS_OF: "X-As-Of",
+    META_TABLE_VERSION: "X-Table-Version",
+    META_TOKEN: "X-Token",
+}
+_READ_TEXT = """\
+Rows have `valid_time, series_id, value, series_key, series_unit`; `mode=overlapping` adds `known_time`,
+`intervals=true` adds `valid_time_end`, and `all_versions=true` adds `known_time, change_time, changed_by, annotation,
+tags, run_id, value_id, retracted`. They are sorted by valid_time and series_id, overlapping ones by known_time first,
+and versions of one value by change_time. Times are always `YYYY-MM-DDTHH:MM:SS.ffffff+00:00`.
+
+An unknown query parameter is an error. Without `limit` all rows come in one answer; with it, `next_cursor` is there as
+long as there are more rows, to be given back as `cursor`.
+
+`format`, or else `Accept`, chooses the format: JSON (one object; `count` and `next_cursor` stand after `data`), an
+Arrow stream, a Parquet file, NDJSON (a row a line), or CSV (a line of names; nulls are empty, tags a JSON array). The
+headers `X-Next-Cursor`, `X-As-Of`, `X-Table-Version` and `X-Token` say the same in every format. An answer that breaks
+off in the middle has its connection cut, before the last chunk of HTTP: every HTTP client reports that as an error.
+
+Data frames take an address or what `urllib.request.urlopen` (with a key: `httpx.get(…).content`) makes of it:
+`pd.read_csv(url)`, `pd.read_parquet(url)`, `pl.read_csv(urlopen(url))`, `pl.read_parquet(urlopen(url))`. Given the
+address itself Polars asks for ranges, which are not served: the answer is made while it is sent. HEAD says what GET
+would begin with.
+
+**NaN and infinity**: JSON has no such numbers, so JSON and NDJSON write null for them, which keeps `value` a column of
+numbers for pandas and the like. `non_finite=text` writes `"NaN"`, `"Infinity"` and `"-Infinity"` instead, which tells
+them from null. CSV writes `NaN`, `Infinity` and `-Infinity`, Arrow and Parquet keep all of them as they are. Uploads
+take the numbers as JSON text or as the literals that Python's json writes."""
+
+
+_ACCURACY_TEXT = """\
+Every revision of the selected series is compared with the value of the actuals series (`actual_id` or `actual_key`) at
+the same valid_time. Its lead time, `valid_time - known_time`, falls into a bucket `horizon` long. A row a series and
+bucket: `series_id, lead_seconds, lead_seconds_end, count, bias, mae, rmse`; errors are forecast minus actual, in the
+forecast's unit. `format` or `Accept` chooses the format, as for `GET /values`."""
+
+
+@router.get(
+    "/values",
+    response_model=ValueRows,
+    responses={
+        200: answer_formats(),
+        **errors(404, 413),
+    },
+    openapi_extra=describe_inputs(query=ValuesQuery),
+    summary="Read time series values",
+    description=_READ_TEXT,
+)
+def read_values(
+    asked: Annotated[ValuesQuery, Depends(query(ValuesQuery))],
+    caller: TheCaller,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    """Stream the rows as they come from the Flight server."""
+    make_body = choose_format(accept, asked.format)
+    return _answer(caller, asked, make_body, non_finite_text=asked.non_finite == "text")
+
+
+@router.get(
+    "/accuracy",
+    response_model=AccuracyRows,
+    responses={
+        200: answer_formats(),
+        **errors(404),
+    },
+    openapi_extra=describe_inputs(query=AccuracyQuery),
+    summary="Compare forecasts with actual values",
+    description=_ACCURACY_TEXT,
+)
+def read_accuracy(
+    asked: Annotated[AccuracyQuery, Depends(query(AccuracyQuery))],
+    caller: TheCaller,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    """Stream the figures as they come from the Flight server."""
+    return _answer(caller, asked, choose_format(accept, asked.format), non_finite_text=False)
+
+
+@router.put(
+    "/values",
+    response_model=Updated,
+    responses=errors(404, 409, 413),
+    openapi_extra=describe_inputs(body=UpdateRequest),
+    dependencies=[Depends(query(NoQuery))],
+    summary="Update existing time series records",
+)
+def update_values(body: Annotated[UpdateRequest, Depends(json_body(UpdateRequest))], caller: TheCaller) -> Response:
+    """Corrections, all of them or none. A field that is left out stays, null clears it; every version is kept.
+
+    A row is addressed by `run_id`, `series_id` and `valid_time`, by `value_id`, or by `series_id` and `valid_time`,
+    which means the row that `GET /values` shows. `update_id` makes a retry answer as the first time.
+    """
+    given: dict[str, Any] = {"updates": list(body.updates)}
+    if body.update_id is not None:
+        given["update_id"] = body.update_id
+    return json_answer(caller.call("update_values", parse_object(UpdateValues, given)))
+
+
+def _answer(
+    caller: Caller, asked: ValuesQuery | AccuracyQuery, make_body: type[BodyFormat], *, non_finite_text: bool
+) -> Response:
+    with in_words_of_the_query():
+        stream = caller.stream(asked.to_command())
+    metadata = stream.schema.metadata or {}
+    cursor = metadata.get(META_CURSOR, b"").decode() or None
+    body = make_body(stream.schema, cursor, non_finite_text=non_finite_text)
+    return streamed(
+        write_body(body, stream),
+        stream.close,
+        media_type=body.media_types[0],
+        headers={name: metadata[key].decode() for key, name in _HEADERS.items() if metadata.get(key)},
+    )

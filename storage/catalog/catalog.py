@@ -1,0 +1,430 @@
+"""The series of a tenant: a table of one row a series, held in memory, extended by compare-and-set."""
+
+from __future__ import annotations
+
+import json
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property, lru_cache
+from itertools import count
+from typing import Any, ClassVar
+
+import polars as pl
+import pyarrow as pa
+
+from timedb.contract.errors import Busy, Conflict, InvalidRequest, NotFound
+from timedb.contract.identity import canonical_labels, derived_id
+from timedb.contract.times import now
+from timedb.contract.wire import CreateSeries, SeriesLabels, UpdateSeries, shown
+from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.delta.parquet import write_file
+from timedb.storage.delta.table import Table
+from timedb.storage.measures.units import check_unit
+from timedb.storage.tables.schemas import SERIES
+
+__all__ = ["Catalog", "KnownSeries", "LabelFilter", "Series", "StoredCatalog"]
+
+LabelFilter = Mapping[str, str | list[str] | None]
+DEFAULT_UNIT = "dimensionless"
+_MAX_FILES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One row of the series table."""
+
+    series_id: str
+    name: str
+    labels: str
+    unit: str
+    description: str | None
+    created_time: datetime
+    created_by: str | None
+    auto_created: bool = False
+    retired: bool = False
+
+    def label_map(self) -> dict[str, str]:
+        """The labels as a dictionary."""
+        return dict(_labels_of(self.labels))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the API says of a series."""
+        return {
+            "series_id": self.series_id,
+            "name": self.name,
+            "labels": self.label_map(),
+            "unit": self.unit,
+            "description": self.description,
+        }
+
+    def matches(self, labels: LabelFilter | None) -> bool:
+        """Whether the labels pass a filter: a text is equality, a list any of its texts, None an absent label.
+
+        The empty filter is the series without labels, as in an upload; no filter (None) are all.
+        """
+        if not labels:
+            return labels is None or self.labels == "{}"
+        own = _labels_of(self.labels)
+        return all(
+            own.get(key) in wanted if isinstance(wanted, list) else own.get(key) == wanted
+            for key, wanted in labels.items()
+        )
+
+    def mentions(self, words: Sequence[str]) -> bool:
+        """Whether each of the words, which are in lower case, occurs in what is said of the series."""
+        if not words:
+            return True
+        labels = (f"{key}={value}" for key, value in _labels_of(self.labels).items())
+        text = "\n".join((self.name, self.unit, self.description or "", self.series_id, *labels)).casefold()
+        return all(word in text for word in words)
+
+
+@lru_cache(maxsize=1 << 16)  # many series share few texts
+def _labels_of(text: str) -> Mapping[str, str]:
+    found: dict[str, str] = json.loads(text)
+    return found
+
+
+@dataclass(frozen=True)
+class KnownSeries:
+    """A catalog at one version of the series table.
+
+    ``file_of`` says in which of its files the row of a series is; that of a tenant's own catalog alone.
+    """
+
+    snapshot: Snapshot
+    by_id: Mapping[str, Series]
+    by_name: Mapping[str, Sequence[str]]
+    file_of: Mapping[str, str] = field(default_factory=dict)
+    _by_labels: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
+
+    def identified(self, name: str, labels: str) -> str | None:
+        """The id of the series of a name and canonical labels, retired ones too."""
+        named = self.by_name.get(name)
+        if not named:
+            return None
+        ids = self._by_labels.get(name)
+        if ids is None:
+            ids = self._by_labels[name] = {self.by_id[series_id].labels: series_id for series_id in named}
+        return ids.get(labels)
+
+    @cached_property
+    def ordered(self) -> Sequence[Series]:
+        """All of them by name and labels."""
+        return sorted(self.by_id.values(), key=lambda series: (series.name, series.labels, series.series_id))
+
+    def find(self, name: str, labels: LabelFilter | None = None) -> list[Series]:
+        """The series that a name stands for: the unlabelled one, else the only one; with labels, all that match.
+
+        Raises:
+            NotFound: there is none of that name and labels.
+            InvalidRequest: a bare name has several candidates, which the error lists.
+        """
+        candidates = [self.by_id[series_id] for series_id in self.by_name.get(name, ())]
+        candidates = [series for series in candidates if not series.retired]
+        if labels is not None:
+            candidates = [series for series in candidates if series.matches(labels)]
+        if not candidates:
+            which = "" if labels is None else f" with labels {shown(json.dumps(labels))}"
+            raise NotFound(f"series_key: there is no series {shown(name)}{which}")
+        if labels is not None or len(candidates) == 1:
+            return candidates
+        bare = [series for series in candidates if series.labels == "{}"]
+        if not bare:
+            listed = ", ".join(sorted(series.labels for series in candidates)[:10])
+            raise InvalidRequest(
+                f"series_key: {shown(name)} is the name of {len(candidates)} series; add labels: {listed}"
+            )
+        return bare
+
+    def with_rows(self, snapshot: Snapshot, rows: Mapping[str, Sequence[Series]]) -> KnownSeries:
+        """With the rows of further files; by path."""
+        by_id, by_name, file_of = dict(self.by_id), dict(self.by_name), dict(self.file_of)
+        grown: dict[str, list[str]] = {}
+        for path, series in rows.items():
+            for one in series:
+                old = by_id.get(one.series_id)
+                if old is None or old.name != one.name:
+                    if one.name not in grown:
+                        by_name[one.name] = grown[one.name] = list(by_name.get(one.name, ()))
+                    grown[one.name].append(one.series_id)
+                if old is not None and old.name != one.name:
+                    by_name[old.name] = [each for each in by_name[old.name] if each != one.series_id]
+                by_id[one.series_id] = one
+                file_of[one.series_id] = path
+        return KnownSeries(snapshot, by_id, by_name, file_of)
+
+
+class Catalog(ABC):
+    """The series of a tenant, or those of them that a caller may see. Thread-safe."""
+
+    limited: ClassVar[bool]
+    """Whether the tenant may have series that are not among these."""
+
+    @abstractmethod
+    def known(self) -> KnownSeries:
+        """The series as of now."""
+
+    @abstractmethod
+    def id_for(self, name: str, labels: str, known: KnownSeries) -> str:
+        """The id that the series has, or would get in this catalog; labels are canonical JSON text."""
+
+    @abstractmethod
+    def check_new(self, name: str, labels: str) -> None:
+        """Refuse to make a series; labels as of :meth:`id_for`.
+
+        Raises:
+            Forbidden: the caller may not use series of these labels.
+        """
+
+    @abstractmethod
+    def create(self, messages: Sequence[CreateSeries], *, created_by: str | None) -> list[tuple[str, bool]]:
+        """Create series, all or none, or find them: (id, whether it is new) each, in one commit.
+
+        Raises:
+            Conflict: one exists with another unit, or is retired.
+            Forbidden: the caller may not use series of these labels.
+            InvalidRequest: nobody knows the unit of one.
+        """
+
+    @abstractmethod
+    def update(self, message: UpdateSeries) -> dict[str, Any]:
+        """Change name, unit or description of a series, or retire it; its id and its values stay.
+
+        Raises:
+            NotFound: there is no such series.
+            Conflict: another series has the name and these labels.
+            InvalidRequest: nobody knows the unit.
+        """
+
+    def all(self) -> Mapping[str, Series]:
+        """Every series by id, retired ones included."""
+        return self.known().by_id
+
+    def get(self, series_id: str) -> Series:
+        """One series.
+
+        Raises:
+            NotFound: there is none with that id.
+        """
+        series = self.all().get(series_id)
+        if series is None:
+            raise NotFound(f"series_id: there is no series {shown(series_id)}")
+        return series
+
+    def find(self, name: str, labels: LabelFilter | None = None) -> list[Series]:
+        """As :meth:`KnownSeries.find`, among the series as of now."""
+        return self.known().find(name, labels)
+
+    def label_values(self, message: SeriesLabels) -> dict[str, list[str]]:
+        """Each label key with its values, sorted."""
+        values: dict[str, set[str]] = {}
+        known = self.known()
+        named = known.by_id if message.name is None else known.by_name.get(message.name, ())
+        for labels in {known.by_id[one].labels for one in named if not known.by_id[one].retired}:
+            for key, value in _labels_of(labels).items():
+                values.setdefault(key, set()).add(value)
+        return {key: sorted(values[key]) for key in sorted(values)}
+
+
+class StoredCatalog(Catalog):
+    """All series of one tenant."""
+
+    limited = False
+
+    def __init__(self, table: Table, tenant_id: str) -> None:
+        self.table = table
+        self._tenant_id = tenant_id
+        self._known = _NOTHING
+        self._refreshing = threading.Lock()
+        self._writing = threading.Lock()
+
+    def known(self) -> KnownSeries:
+        """The series as of now, those of other processes included."""
+        snapshot = self.table.snapshot()
+        if snapshot.version <= self._known.snapshot.version:
+            return self._known
+        with self._refreshing:
+            known = self._known
+            if snapshot.version <= known.snapshot.version:
+                return known
+            # Whoever wrote it may have died before its fsync; values must not outlive their series.
+            self.table.log.sync(snapshot.version)
+            self._known = self._with_files(known, snapshot)
+            return self._known
+
+    def _with_files(self, known: KnownSeries, snapshot: Snapshot) -> KnownSeries:
+        kept = known.snapshot.files.keys() <= snapshot.files.keys()
+        fresh = snapshot.files.keys() - (known.snapshot.files.keys() if kept else set())
+        return (known if kept else _NOTHING).with_rows(snapshot, self._read(sorted(fresh)))
+
+    def id_for(self, name: str, labels: str, known: KnownSeries) -> str:
+        """See :meth:`Catalog.id_for`."""
+        found = known.identified(name, labels)
+        if found is not None:
+            return found
+        # One that has been renamed keeps the id of its first name.
+        derived = (derived_id(self._tenant_id, name, labels, turn) for turn in count())
+        return next(series_id for series_id in derived if series_id not in known.by_id)
+
+    def check_new(self, name: str, labels: str) -> None:
+        """Nothing: all are his who sees all."""
+
+    def create(self, messages: Sequence[CreateSeries], *, created_by: str | None) -> list[tuple[str, bool]]:
+        """See :meth:`Catalog.create`."""
+        asked = [(message, canonical_labels(message.labels)) for message in messages]
+        for unit in {message.unit for message in messages} - {None}:
+            check_unit(str(unit), field="unit")
+        ids: list[str] = []
+        moment = now()
+
+        def change(known: KnownSeries) -> list[Series]:
+            ids[:] = [self.id_for(message.name, labels, known) for message, labels in asked]
+            changed: dict[str, Series] = {}
+            for series_id, (message, labels) in zip(ids, asked, strict=True):
+                old = changed.get(series_id) or known.by_id.get(series_id)
+                new = _created(old, series_id, message, labels, moment, created_by)
+                if new is not old:
+                    changed[series_id] = new
+            return list(changed.values())
+
+        new = self._write(change)
+        first = [series_id in new and series_id not in ids[:place] for place, series_id in enumerate(ids)]
+        return list(zip(ids, first, strict=True))
+
+    def ensure(
+        self,
+        series: Iterable[tuple[str, str, str, str | None]],
+        *,
+        created_by: str | None,
+        unit: str | None = None,
+    ) -> None:
+        """Create the series (id, name, canonical labels, description) that an upload names and that do not exist.
+
+        Without a unit they are ``dimensionless`` until they are created explicitly.
+
+        Raises:
+            Busy: a series has been renamed since the upload found out its id.
+        """
+        moment = now()
+        wanted = [
+            Series(series_id, name, labels, unit or DEFAULT_UNIT, text, moment, created_by, auto_created=unit is None)
+            for series_id, name, labels, text in series
+        ]
+
+        def change(known: KnownSeries) -> list[Series]:
+            for one in wanted:
+                if self.id_for(one.name, one.labels, known) != one.series_id:
+                    raise Busy(f"series_key: a series has just been renamed to or from {shown(one.name)}; retry")
+            return [one for one in wanted if one.series_id not in known.by_id]
+
+        self._write(change)
+
+    def update(self, message: UpdateSeries) -> dict[str, Any]:
+        """See :meth:`Catalog.update`."""
+        if message.unit is not None:
+            check_unit(message.unit, field="unit")
+
+        def change(known: KnownSeries) -> list[Series]:
+            old = known.by_id.get(message.series_id)
+            if old is None:
+                raise NotFound(f"series_id: there is no series {shown(message.series_id)}")
+            fields = message.model_fields_set
+            new = replace(
+                old,
+                name=message.name or old.name,
+                unit=message.unit or old.unit,
+                auto_created=old.auto_created and message.unit is None,
+                description=message.description if "description" in fields else old.description,
+                retired=bool(message.retired) if "retired" in fields else old.retired,
+            )
+            holder = known.identified(new.name, new.labels) or old.series_id
+            if holder != old.series_id:
+                retired = ", which is retired" if known.by_id[holder].retired else ""
+                raise Conflict(
+                    f"name: {shown(new.name)} is the name of the series {holder} with the same labels{retired}"
+                )
+            return [] if new == old else [new]
+
+        self._write(change)
+        series = self.get(message.series_id)
+        return {**series.to_dict(), "retired": series.retired}
+
+    def _write(self, change: Callable[[KnownSeries], list[Series]]) -> set[str]:
+        """Compare-and-set: what ``change`` makes of the newest catalog is written on top of it. Returns the new ids."""
+        with self._writing:
+            while True:
+                known = self.known()
+                changed = change(known)
+                if not changed:
+                    return set()
+                rows, removes = _rewritten(known, changed)
+                file = write_file(self.table.store, _to_arrow(rows), {})
+                done = self.table.commit_or_delete(known.snapshot, adds=[file], removes=removes)
+                if done is not None:
+                    self._take_over(known, done, {file.path: rows})
+                    return {series.series_id for series in changed} - known.by_id.keys()
+
+    def _take_over(self, known: KnownSeries, done: Snapshot, rows: Mapping[str, Sequence[Series]]) -> None:
+        """What was written need not be read again."""
+        with self._refreshing:
+            if self._known is known:
+                self._known = known.with_rows(done, rows)
+
+    def _read(self, paths: list[str]) -> dict[str, list[Series]]:
+        rows: dict[str, list[Series]] = {}
+        for path in paths:
+            found = pl.read_parquet(self.table.store.url(path), glob=False, hive_partitioning=False)
+            columns = [found[name].to_list() for name in SERIES.names]
+            rows[path] = [Series(*row) for row in zip(*columns, strict=True)]
+        return rows
+
+
+_NOTHING = KnownSeries(Snapshot(-1, {}, {}), {}, {})
+
+
+def _created(
+    old: Series | None, series_id: str, message: CreateSeries, labels: str, moment: datetime, created_by: str | None
+) -> Series:
+    """What an explicit creation makes of a series; the same object where it changes nothing."""
+    if old is None:
+        unit = message.unit or DEFAULT_UNIT
+        return Series(series_id, message.name, labels, unit, message.description, moment, created_by)
+    if old.retired:
+        raise Conflict(f"name: the series {shown(message.name)} is retired")
+    if old.auto_created:
+        described = old.description if message.description is None else message.description
+        return replace(old, unit=message.unit or DEFAULT_UNIT, description=described, auto_created=False)
+    if message.unit is not None and message.unit != old.unit:
+        raise Conflict(f"unit: {shown(message.unit)}, but the series {shown(message.name)} has {shown(old.unit)}")
+    return old
+
+
+def _rewritten(known: KnownSeries, changed: Sequence[Series]) -> tuple[list[Series], list[DataFile]]:
+    """The rows of the file to write, and the files whose place it takes.
+
+    Those are the files that hold a row that changes, and, once there are many, the smaller ones: each at most twice as
+    long as all before it, so that a row is written anew a few times in its life, however many series there are.
+    """
+    files = known.snapshot.files
+    removes = {known.file_of[one.series_id] for one in changed if one.series_id in known.by_id}
+    if len(files) >= _MAX_FILES:
+        total = len(changed) + sum(files[path].rows for path in removes)
+        for path in sorted(files.keys() - removes, key=lambda path: files[path].rows):
+            if files[path].rows > 2 * total:
+                break
+            removes.add(path)
+            total += files[path].rows
+    kept = known.file_of.items() if removes else ()
+    rows = {series_id: known.by_id[series_id] for series_id, path in kept if path in removes}
+    rows.update((one.series_id, one) for one in changed)
+    return list(rows.values()), [files[path] for path in removes]
+
+
+def _to_arrow(rows: Sequence[Series]) -> pa.Table:
+    ordered = sorted(rows, key=lambda series: series.series_id)
+    columns = [pa.array([getattr(one, column.name) for one in ordered], column.type) for column in SERIES]
+    return pa.Table.from_arrays(columns, schema=SERIES)

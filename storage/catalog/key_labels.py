@@ -1,0 +1,81 @@
+"""A tenant's series as a key sees them that is limited to some labels: for it, no others exist."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from timedb.contract.errors import Forbidden, NotFound
+from timedb.contract.identity import canonical_labels
+from timedb.contract.wire import CreateSeries, UpdateSeries, shown
+from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
+from timedb.storage.users.users import LabelLimits
+
+__all__ = ["LimitedCatalog"]
+
+
+class LimitedCatalog(Catalog):
+    """Those series of a tenant whose labels fit the limits of a key.
+
+    Args:
+        whole: All series of the tenant.
+        limits: What their labels must be.
+    """
+
+    limited = True
+
+    def __init__(self, whole: Catalog, limits: LabelLimits) -> None:
+        self._whole = whole
+        self._limits = limits
+        self._fits: dict[str, bool] = {}
+        self._seen: tuple[KnownSeries, KnownSeries] | None = None
+
+    def known(self) -> KnownSeries:
+        """Those of the series as of now that fit."""
+        whole, seen = self._whole.known(), self._seen
+        if seen is not None and seen[0] is whole:
+            return seen[1]
+        by_id = {series_id: series for series_id, series in whole.by_id.items() if self._may_see(series)}
+        by_name: dict[str, list[str]] = {}
+        for series in by_id.values():
+            by_name.setdefault(series.name, []).append(series.series_id)
+        limited = KnownSeries(whole.snapshot, by_id, by_name)
+        self._seen = whole, limited
+        return limited
+
+    def id_for(self, name: str, labels: str, known: KnownSeries) -> str:
+        """See :meth:`Catalog.id_for`."""
+        return self._whole.id_for(name, labels, known)
+
+    def check_new(self, name: str, labels: str) -> None:
+        """See :meth:`Catalog.check_new`."""
+        wanted = json.loads(labels)
+        if not _fit(wanted, self._limits):
+            limits = json.dumps(self._limits, sort_keys=True, ensure_ascii=False)
+            raise Forbidden(f"labels: the key is limited to series of {limits}; {shown(name)} has {wanted!a}")
+
+    def create(self, messages: Sequence[CreateSeries], *, created_by: str | None) -> list[tuple[str, bool]]:
+        """See :meth:`Catalog.create`."""
+        for message in messages:
+            self.check_new(message.name, canonical_labels(message.labels))
+        return self._whole.create(messages, created_by=created_by)
+
+    def update(self, message: UpdateSeries) -> dict[str, Any]:
+        """See :meth:`Catalog.update`."""
+        if message.series_id not in self.all():
+            raise NotFound(f"series_id: there is no series {shown(message.series_id)}")
+        return self._whole.update(message)
+
+    def _may_see(self, series: Series) -> bool:
+        fit = self._fits.get(series.labels)
+        if fit is None:
+            fit = self._fits[series.labels] = _fit(series.label_map(), self._limits)
+        return fit
+
+
+def _fit(labels: Mapping[str, str], limits: LabelLimits) -> bool:
+    return all(
+        labels.get(key) in wanted if isinstance(wanted, list) else labels.get(key) == wanted
+        for key, wanted in limits.items()
+    )

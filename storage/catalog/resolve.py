@@ -1,0 +1,71 @@
+"""Which series the rows of an upload are about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from timedb.contract.errors import NotFound
+from timedb.contract.wire import shown
+from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
+from timedb.storage.rows.normalise import Identity
+
+__all__ = ["ResolvedSeries", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSeries:
+    """A series that an upload names; ``new`` if the upload has to create it.
+
+    A ``retired`` one takes no new run, but the retry of an old run is answered. ``unit`` is None for a new one.
+    """
+
+    series_id: str
+    name: str
+    labels: str
+    new: bool
+    retired: bool = False
+    unit: str | None = None
+
+
+def resolve(identity: Identity, catalog: Catalog, known: KnownSeries, *, create: bool) -> ResolvedSeries:
+    """The series that a row's identity stands for.
+
+    Args:
+        identity: An id, or a name with or without labels.
+        catalog: The tenant's series.
+        known: ``catalog.known()``, taken once for all identities: each look at it asks the log.
+        create: Whether a name that nobody has becomes a new series.
+
+    Raises:
+        NotFound: there is no such series, and none may be made.
+        Forbidden: the caller may not make it.
+        InvalidRequest: a bare name has several candidates.
+    """
+    series = _find(identity, known, create=create)
+    if series is None:
+        name, labels = identity.name or "", identity.labels or "{}"
+        catalog.check_new(name, labels)
+        return ResolvedSeries(catalog.id_for(name, labels, known), name, labels, new=True)
+    return ResolvedSeries(series.series_id, series.name, series.labels, False, series.retired, series.unit)
+
+
+def _find(identity: Identity, known: KnownSeries, *, create: bool) -> Series | None:
+    if identity.series_id is not None:
+        if identity.series_id not in known.by_id:
+            raise NotFound(f"series_id: there is no series {shown(identity.series_id)}")
+        return known.by_id[identity.series_id]
+    name = identity.name or ""
+    # Not by the id that its name stands for: a series that was renamed keeps that of its first name.
+    series_id = known.identified(name, identity.labels or "{}")
+    series = None if series_id is None else known.by_id[series_id]
+    if series is None and identity.labels is None:
+        if create and name not in known.by_name:
+            return None  # most often; an error would be made for each of many
+        try:
+            return known.find(name)[0]
+        except NotFound:
+            if not create:
+                raise
+    elif series is None and not create:
+        raise NotFound(f"series_key: there is no series {shown(name)} with labels {shown(identity.labels)}")
+    return series

@@ -1,0 +1,402 @@
+"""The commit lane of a tenant: one thread that gives every write its turn, its change_time and its place in the log.
+
+Writes that wait are committed together. A write is acknowledged when its commit is in the log and on the disk. Other
+processes may write to the same lake: every commit is a compare-and-set on the log, and who loses prepares again on
+the newer snapshot, with newer stamps.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from timedb.contract.errors import Busy, Internal, OutcomeUnknown, TimeDBError
+from timedb.contract.identity import series_bucket
+from timedb.contract.request_id import REQUEST_ID
+from timedb.contract.times import now, to_micros
+from timedb.storage.catalog.catalog import StoredCatalog
+from timedb.storage.catalog.ledger import Ledger
+from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.delta.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
+from timedb.storage.delta.table import Table
+from timedb.storage.rows.rows import as_rows, gathered, in_file_order
+from timedb.storage.tables.commit_marks import CHANGE_TIME
+
+__all__ = ["Answer", "CommitLane", "Prepared", "Swap", "SwapWrite", "Turn", "Write"]
+
+
+_log = logging.getLogger("timedb.storage")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a write may look at when it is prepared: the snapshot that it will be committed on."""
+
+    snapshot: Snapshot
+    catalog: StoredCatalog
+    ledger: Ledger
+    stamp: int
+    """The change_time that the write's first row gets, as microseconds since 1970."""
+
+    @property
+    def version(self) -> int:
+        """The version that the commit will have."""
+        return self.snapshot.version + 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A write that has nothing to add: it is in already, or changes nothing."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows that are ready to be committed."""
+
+    rows: pa.Table
+    """:data:`VALUES_DATA` columns (text may be dictionary-encoded), sorted by series_id."""
+    last_stamp: int
+    result: dict[str, Any]
+    files: Sequence[DataFile] = ()
+    """Files of the table that are written already."""
+    info: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Records for the commit info: register key -> record."""
+    new_keys: bool = False
+    """Whether every row is the first version of its revision, as an upload's are."""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Files that take the place of others; by default they hold the same rows."""
+
+    adds: Sequence[DataFile]
+    removes: Sequence[DataFile]
+    transactions: Mapping[str, int]
+    operation: str = "OPTIMIZE"
+    data_change: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SwapWrite(Protocol):
+    """A swap of files that wants a turn."""
+
+    def prepare(self, turn: Turn) -> Swap | None:
+        """Called in the lane, again after a lost race; None gives the swap up."""
+
+
+class Write(Protocol):
+    """Something that wants a turn."""
+
+    @property
+    def rows(self) -> int:
+        """About how many rows it adds."""
+
+    @property
+    def stamps(self) -> int:
+        """How many change_times it takes at most."""
+
+    @property
+    def key(self) -> str | None:
+        """Two writes of the same key do not share a commit."""
+
+    @property
+    def shareable(self) -> bool:
+        """Whether other writes may share its commit; not where it looks at stored rows."""
+
+    def prepare(self, turn: Turn) -> Prepared | Answer:
+        """Called in the lane, again after a lost race.
+
+        Raises:
+            TimeDBError: the write is refused.
+        """
+
+
+@dataclass
+class _Waiting:
+    write: Write
+    request_id: str = field(default_factory=REQUEST_ID.get)
+    since: float = field(default_factory=time.monotonic)
+    done: Future[dict[str, Any]] = field(default_factory=Future)
+
+
+@dataclass
+class _WaitingSwap:
+    write: SwapWrite
+    since: float = field(default_factory=time.monotonic)
+    done: Future[bool] = field(default_factory=Future)
+
+
+class CommitLane:
+    """One writer thread over the values table of a tenant.
+
+    Args:
+        values: The values table.
+        catalog: The tenant's series.
+        ledger: The tenant's runs and updates.
+        bucket_digits: Hex digits of a series_id that name its bucket; None: all.
+        max_queued: Writes that may wait; beyond it a write is refused with ``Busy``.
+        group_rows: Rows that one commit gathers.
+    """
+
+    def __init__(
+        self,
+        values: Table,
+        catalog: StoredCatalog,
+        ledger: Ledger,
+        *,
+        bucket_digits: int | None,
+        max_queued: int,
+        group_rows: int,
+    ) -> None:
+        self._values = values
+        self._catalog = catalog
+        self._ledger = ledger
+        self._bucket_digits = bucket_digits
+        self._max_queued = max_queued
+        self._group_rows = group_rows
+        self._waiting: deque[_Waiting | _WaitingSwap] = deque()
+        self._turn_of: _Waiting | _WaitingSwap | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="timedb-commit-lane", daemon=True)
+        self._thread.start()
+
+    def submit(self, write: Write) -> dict[str, Any]:
+        """Wait for the write's turn and its commit.
+
+        Raises:
+            Busy: too many writes wait, or the service is stopping.
+            TimeDBError: what :meth:`Write.prepare` raised.
+            Internal: the commit failed; nothing was written.
+        """
+        waiting = _Waiting(write)
+        self._enqueue(waiting)
+        return waiting.done.result()
+
+    def swap(self, write: SwapWrite) -> bool:
+        """Wait for the turn of a swap of files; False where it was given up.
+
+        Raises:
+            Busy: too many writes wait, or the service is stopping.
+            Internal: the commit failed; nothing was changed.
+        """
+        waiting = _WaitingSwap(write)
+        self._enqueue(waiting)
+        return waiting.done.result()
+
+    def _enqueue(self, waiting: _Waiting | _WaitingSwap) -> None:
+        with self._changed:
+            if self._closing:
+                raise Busy("the service is stopping")
+            if len(self._waiting) >= self._max_queued:
+                raise Busy(f"{self._max_queued} writes are waiting already; retry")
+            self._waiting.append(waiting)
+            self._changed.notify()
+
+    @property
+    def queued(self) -> int:
+        """Writes that wait for their turn."""
+        return len(self._waiting)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lane still gives turns."""
+        return self._thread.is_alive()
+
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the write has waited that came first of those not yet answered; 0 where there is none."""
+        with self._changed:
+            first = self._turn_of or (self._waiting[0] if self._waiting else None)
+            return 0.0 if first is None else time.monotonic() - first.since
+
+    def close(self) -> None:
+        """Finish the writes that wait, take no more."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            try:
+                if isinstance(group, _WaitingSwap):
+                    self._commit_swap(group)
+                else:
+                    self._commit(group)
+            except BaseException as error:  # PanicException of the engines is no Exception
+                _log.exception("a turn of the commit lane failed")
+                failure = error if isinstance(error, TimeDBError) else Internal("the write failed; nothing was written")
+                for waiting in [group] if isinstance(group, _WaitingSwap) else group:
+                    if not waiting.done.done():
+                        waiting.done.set_exception(failure)
+
+    def _next_group(self) -> list[_Waiting] | _WaitingSwap:
+        with self._changed:
+            self._turn_of = None
+            while not self._waiting:
+                if self._closing:
+                    return []
+                self._changed.wait()
+            first = self._turn_of = self._waiting.popleft()
+            if isinstance(first, _WaitingSwap):
+                return first
+            group = [first]
+            rows, keys = first.write.rows, {first.write.key}
+            while self._waiting and first.write.shareable:
+                following = self._waiting[0]
+                if isinstance(following, _WaitingSwap) or not following.write.shareable:
+                    break
+                rows += following.write.rows
+                if rows > self._group_rows or (following.write.key is not None and following.write.key in keys):
+                    break
+                keys.add(following.write.key)
+                group.append(following)
+                self._waiting.popleft()
+            return group
+
+    def _commit_swap(self, waiting: _WaitingSwap) -> None:
+        while True:
+            snapshot = self._values.snapshot()
+            swap = waiting.write.prepare(Turn(snapshot, self._catalog, self._ledger, _next_stamp(snapshot)))
+            if swap is None:
+                return waiting.done.set_result(False)
+            done = self._values.commit(
+                snapshot,
+                adds=swap.adds,
+                removes=swap.removes,
+                transactions=swap.transactions,
+                operation=swap.operation,
+                info=swap.info,
+                data_change=swap.data_change,
+            )
+            if done is not None:
+                return waiting.done.set_result(True)
+
+    def _commit(self, group: list[_Waiting]) -> None:
+        while True:
+            snapshot = self._values.snapshot()
+            self._ledger.catch_up(snapshot)
+            ready = self._prepare(group, snapshot)
+            if not ready:
+                return
+            files = self._write_files([prepared for _, prepared in ready if prepared.rows.num_rows])
+            try:
+                committed = self._values.commit(
+                    snapshot,
+                    adds=[*files, *(file for _, prepared in ready for file in prepared.files)],
+                    transactions={CHANGE_TIME: ready[-1][1].last_stamp},
+                    info=_merge_info([prepared.info for _, prepared in ready]),
+                )
+            except OutcomeUnknown:
+                raise  # the log may refer to the files
+            except BaseException:
+                self._delete(files)
+                raise
+            if committed is not None:
+                self._record(committed)
+                _log.info(
+                    "committed version=%d writes=%d rows=%d request_id=%s",
+                    committed.version,
+                    len(ready),
+                    sum(waiting.write.rows for waiting, _ in ready),
+                    ",".join(waiting.request_id for waiting, _ in ready),
+                )
+                for waiting, prepared in ready:
+                    waiting.done.set_result(prepared.result)
+                return
+            self._delete(files)
+
+    def _prepare(self, group: list[_Waiting], snapshot: Snapshot) -> list[tuple[_Waiting, Prepared]]:
+        stamp = _next_stamp(snapshot, sum(waiting.write.stamps for waiting in group))
+        ready = []
+        for waiting in group:
+            if waiting.done.done():
+                continue
+            try:
+                outcome = waiting.write.prepare(Turn(snapshot, self._catalog, self._ledger, stamp))
+            except TimeDBError as error:
+                waiting.done.set_exception(error)
+                continue
+            except Exception:  # its files are gone, say: no reason to fail the others of the group
+                _log.exception("a write could not be prepared")
+                waiting.done.set_exception(Internal("the write failed; nothing was written"))
+                continue
+            if isinstance(outcome, Answer):
+                waiting.done.set_result(outcome.result)
+                continue
+            ready.append((waiting, outcome))
+            stamp = outcome.last_stamp + 1
+        return ready
+
+    def _record(self, committed: Snapshot) -> None:
+        try:
+            self._ledger.catch_up(committed, durable=True)
+        except BaseException:
+            # The values are in, and whoever comes next writes the record from the log.
+            _log.exception("the runs table could not be written; it will be from the log")
+
+    def _write_files(self, writes: Sequence[Prepared]) -> list[DataFile]:
+        if not writes:
+            return []
+        rows = writes[0].rows if len(writes) == 1 else _gather([prepared.rows for prepared in writes])
+        prefix = UPLOAD_PREFIX if all(prepared.new_keys for prepared in writes) else CORRECTION_PREFIX
+        files: list[DataFile] = []
+        try:
+            for bucket, part in split_buckets(rows, self._bucket_digits):
+                files.append(write_file(self._values.store, part, {"series_bucket": bucket, "tier": "fresh"}, prefix))
+        except BaseException:
+            self._delete(files)
+            raise
+        return files
+
+    def _delete(self, files: Sequence[DataFile]) -> None:
+        for file in files:
+            self._values.store.delete(file.path)
+
+
+def _next_stamp(snapshot: Snapshot, count: int = 1) -> int:
+    """The first of some change_times that are greater than any committed one.
+
+    They end at the clock, if that leaves room for them: who reads ``as_of`` now, after the answer, sees them all.
+    """
+    return max(to_micros(now()) - count + 1, snapshot.transactions.get(CHANGE_TIME, 0) + 1)
+
+
+def split_buckets(rows: pa.Table, bucket_digits: int | None) -> list[tuple[str, pa.Table]]:
+    """Cut rows that are sorted by series_id into (bucket, rows) pieces."""
+    series = rows.column("series_id").combine_chunks()
+    if not pa.types.is_dictionary(series.type):
+        series = series.dictionary_encode()
+    codes = series.indices.to_numpy()
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    pieces: list[tuple[str, int]] = []
+    for start, series_id in zip(starts, series.dictionary.take(codes[starts]).to_pylist(), strict=True):
+        bucket = series_bucket(series_id, bucket_digits)
+        if not pieces or pieces[-1][0] != bucket:
+            pieces.append((bucket, int(start)))
+    ends = [start for _, start in pieces[1:]] + [rows.num_rows]
+    return [(bucket, rows.slice(start, end - start)) for (bucket, start), end in zip(pieces, ends, strict=True)]
+
+
+def _gather(tables: Sequence[pa.Table]) -> pa.Table:
+    return in_file_order(gathered([as_rows(table) for table in tables]))
+
+
+def _merge_info(infos: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    merged: dict[str, list[dict[str, Any]]] = {}
+    for info in infos:
+        for key, record in info.items():
+            merged.setdefault(key, []).append(record)
+    return merged

@@ -1,0 +1,249 @@
+"""One Delta table of ours: its published snapshot, and commits on top of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+
+from timedb.contract.errors import Busy, OutcomeUnknown
+from timedb.contract.times import MAX_MICROS
+from timedb.storage.delta import deltalake_adapter as delta
+from timedb.storage.delta.checkpoints import write_checkpoint
+from timedb.storage.delta.log import Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
+from timedb.storage.delta.protocol import check_metadata
+from timedb.storage.delta.standing import Standing, running_seconds
+from timedb.storage.delta.store import LocalStore, Store
+
+__all__ = ["Table"]
+
+_PROPERTIES = {
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.deletedFileRetentionDuration": "interval 7 days",
+}
+_REOPEN_SECONDS = 3600.0
+_STOOD_SECONDS = 1.0
+"""On an object store: for how long a commit that was read or written counts as being there still."""
+
+
+class Table:
+    """A Delta table that is made by :meth:`create` or the first commit; before that it is empty, at version -1.
+
+    Args:
+        store: The table's folder.
+        schema: All columns, partition columns included.
+        partitions: Names of the partition columns.
+        standing: Watches the lake of the table; None: nobody does.
+
+    Every method raises Busy where the lake or the table's log is no longer what was opened.
+    """
+
+    def __init__(
+        self, store: Store, schema: pa.Schema, partitions: Sequence[str] = (), standing: Standing | None = None
+    ) -> None:
+        self.store = store
+        self.log = DeltaLog(store)
+        self.schema = schema
+        self._partitions = partitions
+        self._standing = standing
+        self._patience = 0.0 if isinstance(store, LocalStore) else _STOOD_SECONDS
+        self._snapshot: Snapshot | None = None
+        self._checked: Mapping[str, Any] | None = None
+        self._opened = 0.0
+        self._stood = -float("inf")
+        self._highest = -1
+        self._lock = threading.Lock()
+
+    def create(self) -> None:
+        """Make the table where there is none."""
+        self._check_lake()
+        if not self.log.exists():
+            self.log.create(self.schema, self._partitions, self.properties(), str(uuid4()))
+
+    def properties(self) -> dict[str, str]:
+        """The properties that the table has for the sake of other readers and writers."""
+        # delta-rs takes a column without statistics for one that is null throughout, unless it is told the columns that
+        # have some, and its filters then find nothing.
+        bounded = [each.name for each in self.schema if each.name == "series_id" or pa.types.is_timestamp(each.type)]
+        return {**_PROPERTIES, "delta.dataSkippingStatsColumns": ",".join(bounded)}
+
+    def exists(self) -> bool:
+        """Whether the table has been made."""
+        return self.log.exists()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the lake was gone, or another one, when somebody looked last."""
+        return self._standing is not None and self._standing.fault is not None
+
+    def snapshot(self) -> Snapshot:
+        """The table as of now, commits of other processes included.
+
+        Raises:
+            Internal: the log is damaged.
+            Unimplemented: another writer made it a table that we do not know; see ``timedb.storage.delta.protocol``.
+        """
+        self._check_lake()
+        with self._lock:
+            if self._snapshot is None and self._highest < 0 and not self.log.exists():
+                return Snapshot(-1, {}, {})
+            self._snapshot = self._newest()
+            if self._snapshot.metadata is not self._checked:
+                check_metadata(self._snapshot.metadata, delta.schema_text(self.schema), self._partitions)
+                self._checked = self._snapshot.metadata
+            return self._snapshot
+
+    def _newest(self) -> Snapshot:
+        if self._snapshot is None or running_seconds() - self._opened > _REOPEN_SECONDS:
+            # A log whose next commit was cleaned away looks unchanged, so it is opened anew now and then.
+            return self._open()
+        newer = self.log.refresh(self._snapshot)
+        if newer is not self._snapshot:
+            self._stood = running_seconds()
+        elif not self._patience and not self.log.stands(newer.version):
+            return self._open()
+        self._highest = max(self._highest, newer.version)
+        return newer
+
+    def _open(self) -> Snapshot:
+        """Read the log from its last checkpoint on.
+
+        Raises:
+            Busy: it does not reach to where it was.
+            Internal: it cannot be read.
+        """
+        opened = self.log.load()
+        if opened.version < self._highest:
+            fault = (
+                f"the log of the table {self.store.url().rpartition('/')[2]} went back from version {self._highest} "
+                f"to {opened.version} under the server; nothing is read or written before it is started anew"
+            )
+            if self._standing is not None:
+                self._standing.spoil(fault)
+            raise Busy(fault)
+        self._highest = opened.version
+        self._opened = self._stood = running_seconds()
+        return opened
+
+    def _check_lake(self) -> None:
+        if self._standing is not None:
+            self._standing.check()
+
+    def _base_stands(self, version: int) -> bool:
+        return running_seconds() - self._stood < self._patience or self.log.stands(version)
+
+    def is_current(self) -> bool:
+        """Whether it has all that :meth:`renew` gives, or has not been made."""
+        snapshot = self.snapshot()
+        return snapshot.version < 0 or not self._renewal(snapshot)
+
+    def renew(self) -> bool:
+        """Give a table that an older release made what direct readers need of it; False where it is there.
+
+        Servers go on meanwhile, those of older releases, too.
+
+        Raises:
+            OSError, OutcomeUnknown: it was not, or may not have been, written; do it again.
+        """
+        while actions := [] if (snapshot := self.snapshot()).version < 0 else self._renewal(snapshot):
+            if self.log.append(snapshot.version + 1, actions, "SET TBLPROPERTIES", {}):
+                self.log.sync(snapshot.version + 1)
+                return True
+        return False
+
+    def _renewal(self, snapshot: Snapshot) -> list[dict[str, Any]]:
+        had = snapshot.metadata.get("configuration") or {}
+        wanted = {**had, **self.properties()}
+        metadata = {name: value for name, value in snapshot.metadata.items() if value is not None}
+        actions = [] if wanted == had else [{"metaData": {**metadata, "configuration": wanted}}]
+        # A bound that release 0.1.0 left out lies in the last millisecond of year 9999.
+        for file in snapshot.files.values():
+            open_ended = {name: MAX_MICROS for name in file.minimum if name not in file.maximum}
+            if open_ended:
+                bounded = replace(file, maximum={**file.maximum, **open_ended})
+                actions.append(bounded.to_add(data_change=False))
+        return actions
+
+    def commit(
+        self,
+        base: Snapshot,
+        *,
+        adds: Sequence[DataFile] = (),
+        removes: Sequence[DataFile] = (),
+        transactions: Mapping[str, int] | None = None,
+        operation: str = "WRITE",
+        info: Mapping[str, Any] | None = None,
+        data_change: bool = True,
+    ) -> Snapshot | None:
+        """Commit on top of ``base``; None where another writer has committed since, or the base is no longer there.
+
+        Raises:
+            OSError, Busy, Internal: not committed.
+            OutcomeUnknown: it may be part of a table that nobody can read.
+        """
+        self._check_lake()
+        if base.version < 0:
+            self.create()
+            base = Snapshot(0, {}, {})
+        elif not self._base_stands(base.version):
+            with self._lock:
+                self._snapshot = None  # to be opened anew, from a checkpoint
+            return None
+        version, transactions = base.version + 1, dict(transactions or {})
+        actions: list[dict[str, Any]] = [transaction(app_id, number) for app_id, number in transactions.items()]
+        actions += [file.to_remove(data_change=data_change) for file in removes]
+        actions += [file.to_add(data_change=data_change) for file in adds]
+        if not self.log.append(version, actions, operation, info or {}):
+            return None
+        self._confirm(base.version)
+        done = Commit(version, adds, [file.path for file in removes], transactions)
+        with self._lock:
+            if self._snapshot is not None and self._snapshot.version == base.version:
+                self._snapshot = apply_commits(self._snapshot, [done])
+            self._stood, self._highest = running_seconds(), max(self._highest, version)
+        return apply_commits(base, [done])
+
+    def _confirm(self, base: int) -> None:
+        """See that a commit has not come too late: what was there before it must be there after it.
+
+        Raises:
+            OutcomeUnknown: it is not; nobody may be told that the commit is in.
+        """
+        try:
+            self._check_lake()
+        except Busy as error:
+            raise OutcomeUnknown(error.detail) from error
+        if not self._base_stands(base):
+            raise OutcomeUnknown("the table's log was cut short while the write was committed")
+
+    def commit_or_delete(self, base: Snapshot, *, adds: Sequence[DataFile], **fields: Any) -> Snapshot | None:
+        """As :meth:`commit`; new files that no commit can refer to are deleted."""
+        try:
+            committed = self.commit(base, adds=adds, **fields)
+        except OutcomeUnknown:
+            raise  # the log may refer to the files
+        except BaseException:
+            self._delete(adds)
+            raise
+        if committed is None:
+            self._delete(adds)
+        return committed
+
+    def _delete(self, files: Sequence[DataFile]) -> None:
+        for file in files:
+            self.store.delete(file.path)
+
+    def checkpoint(self) -> int:
+        """Write a verified checkpoint of the latest version, and return its version.
+
+        Raises:
+            Internal, OSError: there is none; the table is as before.
+        """
+        version = write_checkpoint(self.log)
+        with self._lock:
+            self._snapshot = self._open()
+        return version

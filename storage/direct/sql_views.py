@@ -1,0 +1,311 @@
+"""The views of design section 3 as SQL, for engines that read the Delta tables themselves: DuckDB and Spark.
+
+One body of text serves both. Columns, filters and their meaning are those of a read; a filter that is left out is NULL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from timedb.contract.errors import InvalidRequest
+from timedb.contract.times import MIN_MICROS
+from timedb.contract.wire import shown
+from timedb.storage.boundary import errors_are_ours
+from timedb.storage.delta.addresses import refuse_unreadable
+from timedb.storage.direct.duckdb_extension import load_statement
+from timedb.storage.direct.scan import find_tenant
+from timedb.storage.rows.views import POINT, REVISION
+from timedb.storage.tables.schemas import VALUES_DATA
+
+__all__ = ["duckdb_macros", "spark_functions"]
+
+_COLUMNS = ", ".join(VALUES_DATA.names)
+_REVISION = ", ".join(REVISION)
+_POINT = ", ".join(POINT)
+_TIMES = ("start_valid", "end_valid", "start_known", "end_known", "as_of")
+_BOUNDED = "as_of IS NOT NULL OR end_known IS NOT NULL OR lead_time IS NOT NULL OR time_zone IS NOT NULL"
+_DAY, _HOUR, _MINUTE, _SECOND = 86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    """How an engine says what the other says otherwise; ``{prefix}`` begins all names that are ours."""
+
+    sources: str
+    table: str
+    scalar: str
+    parameters: Mapping[str, tuple[str, str]]
+    """The filters: of each the type and the default."""
+    typed: bool
+    """Whether parameters are declared with their types; else they are cast where they are used."""
+    argument: str
+    micros: str
+    """Microseconds since 1970 of an instant."""
+    lead: str
+    """The latest known_time, as its microseconds, that a lead time leaves to a valid_time; a day is 24 hours."""
+    clock: str
+    """What the clocks of ``time_zone`` show at a moment; both in microseconds, the clocks' as if they showed UTC."""
+    reached: str
+    """The first second from ``low`` to ``high`` at which the clocks show ``wall`` or a later time."""
+    one_snapshot: bool
+    """Whether a query that names the values twice is sure to see one version of them."""
+
+    def declaration(self, name: str) -> str:
+        """A filter as a parameter with its default."""
+        kind, default = self.parameters[name]
+        return f"{name} {kind} DEFAULT {default}" if self.typed else f"{name} := {default}"
+
+    def given(self, name: str) -> str:
+        """A filter where it is used."""
+        return name if self.typed else f"CAST({name} AS {self.parameters[name][0]})"
+
+    def passed_on(self) -> str:
+        """The filters of a view as arguments of another."""
+        return ", ".join(self.argument.format(name=name) for name in self.parameters)
+
+
+_DUCKDB = _Dialect(
+    # An attached table is read at one version throughout a query, which two delta_scan in one query are not.
+    sources="""
+ATTACH OR REPLACE '{values}' AS {prefix}_values (TYPE delta);
+ATTACH OR REPLACE '{series}' AS {prefix}_catalog (TYPE delta);
+
+CREATE OR REPLACE MACRO {prefix}_series() AS TABLE SELECT * FROM {prefix}_catalog;""",
+    table="CREATE OR REPLACE MACRO {name}({parameters}) AS TABLE",
+    scalar="CREATE OR REPLACE MACRO {name}({parameters}) AS",
+    parameters={
+        **dict.fromkeys(_TIMES, ("TIMESTAMPTZ", "NULL")),
+        "lead_time": ("INTERVAL", "NULL"),
+        "time_zone": ("VARCHAR", "NULL"),
+        "days_ahead": ("BIGINT", "1"),
+        "time_of_day": ("VARCHAR", "'10:00'"),
+    },
+    typed=False,
+    argument="{name} := {name}",
+    micros="epoch_us",
+    lead="epoch_us(valid_time) - epoch_us({lead_time})",
+    clock="epoch_us(timezone(time_zone, make_timestamptz({moment})))",
+    reached="""list_min(list_filter(
+        range(low, high + 1, 1000000), lambda instant: {clock} >= wall
+    ))""",
+    one_snapshot=True,
+)
+
+_SPARK = _Dialect(
+    sources="""
+CREATE OR REPLACE TEMPORARY VIEW {prefix}_values AS SELECT * FROM delta.`{values}`;
+CREATE OR REPLACE TEMPORARY VIEW {prefix}_series AS SELECT * FROM delta.`{series}`;""",
+    table="CREATE OR REPLACE TEMPORARY FUNCTION {name}({parameters}) RETURNS TABLE RETURN",
+    scalar="CREATE OR REPLACE TEMPORARY FUNCTION {name}({parameters}) RETURNS BIGINT RETURN",
+    parameters={
+        **dict.fromkeys(_TIMES, ("TIMESTAMP", "NULL")),
+        "lead_time": ("INTERVAL DAY TO SECOND", "NULL"),
+        "time_zone": ("STRING", "NULL"),
+        "days_ahead": ("BIGINT", "1"),
+        "time_of_day": ("STRING", "'10:00'"),
+    },
+    typed=True,
+    argument="{name} => {name}",
+    micros="unix_micros",
+    lead="unix_micros(valid_time - {lead_time})",
+    clock="unix_micros(from_utc_timestamp(timestamp_micros({moment}), time_zone))",
+    reached="""array_min(filter(
+        sequence(low, high, 1000000), instant -> {clock} >= wall
+    ))""",
+    one_snapshot=False,
+)
+
+
+@errors_are_ours()
+def duckdb_macros(path: str, tenant: str | None = None, *, prefix: str = "timedb") -> str:
+    """SQL that makes the table macros ``timedb_flat`` and so on in DuckDB, over the tables of one tenant.
+
+    It begins with the statement that loads the Delta extension out of its package.
+
+    Args:
+        path: A lake, or the folder of one tenant in it.
+        tenant: The tenant of a lake (UUID text); None: the one of a lake without users.
+        prefix: How the names of the macros begin.
+
+    Raises:
+        NotFound: there is no such lake or tenant.
+        InvalidRequest: names the argument that does not fit.
+    """
+    refuse_unreadable(path, field="path")
+    text = _text(_DUCKDB, _checked(prefix), find_tenant(path, tenant).store.url().replace("'", "''"))
+    return f"{load_statement()}\n\n{text}"
+
+
+@errors_are_ours()
+def spark_functions(path: str, tenant: str | None = None, *, prefix: str = "timedb") -> str:
+    """SQL that makes the temporary functions ``timedb_flat`` and so on in a session of Spark 4 with Delta Lake.
+
+    The arguments and errors are those of :func:`duckdb_macros`. Spark takes one statement at a time; each ends with a
+    semicolon at the end of its line.
+    """
+    refuse_unreadable(path, field="path")
+    return _text(_SPARK, _checked(prefix), find_tenant(path, tenant).store.url().replace("`", "``"))
+
+
+def _checked(prefix: object) -> str:
+    if not isinstance(prefix, str) or not re.fullmatch(r"[a-z_][a-z0-9_]{0,39}", prefix):
+        raise InvalidRequest(f"prefix: {shown(prefix)} is not up to 40 of a to z, 0 to 9 and _, no digit first")
+    return prefix
+
+
+def _text(dialect: _Dialect, prefix: str, folder: str) -> str:
+    tables = {"values": f"{folder}/values", "series": f"{folder}/series"}
+    parameters = ", ".join(dialect.declaration(name) for name in dialect.parameters)
+
+    def view(name: str, comment: str, body: str) -> str:
+        head = dialect.table.format(name=f"{prefix}_{name}", parameters=parameters)
+        return f"-- {comment}\n{head}\n{body};"
+
+    return "\n\n".join(
+        [
+            dialect.sources.strip().format(prefix=prefix, **tables),
+            *_clocks(dialect, prefix),
+            *(view(*parts) for parts in _views(dialect, prefix)),
+            "",
+        ]
+    )
+
+
+def _clocks(dialect: _Dialect, prefix: str) -> Iterable[str]:
+    """The functions of local time that the daily gate needs; all numbers are microseconds."""
+    clock, reached = (
+        dialect.clock.format(moment="moment"),
+        dialect.reached.format(clock=dialect.clock.format(moment="instant")),
+    )
+    functions = [
+        ("clock", ["moment"], clock, "What the clocks of a zone show, as if they showed UTC."),
+        (
+            "reached",
+            ["low", "high", "wall"],
+            reached,
+            "The first second between two instants when they show a time or more.",
+        ),
+    ]
+    for name, numbers, body, comment in functions:
+        kinds = {**dict.fromkeys(numbers, "BIGINT"), "time_zone": "STRING"}
+        parameters = ", ".join(f"{each} {kind}" if dialect.typed else each for each, kind in kinds.items())
+        head = dialect.scalar.format(name=f"{prefix}_{name}", parameters=parameters)
+        yield f"-- {comment}\n{head}\n    {body};"
+
+
+def _views(dialect: _Dialect, prefix: str) -> Iterable[tuple[str, str, str]]:
+    """Each view's name, what it is, and its query."""
+    filters = dialect.passed_on()
+    seen, candidates, flat = (f"{prefix}_{name}({filters})" for name in ("seen", "candidates", "flat"))
+    yield "seen", "The rows that pass the filters, which come before any winner is picked.", _seen(dialect, prefix)
+    yield (
+        "overlapping_versions",
+        "Every version of every revision, withdrawn ones too.",
+        f"SELECT {_COLUMNS} FROM {seen}",
+    )
+    # Rows that compaction has found superseded stand for nothing, except in the past.
+    settled = f"SELECT * FROM {seen} WHERE as_of IS NOT NULL OR tier <> 'corrected'"
+    yield "overlapping", "Every revision as it stands.", f"SELECT {_COLUMNS} FROM {_standing(settled)}"
+    yield (
+        "candidates",
+        "The rows that can win: no revised one, unless known_time is bounded or a fresh row withdraws the winner.",
+        _candidates(prefix, seen) if dialect.one_snapshot else settled,
+    )
+    yield (
+        "flat",
+        "Per (series_id, valid_time, valid_time_end) the revision that was known last.",
+        f"""SELECT {_COLUMNS} FROM (
+    SELECT *, row_number() OVER (
+        PARTITION BY {_POINT} ORDER BY known_time DESC, change_time DESC, run_id DESC
+    ) AS place FROM {_standing(f"SELECT * FROM {candidates}")}
+) AS ranked WHERE place = 1""",
+    )
+    yield "flat_versions", "Every version of the revisions that flat gives, superseded ones too.", _chains(seen)
+    yield (
+        "latest",
+        "Of flat the last value of each series.",
+        f"""SELECT {_COLUMNS} FROM (
+    SELECT *, row_number() OVER (
+        PARTITION BY series_id ORDER BY valid_time DESC, valid_time_end DESC NULLS LAST
+    ) AS place FROM {flat}
+) AS dated WHERE place = 1""",
+    )
+
+
+def _seen(dialect: _Dialect, prefix: str) -> str:
+    zone = dialect.given("time_zone")
+    shown_at = f"{prefix}_clock({dialect.micros}(valid_time), {zone})"
+    tests = {
+        "start_valid": "valid_time >= {start_valid}",
+        "end_valid": "valid_time < {end_valid}",
+        "start_known": "known_time >= {start_known}",
+        "end_known": "known_time < {end_known}",
+        "as_of": "change_time <= {as_of}",
+        "lead_time": f"{dialect.micros}(known_time) <= {dialect.lead}",
+        "time_zone": f"{dialect.micros}(known_time) <= greatest({MIN_MICROS}, gate)",
+    }
+    given = {name: dialect.given(name) for name in dialect.parameters}
+    where = "\n  AND ".join(f"({given[name]} IS NULL OR {test.format(**given)})" for name, test in tests.items())
+    # A local time is tried with the offset of the day before and with that of the day after. The first that the clocks
+    # do show is right, also where they show both; where they show neither, they skip it.
+    return f"""SELECT * FROM (
+    SELECT *, CASE
+        WHEN {prefix}_clock(one, {zone}) = wall THEN one
+        WHEN {prefix}_clock(other, {zone}) = wall THEN other
+        ELSE {prefix}_reached(other, one, wall, {zone})
+    END AS gate FROM (
+        SELECT *,
+            2 * wall - {_DAY} - {prefix}_clock(wall - {_DAY}, {zone}) AS one,
+            2 * wall + {_DAY} - {prefix}_clock(wall + {_DAY}, {zone}) AS other
+        FROM (
+            SELECT *, here - (here % {_DAY} + {_DAY}) % {_DAY} - {given["days_ahead"]} * {_DAY}
+                + {_time_of_day(given["time_of_day"])} AS wall
+            FROM (SELECT *, {shown_at} AS here FROM {prefix}_values) AS clocks
+        ) AS walls
+    ) AS offsets
+) AS gates
+WHERE {where}"""
+
+
+def _time_of_day(text: str) -> str:
+    def part(number: int) -> str:
+        return f"CAST(coalesce(nullif(split_part({text}, ':', {number}), ''), '0') AS BIGINT)"
+
+    return f"{part(1)} * {_HOUR}\n                + {part(2)} * {_MINUTE} + {part(3)} * {_SECOND}"
+
+
+def _candidates(prefix: str, seen: str) -> str:
+    return f"""SELECT * FROM {seen}
+WHERE (as_of IS NOT NULL OR tier <> 'corrected') AND ({_BOUNDED} OR tier <> 'revised')
+UNION ALL
+SELECT beaten.* FROM (SELECT * FROM {seen} WHERE tier = 'revised' AND NOT ({_BOUNDED})) AS beaten
+SEMI JOIN (SELECT * FROM {prefix}_values WHERE tier = 'fresh' AND retracted) AS withdrawn
+    ON beaten.series_id = withdrawn.series_id AND beaten.valid_time = withdrawn.valid_time
+    AND beaten.valid_time_end IS NOT DISTINCT FROM withdrawn.valid_time_end"""
+
+
+def _standing(source: str) -> str:
+    return f"""(
+    SELECT * FROM (
+        SELECT *, row_number() OVER (PARTITION BY {_REVISION} ORDER BY change_time DESC) AS version
+        FROM ({source}) AS source
+    ) AS versions WHERE version = 1 AND retracted IS NOT TRUE
+) AS standing"""
+
+
+def _chains(seen: str) -> str:
+    # In one pass over the rows: a second one might see another snapshot.
+    return f"""SELECT {_COLUMNS} FROM (
+    SELECT *, max(wins) OVER (PARTITION BY {_REVISION}) AS of_winner FROM (
+        SELECT *, CASE WHEN stands AND row_number() OVER (
+            PARTITION BY {_POINT}, stands ORDER BY known_time DESC, change_time DESC, run_id DESC
+        ) = 1 THEN 1 ELSE 0 END AS wins FROM (
+            SELECT *, retracted IS NOT TRUE AND row_number() OVER (
+                PARTITION BY {_REVISION} ORDER BY change_time DESC
+            ) = 1 AS stands
+            FROM {seen}
+        ) AS versions
+    ) AS rivals
+) AS chains WHERE of_winner = 1"""

@@ -1,0 +1,273 @@
+"""Compaction: settles the tier of fresh rows, bucket by bucket, and swaps old files for new in one commit.
+
+The heavy work is done beside the commit lane, in slices that fit in memory. In its turn the swap is checked against the
+very snapshot that it is committed on: no other swap of the bucket since it was planned, and every input file still
+live; else it is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from timedb.contract.errors import Internal, OutcomeUnknown
+from timedb.storage.commit.lane import CommitLane, Swap, Turn
+from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.delta.parquet import may_hold_corrections, write_file
+from timedb.storage.delta.store import Store
+from timedb.storage.delta.table import Table
+from timedb.storage.rows import views
+from timedb.storage.rows.digest import rows_checksum
+from timedb.storage.rows.rows import ROWS, flags, gathered, in_file_order, pieces_by_valid_time, read_rows
+from timedb.storage.rows.scan import ranges_meet, scan
+from timedb.storage.rows.settling import Tiers, settle
+from timedb.storage.rows.slices import Slice, cut_slices
+from timedb.storage.tables.commit_marks import bucket_transaction
+from timedb.storage.tables.schemas import TIERS
+
+__all__ = ["Compactor"]
+
+# A pass takes so many slices of fresh rows, so that a large backlog is settled step by step.
+_PASS_SLICES = 4
+_POINT_RANGES = ("series_id", "valid_time")
+_POINT = list(views.POINT)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The files that one compaction of a bucket reads and replaces."""
+
+    bucket: str
+    transaction: int
+    fresh: Sequence[DataFile]
+    settled: Sequence[DataFile]
+
+    @property
+    def all(self) -> list[DataFile]:
+        return [*self.fresh, *self.settled]
+
+
+@dataclass
+class BucketSwap:
+    """New files for old ones, waiting for their turn in the lane."""
+
+    inputs: _Inputs
+    adds: Sequence[DataFile]
+
+    rows: int = 0
+    key: str | None = None
+    shareable: bool = field(default=False)
+
+    def prepare(self, turn: Turn) -> Swap | None:
+        """The swap, or None where the bucket is no longer as it was planned."""
+        app_id = bucket_transaction(self.inputs.bucket)
+        files = turn.snapshot.files
+        if turn.snapshot.transactions.get(app_id, 0) != self.inputs.transaction:
+            return None
+        if any(file.path not in files for file in self.inputs.all):
+            return None
+        return Swap(self.adds, self.inputs.all, {app_id: self.inputs.transaction + 1})
+
+
+class Compactor:
+    """Compacts the values table of a tenant.
+
+    Args:
+        table: The values table.
+        lane: Where the swaps are committed.
+        file_rows: Rows of a file, about; a settled file of less than a quarter of it is merged with others.
+        input_rows: Rows that are worked on at once, about.
+    """
+
+    def __init__(self, table: Table, lane: CommitLane, *, file_rows: int, input_rows: int) -> None:
+        self._table = table
+        self._lane = lane
+        self._file_rows = file_rows
+        self._input_rows = input_rows
+
+    def compact(self, bucket: str) -> dict[str, int]:
+        """Settle the rows of a bucket that are fresh now: ``{files_before, files_after, rows}``; zeros where none is.
+
+        Raises:
+            Internal: the rows that would be written are not those that were read; nothing was changed.
+        """
+        totals = {"files_before": 0, "files_after": 0, "rows": 0}
+        waiting = _fresh_paths(self._table.snapshot(), bucket)
+        # What a busy writer adds meanwhile is left to the next call, else this one might never return.
+        while waiting & _fresh_paths(snapshot := self._table.snapshot(), bucket):
+            if (inputs := self._plan(snapshot, bucket)) is None:
+                break
+            adds = self._rewrite(inputs)
+            if self._swap(inputs, adds):
+                totals["files_before"] += len(inputs.all)
+                totals["files_after"] += len(adds)
+                totals["rows"] += sum(file.rows for file in inputs.fresh)
+        return totals
+
+    def _swap(self, inputs: _Inputs, adds: Sequence[DataFile]) -> bool:
+        try:
+            done = self._lane.swap(BucketSwap(inputs, adds))
+        except OutcomeUnknown:
+            raise  # the log may refer to the new files
+        except BaseException:
+            self._delete(adds)
+            raise
+        if not done:
+            self._delete(adds)
+        return done
+
+    def _delete(self, files: Sequence[DataFile]) -> None:
+        for file in files:
+            self._table.store.delete(file.path)
+
+    def _plan(self, snapshot: Snapshot, bucket: str) -> _Inputs | None:
+        tiers: dict[str, list[DataFile]] = {"fresh": [], "current": [], "revised": [], "corrected": []}
+        for file in snapshot.files.values():
+            if file.partition["series_bucket"] == bucket:
+                tiers[file.partition["tier"]].append(file)
+        fresh = self._take(tiers["fresh"])
+        if not fresh:
+            return None
+        settled = [file for file in tiers["current"] if any(ranges_meet(file, other, _POINT_RANGES) for other in fresh)]
+        corrections = [file for file in fresh if may_hold_corrections(file)]
+        if corrections:
+            settled += self._holding_points_of(corrections, tiers["revised"])
+        for tier in ("current", "revised", "corrected"):
+            rest = [file for file in tiers[tier] if file not in settled]
+            settled += self._small(rest)
+        return _Inputs(bucket, snapshot.transactions.get(bucket_transaction(bucket), 0), fresh, settled)
+
+    def _take(self, fresh: list[DataFile]) -> list[DataFile]:
+        # A correction and the row that it corrects must not end up on two sides of a pass.
+        if any(map(may_hold_corrections, fresh)):
+            return fresh
+        taken: list[DataFile] = []
+        rows = 0
+        for file in sorted(fresh, key=lambda file: (file.minimum.get("valid_time", 0), file.path)):
+            if taken and rows + file.rows > self._input_rows * _PASS_SLICES:
+                break
+            taken.append(file)
+            rows += file.rows
+        return taken
+
+    def _small(self, files: list[DataFile]) -> list[DataFile]:
+        """Settled files that are worth merging: the small ones, once there are several."""
+        small = [file for file in files if file.rows < self._file_rows // 4]
+        return small if len(small) >= 4 else []
+
+    def _holding_points_of(self, corrections: Sequence[DataFile], revised: Sequence[DataFile]) -> list[DataFile]:
+        found: list[DataFile] = []
+        for group in self._groups(corrections):
+            points = scan(self._table.store, group).select(_POINT).unique().collect(engine="in-memory").lazy()
+            for file in revised:
+                if file in found or not any(ranges_meet(file, other, _POINT_RANGES) for other in group):
+                    continue
+                hits = (
+                    scan(self._table.store, [file]).select(_POINT).join(points, on=_POINT, how="semi", nulls_equal=True)
+                )
+                if hits.select(pl.len()).collect(engine="in-memory").item():
+                    found.append(file)
+        return found
+
+    def _groups(self, files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
+        """Files whose rows can be held together."""
+        group: list[DataFile] = []
+        for file in files:
+            if group and sum(one.rows for one in group) + file.rows > self._input_rows:
+                yield group
+                group = []
+            group.append(file)
+        yield group
+
+    def _rewrite(self, inputs: _Inputs) -> list[DataFile]:
+        written = _SettledFiles(self._table.store, inputs.bucket, self._file_rows)
+        rows = checksum = 0
+        try:
+            for piece in cut_slices(self._table.store, inputs.all, self._input_rows):
+                before, tiers = self._read(inputs, piece)
+                rows += before.num_rows
+                checksum += rows_checksum(before)
+                written.add(before, settle(before, tiers))
+            written.finish()
+            promised = sum(file.rows for file in inputs.all)
+            same = (checksum - written.checksum) % (1 << 64) == 0
+            if not rows == promised == sum(file.rows for file in written.files) or not same:
+                raise Internal(f"compaction of bucket {inputs.bucket} would change its rows; nothing was changed")
+        except BaseException:
+            self._delete(written.files)
+            raise
+        return written.files
+
+    def _read(self, inputs: _Inputs, piece: Slice) -> tuple[pa.Table, Tiers]:
+        """The rows of a slice, with their tiers."""
+        parts, tiers = [ROWS.empty_table()], []
+        for file in inputs.all:
+            if piece.may_hold(file):
+                parts.append(read_rows(self._table.store, file, piece))
+                tiers.append(np.full(parts[-1].num_rows, TIERS.index(file.partition["tier"]), dtype=np.int8))
+        return gathered(parts), np.concatenate(tiers)
+
+
+class _SettledFiles:
+    """Settled rows on their way into files, slice by slice in the order of valid_time.
+
+    Args:
+        store: The values table's folder.
+        bucket: Whose rows they are.
+        file_rows: Rows of a file, about.
+    """
+
+    def __init__(self, store: Store, bucket: str, file_rows: int) -> None:
+        self.files: list[DataFile] = []
+        self.checksum = 0
+        self._store = store
+        self._bucket = bucket
+        self._file_rows = file_rows
+        self._waiting: dict[str, list[pa.Table]] = {}
+
+    def add(self, rows: pa.Table, tiers: Tiers) -> None:
+        """Take the rows of a slice; those that are less than a file wait for the next one."""
+        for number, tier in enumerate(TIERS):
+            mine = tiers == number
+            if mine.any():
+                waiting = self._waiting.setdefault(tier, [])
+                waiting.append(rows if mine.all() else rows.filter(flags(mine)))
+                if sum(part.num_rows for part in waiting) >= self._file_rows:
+                    self._write(tier)
+
+    def finish(self) -> None:
+        """Write what waits."""
+        for tier in list(self._waiting):
+            self._write(tier)
+
+    def _write(self, tier: str) -> None:
+        for piece in self._pieces(gathered(self._waiting.pop(tier))):
+            rows = in_file_order(piece)
+            for start in range(0, rows.num_rows, self._limit(rows)):
+                data = rows.slice(start, self._limit(rows))
+                self.checksum += rows_checksum(data)
+                partition = {"series_bucket": self._bucket, "tier": tier}
+                self.files.append(write_file(self._store, data, partition, prefix="settled-"))
+
+    def _pieces(self, rows: pa.Table) -> Iterable[pa.Table]:
+        """Cut by valid_time, so that new values about new times leave most files alone."""
+        count = -(-rows.num_rows // self._file_rows)
+        if rows.num_rows <= self._file_rows * 3 // 2 or count < 2:
+            return [rows]
+        return pieces_by_valid_time(rows, count)
+
+    def _limit(self, rows: pa.Table) -> int:
+        """Rows of a file of some that are sorted: what has too many of one valid_time is cut by series_id."""
+        return rows.num_rows if rows.num_rows <= self._file_rows * 2 else self._file_rows
+
+
+def _fresh_paths(snapshot: Snapshot, bucket: str) -> set[str]:
+    return {
+        file.path
+        for file in snapshot.files.values()
+        if file.partition["tier"] == "fresh" and file.partition["series_bucket"] == bucket
+    }

@@ -1,0 +1,137 @@
+"""Which rows retention rules remove: pure functions over all rows of some points.
+
+A revision goes with all its versions or stays with all of them, so a retraction never goes without what it retracts,
+and the tier of every row that stays is what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+
+from timedb.contract.errors import InvalidRequest
+from timedb.contract.times import to_micros
+from timedb.contract.wire import DailyTime, RetentionRule, shown
+from timedb.storage.measures.relative import local_instant
+from timedb.storage.rows import views
+
+__all__ = ["KEY_COLUMNS", "BoundRule", "mark"]
+
+KEY_COLUMNS = (*views.REVISION, "change_time", "retracted")
+"""The columns that decide what goes."""
+
+_POINT = list(views.POINT)
+_WINNER_ORDER = ("known_time", "change_time", "run_id")
+_UTC_TIME = pl.Datetime("us", "UTC")
+
+
+@dataclass(frozen=True)
+class BoundRule:
+    """A rule with the series that it is about and the moment that its age reaches back to."""
+
+    rule: RetentionRule
+    series_ids: Collection[str]
+    cut: datetime
+
+    @classmethod
+    def bind(cls, index: int, rule: RetentionRule, series_ids: Collection[str], moment: datetime) -> BoundRule:
+        """The rule as of a moment.
+
+        Raises:
+            InvalidRequest: the time zone does not exist.
+        """
+        if rule.keep_known_at is not None:
+            _zone(index, rule.keep_known_at)
+        days = rule.thin_after_days if rule.drop_after_days is None else rule.drop_after_days
+        return cls(rule, series_ids, moment - timedelta(days=days or 0))
+
+    @property
+    def drops(self) -> bool:
+        """Whether it drops whole points, not only superseded revisions."""
+        return self.rule.drop_after_days is not None
+
+    def doomed(self, rows: pl.DataFrame) -> pl.Series:
+        """Whether each row goes.
+
+        Args:
+            rows: :data:`KEY_COLUMNS`; of each point that has a row here, all rows.
+        """
+        own = pl.col("series_id").is_in(pl.Series(sorted(self.series_ids), dtype=pl.String).implode())
+        if self.drops:
+            return rows.select(own & (pl.col("valid_time") < self.cut)).to_series()
+        numbered = rows.select(*KEY_COLUMNS, own.alias("own")).with_row_index("position").filter("own")
+        gone = numbered.join(self._superseded(numbered), on=list(views.REVISION), how="semi", nulls_equal=True)
+        mask = np.zeros(rows.height, dtype=np.bool_)
+        mask[gone["position"].to_numpy()] = True
+        return pl.Series(mask)
+
+    def _superseded(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The revisions that go: older than the cut, beaten by one that stands, and not kept for another reason.
+
+        A withdrawn revision beats no other; whether it stays is decided as for any other.
+        """
+        latest = rows.sort("change_time").unique(list(views.REVISION), keep="last", maintain_order=True)
+        standing = pl.col("retracted").ne_missing(True)
+        # Sorted from the oldest revision of a point to its winner, so what follows beats what is before it.
+        ranked = latest.sort(*_POINT, *_WINNER_ORDER).with_columns(
+            beaten_by=(standing.cast(pl.Int64).cum_sum(reverse=True) - standing.cast(pl.Int64)).over(_POINT),
+            successor_known=pl.when(standing).then("known_time").backward_fill().shift(-1).over(_POINT),
+        )
+        going = ranked.filter((pl.col("beaten_by") > 0) & (pl.col("known_time") < self.cut))
+        if self.rule.keep_last is not None:
+            going = going.filter(pl.col("beaten_by") >= self.rule.keep_last)
+        if self.rule.keep_known_at is not None and going.height:
+            gates = _next_gates(going["known_time"], self.rule.keep_known_at)
+            going = going.filter((gates >= going["successor_known"]).fill_null(False))
+        return going.select(views.REVISION)
+
+
+def mark(rows: pl.DataFrame, rules: Sequence[BoundRule]) -> pl.Series:
+    """The index of the rule that removes each row; -1 where it stays.
+
+    The rules work one after the other, each on what those before it have left.
+
+    Args:
+        rows: :data:`KEY_COLUMNS`; of each point that has a row here, all rows.
+        rules: The rules.
+    """
+    marks = np.full(rows.height, -1, dtype=np.int32)
+    left = rows.select(KEY_COLUMNS).with_row_index("number")
+    for index, rule in enumerate(rules):
+        doomed = rule.doomed(left)
+        marks[left.filter(doomed)["number"].to_numpy()] = index
+        left = left.filter(~doomed)
+    return pl.Series("mark", marks)
+
+
+def _next_gates(times: pl.Series, daily: DailyTime) -> pl.Series:
+    """For each time the first instant from it on at which the local clock shows the daily time."""
+    zone = ZoneInfo(daily.time_zone)
+    clock = time.fromisoformat(daily.time_of_day)
+    near = {around for day in times.dt.date().unique().to_list() for around in _days_around(day)}
+    instants = sorted(to_micros(local_instant(day, clock, zone)) for day in near)
+    gates = pl.Series(instants, dtype=pl.Int64).cast(_UTC_TIME)
+    found = gates.search_sorted(times, side="left")
+    return gates.append(pl.Series([None], dtype=_UTC_TIME)).gather(found)
+
+
+def _days_around(day: date) -> list[date]:
+    """The local days whose gate may be the first after some instant of a UTC day."""
+    # A local day is the UTC day or one beside it, and the gate of a day that skips it is the first instant after it.
+    # Years 1 and 9999 have no room for a zone's offset at their outer days.
+    ordinals = range(max(day.toordinal() - 2, 3), min(day.toordinal() + 2, date.max.toordinal() - 2) + 1)
+    return [date.fromordinal(ordinal) for ordinal in ordinals]
+
+
+def _zone(index: int, daily: DailyTime) -> ZoneInfo:
+    try:
+        return ZoneInfo(daily.time_zone)
+    except (OSError, ValueError, LookupError):
+        raise InvalidRequest(
+            f"rules.{index}.keep_known_at.time_zone: {shown(daily.time_zone)} is not a time zone of the IANA database"
+        ) from None

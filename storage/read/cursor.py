@@ -1,0 +1,110 @@
+"""The order of an answer, and the cursor of a read under a limit: where the next page begins, on the same cut-off."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from timedb.contract.errors import InvalidRequest
+from timedb.contract.times import format_time, parse_time, to_micros
+from timedb.contract.wire import ReadCommand, shown
+from timedb.storage.rows.rows import flags, integers
+
+__all__ = ["Cursor", "sort_columns"]
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+_ORDERS = {
+    "series": ("series_id", "valid_time", "valid_time_end", "known_time", "run_id", "change_time"),
+    "valid_time": ("valid_time", "series_id", "valid_time_end", "known_time", "run_id", "change_time"),
+    "change_time": ("change_time", "series_id", "valid_time", "valid_time_end", "known_time", "run_id"),
+    "known_time": ("known_time", "valid_time", "series_id", "valid_time_end", "run_id", "change_time"),
+}
+_TEXTS = {"series_id", "run_id"}
+
+
+def sort_columns(read: ReadCommand) -> tuple[str, ...]:
+    """The total order of an answer: ``order_by``, then whatever else its rows can differ in."""
+    unneeded: set[str] = set()
+    if not (read.all_versions or read.view == "changes"):
+        unneeded = {"change_time"} if read.view == "overlapping" else {"change_time", "run_id", "known_time"}
+    return tuple(name for name in _ORDERS[read.order_by] if name not in unneeded - {read.order_by})
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The sort columns of a page's last row, and the change_time that the page was read as of."""
+
+    last: dict[str, Any]
+    as_of: datetime
+
+    def to_text(self) -> str:
+        """Opaque text for the client."""
+        last = {name: format_time(value) if isinstance(value, datetime) else value for name, value in self.last.items()}
+        body = {"as_of": format_time(self.as_of), "last": last}
+        return base64.urlsafe_b64encode(json.dumps(body, separators=(",", ":")).encode()).decode()
+
+    @classmethod
+    def from_text(cls, text: str, read: ReadCommand) -> Cursor:
+        """Read a cursor back.
+
+        Raises:
+            InvalidRequest: it is none, or one of a read in another order.
+        """
+        try:
+            body = json.loads(base64.urlsafe_b64decode(text.encode()))
+            if tuple(body["last"]) != sort_columns(read):
+                raise ValueError
+            last = {name: _key_value(name, value) for name, value in body["last"].items()}
+            return cls(last, parse_time(body["as_of"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InvalidRequest(f"after: {shown(text)} is not a cursor of this read") from None
+
+    def beyond(self, rows: pa.Table) -> pa.Table:
+        """Those of some rows that come after the last one; nulls come first.
+
+        Args:
+            rows: ``timedb.storage.rows.rows.gathered`` rows with the sort columns.
+        """
+        later, same = np.zeros(rows.num_rows, dtype=np.bool_), np.ones(rows.num_rows, dtype=np.bool_)
+        for name, value in self.last.items():
+            column = rows.column(name)
+            if name in _TEXTS:
+                greater, equal = _of_text(column, value)
+            else:
+                # An absent end stands for the valid_time, as in timedb.storage.rows.rows.integers.
+                own = integers(rows, "valid_time") if value is None else np.int64(to_micros(value))
+                times = integers(rows, name)
+                greater, equal = times > own, times == own
+            later |= same & greater
+            same &= equal
+        return rows.filter(flags(later))
+
+
+def _of_text(column: pa.ChunkedArray, value: str) -> tuple[Mask, Mask]:
+    """Whether each entry of an identifier is greater than a text, and whether it is that text."""
+    if not len(column):
+        return np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.bool_)
+    coded = column.chunk(0)
+    indices = coded.indices.to_numpy()
+    greater, equal = (
+        test(coded.dictionary, value).to_numpy(zero_copy_only=False)[indices] for test in (pc.greater, pc.equal)
+    )
+    return greater, equal
+
+
+def _key_value(name: str, value: object) -> object:
+    if name in _TEXTS:
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+    if value is None and name == "valid_time_end":
+        return None
+    return parse_time(str(value))

@@ -1,0 +1,263 @@
+"""Point-in-time lookups: the value of each (series, valid_time) as it was known by a moment of its own.
+
+It is the join of a backtest. A lookup stays on the snapshot on which it began, and every batch is answered for itself:
+bucket by bucket, the revisions that can matter are reduced to one a known_time, and each row finds the last of them
+that is not after its ``known_by``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from timedb.contract.columns import LOOKED_UP, LOOKUP_COLUMNS, META_AS_OF, META_TABLE_VERSION, META_TOKEN
+from timedb.contract.errors import TooLarge
+from timedb.contract.identity import series_bucket
+from timedb.contract.times import MAX_MICROS, format_time, from_micros
+from timedb.contract.wire import LookupCommand
+from timedb.storage.boundary import errors_are_ours
+from timedb.storage.catalog.catalog import Catalog
+from timedb.storage.catalog.resolve import resolve
+from timedb.storage.delta.log import DataFile
+from timedb.storage.delta.parquet import may_hold_corrections
+from timedb.storage.delta.table import Table
+from timedb.storage.read.token import Token
+from timedb.storage.rows import views
+from timedb.storage.rows.normalise import SeriesCodes, check_batch, check_columns, series_codes, time_column
+from timedb.storage.rows.scan import Selection, live_files, scan
+from timedb.storage.rows.sorting import sort_rows
+from timedb.storage.tables.commit_marks import CHANGE_TIME
+from timedb.storage.tables.removed import refuse_removed
+from timedb.storage.tables.schemas import TIERS
+
+__all__ = ["Lookup"]
+
+_POINT = list(views.POINT)
+_ORDER = ("point", "known_time", "change_time")
+_SETTLED = ("fresh", "current", "revised")  # every revision that stands is there
+_END_OF_TIME = from_micros(MAX_MICROS)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows of a batch that are looked up together, and where their answers are.
+
+    ``asked`` has ``row, series_id, valid_time, valid_time_end, known_by``.
+    """
+
+    asked: pl.DataFrame
+    selection: Selection
+    files: Sequence[DataFile]
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows of the files."""
+        return sum(max(file.rows, 0) for file in self.files)
+
+
+class Lookup:
+    """A lookup on the newest snapshot. Batches are answered one at a time.
+
+    Args:
+        command: What the client asks for.
+        schema: Of the batches that will come.
+        table: The values table.
+        catalog: The series that the caller may see.
+        bucket_digits: Hex digits of a series_id that name its bucket; None: all.
+        batch_rows: The most rows that a batch may have.
+        stored_rows: Stored rows that are in memory at once, about.
+
+    Raises:
+        InvalidRequest: a column is missing, unknown, or of a type that does not fit.
+    """
+
+    def __init__(
+        self,
+        command: LookupCommand,
+        schema: pa.Schema,
+        *,
+        table: Table,
+        catalog: Catalog,
+        bucket_digits: int | None,
+        batch_rows: int,
+        stored_rows: int,
+    ) -> None:
+        check_columns(schema, LOOKUP_COLUMNS, ("valid_time",))
+        self._store = table.store
+        self._snapshot = table.snapshot()
+        self._catalog = catalog
+        self._known = catalog.known()  # after the snapshot: a series is made before its first value
+        self._bucket_digits = bucket_digits
+        self._batch_rows = batch_rows
+        self._stored_rows = stored_rows
+        self._received = 0
+        newest = from_micros(self._snapshot.transactions.get(CHANGE_TIME, 0))
+        # Nothing is younger than the newest: no cut-off, so that the tiers can be used.
+        self._as_of = command.as_of if command.as_of is not None and command.as_of < newest else None
+        resolved = self._as_of or newest
+        metadata = {
+            META_TABLE_VERSION: str(self._snapshot.version).encode(),
+            META_AS_OF: format_time(resolved).encode(),
+            META_TOKEN: Token(resolved, self._snapshot.version).to_text().encode(),
+        }
+        self.schema: pa.Schema = pa.schema([*schema, *LOOKED_UP], metadata=metadata)
+
+    @errors_are_ours()
+    def answer(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of a batch, in their order, with ``value``, ``known_time`` and ``found``; of :attr:`schema`.
+
+        Raises:
+            TooLarge: the batch has too many rows.
+            InvalidRequest: names the column, the row and the value; or retention has removed rows that the answer
+                would need.
+            NotFound: there is no such series.
+        """
+        check_batch(batch, self._received)
+        if batch.num_rows > self._batch_rows:
+            raise TooLarge(f"batch: {batch.num_rows} rows are over the limit of {self._batch_rows}; send smaller ones")
+        found = _Found(batch.num_rows)
+        for bucket, asked in self._by_bucket(batch):
+            for group in self._groups(bucket, asked):
+                points = group.asked.select(_POINT).unique().sort(_POINT).with_row_index("point")
+                rows = group.asked.join(points, on=_POINT, nulls_equal=True)
+                found.add(rows.select("row", "point", "known_by"), self._revisions(group, points))
+        self._received += batch.num_rows
+        return pa.RecordBatch.from_arrays([*batch.columns, *found.columns()], schema=self.schema)
+
+    def _by_bucket(self, batch: pa.RecordBatch) -> Iterator[tuple[str, pl.DataFrame]]:
+        """The rows of a batch, bucket by bucket, sorted by what they are about."""
+        codes, first_row = SeriesCodes(), self._received
+        columns = {"series": series_codes(batch, codes, first_row)}
+        for name in ("valid_time", "valid_time_end", "known_by"):
+            columns[name] = time_column(batch, name, first_row)
+        ids = [resolve(one, self._catalog, self._known, create=False).series_id for one in codes.identities]
+        named = pl.DataFrame(
+            {"series": range(len(ids)), "series_id": ids, "bucket": [self._bucket(one) for one in ids]},
+            schema={"series": pl.Int32, "series_id": pl.String, "bucket": pl.String},
+        )
+        rows = pl.DataFrame(pa.table(columns)).with_row_index("row").join(named, on="series")
+        rows = rows.with_columns(pl.col("known_by").fill_null(_END_OF_TIME)).drop("series")
+        for (bucket,), asked in rows.sort("series_id", "valid_time").group_by("bucket", maintain_order=True):
+            yield bucket, asked.drop("bucket")
+
+    def _bucket(self, series_id: str) -> str:
+        return series_bucket(series_id, self._bucket_digits)
+
+    def _groups(self, bucket: str, asked: pl.DataFrame) -> Iterator[_Group]:
+        """Rows of one bucket, in pieces for which not too many stored rows are read as far as halving them helps."""
+        group = self._group(bucket, asked)
+        if self._as_of is not None:
+            refuse_removed(self._snapshot, {bucket}, self._as_of, group.selection.start_valid)
+        waiting = [group]
+        while waiting:
+            group = waiting.pop()
+            if group.stored_rows > self._stored_rows and group.asked.height > 1:
+                middle = group.asked.height // 2
+                halves = [self._group(bucket, part) for part in (group.asked[:middle], group.asked[middle:])]
+                if any(half.stored_rows < group.stored_rows for half in halves):
+                    waiting += halves
+                    continue
+            yield group
+
+    def _group(self, bucket: str, asked: pl.DataFrame) -> _Group:
+        first, last, known_by = asked.select(
+            first=pl.col("valid_time").min(), last=pl.col("valid_time").max(), known_by=pl.col("known_by").max()
+        ).row(0)
+        selection = Selection(
+            series_ids=set(asked["series_id"].unique()),
+            start_valid=first,
+            end_valid=None if last == _END_OF_TIME else last + _MICROSECOND,
+            end_known=None if known_by == _END_OF_TIME else known_by + _MICROSECOND,
+            as_of=self._as_of,
+        )
+        tiers = TIERS if self._as_of is not None else _SETTLED
+        files = live_files(self._snapshot, selection, self._bucket_digits, tiers).get(bucket, [])
+        return _Group(asked, selection, files)
+
+    def _revisions(self, group: _Group, points: pl.DataFrame, *, by_run: bool = False) -> pl.DataFrame:
+        """What can answer a group: ``point, known_time, value``, sorted by the first two, one row each.
+
+        Args:
+            group: What is looked up.
+            points: ``point`` with the columns that it stands for, each once.
+            by_run: Whether the run_id has to be looked at.
+        """
+        # Without corrections and cut-off every row is the only version of its revision.
+        versions = self._as_of is not None or any(
+            may_hold_corrections(file) for file in group.files if file.partition["tier"] == "fresh"
+        )
+        by_run = by_run or versions
+        wanted = [*_ORDER[1:], "value", *(["run_id"] if by_run else []), *(["retracted"] if versions else [])]
+        rows = scan(self._store, group.files, group.selection.predicates()).select(*_POINT, *wanted)
+        found = _numbered(rows.collect(engine="in-memory"), points)
+        if versions:
+            revision = ("point", "known_time", "run_id")
+            latest = sort_rows(found, (*revision, "change_time")).filter(~views.same_as_next(revision))
+            found = latest.filter(pl.col("retracted").ne_missing(True))
+        found = sort_rows(found, (*_ORDER, "run_id") if by_run else _ORDER)
+        if not by_run and found.select(views.same_as_next(_ORDER).any()).item():
+            return self._revisions(group, points, by_run=True)
+        return found.filter(~views.same_as_next(_ORDER[:2])).select("point", "known_time", "value")
+
+
+def _numbered(rows: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
+    """The rows that are about one of the points, with ``point`` in place of the columns that it stands for."""
+    # Files are sorted, so that rows about one point follow each other: look each point up once a run of rows.
+    last = rows.select(last=~views.same_as_next(_POINT))["last"]
+    runs = rows.filter(last).select(_POINT)
+    number = runs.join(points, on=_POINT, how="left", nulls_equal=True, maintain_order="left")["point"]
+    begins = last.shift(1, fill_value=False).cast(pl.UInt32)
+    rows = rows.drop(_POINT).with_columns(point=number.gather(begins.cum_sum()))
+    return rows.filter(pl.col("point").is_not_null()) if number.null_count() else rows
+
+
+class _Found:
+    """The answers of one batch, put together from those of its groups."""
+
+    def __init__(self, rows: int) -> None:
+        self._place = np.full(rows, -1, dtype=np.int64)
+        self._pieces = [pl.DataFrame(schema={"value": pl.Float64, "known_time": pl.Datetime("us", "UTC")})]
+        self._height = 0
+
+    def add(self, asked: pl.DataFrame, revisions: pl.DataFrame) -> None:
+        """Find for each row of a group the last revision that was known by then.
+
+        Args:
+            asked: ``row, point, known_by``.
+            revisions: ``point, known_time, value``, sorted by the first two, one row each.
+        """
+        known, point = revisions["known_time"].to_physical().to_numpy(), _numbers(revisions["point"])
+        asked_point, known_by = _numbers(asked["point"]), asked["known_by"].to_physical().to_numpy()
+        # (point, known_time) as one number: of the latter its place on the ladder of all known_times is enough.
+        ladder = np.unique(known)
+        steps = len(ladder) + 1
+        keys = point * steps + np.searchsorted(ladder, known, side="right")
+        sought = asked_point * steps + np.searchsorted(ladder, known_by, side="right")
+        places = np.searchsorted(keys, sought, side="right") - 1
+        hit = places >= 0
+        hit[hit] = point[places[hit]] == asked_point[hit]
+        piece = revisions.select("value", "known_time")[places[hit]]
+        self._place[asked["row"].to_numpy()[hit]] = np.arange(self._height, self._height + piece.height)
+        self._pieces.append(piece)
+        self._height += piece.height
+
+    def columns(self) -> list[pa.Array]:
+        """The columns of :data:`~timedb.contract.columns.LOOKED_UP`."""
+        answers = pl.concat(self._pieces).to_arrow().combine_chunks()
+        missing = self._place < 0
+        places = pa.array(self._place, mask=missing)
+        value, known_time = (
+            answers.column(name).cast(LOOKED_UP.field(name).type).take(places).combine_chunks()
+            for name in ("value", "known_time")
+        )
+        return [value, known_time, pa.array(~missing)]
+
+
+def _numbers(column: pl.Series) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return column.to_numpy().astype(np.int64)

@@ -1,0 +1,162 @@
+"""Rows that are an answer as they stand, streamed from their files without passing through a query engine.
+
+pyarrow decodes text columns straight into dictionaries and reads a row group at a time, so memory does not grow with
+the answer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from timedb.contract.columns import COLUMN_TYPES
+from timedb.storage.delta.log import DataFile
+from timedb.storage.delta.parquet import as_type
+from timedb.storage.delta.store import Store
+from timedb.storage.read.batch_cache import BatchCache
+from timedb.storage.rows.scan import Selection
+
+__all__ = ["stream_rows"]
+
+_SMALL_ROWS = 65_536
+_MICROSECOND = timedelta(microseconds=1)
+_BOUNDED = ("valid_time", "known_time", "change_time")
+
+
+def stream_rows(
+    store: Store,
+    files: Iterable[DataFile],
+    selection: Selection,
+    columns: Sequence[str],
+    batch_rows: int,
+    cache: BatchCache | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The rows of some files that pass a selection, in batches of at most ``batch_rows``.
+
+    Args:
+        store: The Delta table's folder.
+        files: Data files.
+        selection: Which rows; of settled files, which are sorted by series, only the row groups of its series are read.
+        columns: Stored columns, in the order wanted; text comes dictionary-encoded where the wire has it so.
+        batch_rows: Rows of a batch.
+        cache: Where rows of settled winners and of small uploads are kept for the next time; None: nowhere.
+    """
+    tests = _tests(selection)
+    for file in files:
+        series = _series_to_pick(selection, file)
+        asked = [*tests, *(["series_id"] if series else [])]
+        wanted = [*columns, *(name for name in (*_BOUNDED, "series_id") if name in asked and name not in columns)]
+        for batch in _batches(store, file, wanted, batch_rows, series, cache):
+            for name, bounds in tests.items():
+                batch = batch.filter(_mask(batch.column(name), bounds))
+            if series:
+                batch = batch.filter(_of_series(batch.column("series_id"), series))
+            if batch.num_rows:
+                yield batch.select(list(columns))
+
+
+def _series_to_pick(selection: Selection, file: DataFile) -> list[str]:
+    """The series of a selection in order, where the file may hold others; none where each of its rows passes."""
+    if selection.series_ids is None:
+        return []
+    low, high = file.minimum.get("series_id"), file.maximum.get("series_id")
+    return [] if low == high and low in selection.series_ids else sorted(selection.series_ids)
+
+
+def _of_series(column: pa.DictionaryArray, series: Sequence[str]) -> pa.Array:
+    picked = pc.is_in(column.dictionary, value_set=pa.array(series, column.dictionary.type))
+    return picked.take(column.indices)
+
+
+def _batches(
+    store: Store,
+    file: DataFile,
+    columns: Sequence[str],
+    batch_rows: int,
+    series: Sequence[str],
+    cache: BatchCache | None,
+) -> Iterable[pa.RecordBatch]:
+    if cache is None or not _read_often(file):
+        return _decoded(store, file, columns, batch_rows, series)
+    key = (file.path, *columns)
+    kept = cache.get(key)
+    if kept is not None:
+        return kept
+    if series and file.rows > _SMALL_ROWS:
+        return _decoded(store, file, columns, batch_rows, series)  # only whole files are kept
+    return cache.keep(key, _decoded(store, file, columns, batch_rows))
+
+
+def _read_often(file: DataFile) -> bool:
+    """Whether reads of the flat view open the file again and again, and it is no bulk upload."""
+    return file.partition["tier"] == "current" or (file.partition["tier"] == "fresh" and file.rows <= _SMALL_ROWS)
+
+
+def _decoded(
+    store: Store, file: DataFile, columns: Sequence[str], batch_rows: int, series: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    source = store.open(file.path)
+    metadata = pq.read_metadata(source)
+    there = [name for name in columns if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
+    dictionaries = [name for name in there if pa.types.is_dictionary(COLUMN_TYPES[name])]
+    groups = _row_groups(metadata, series) if series else None
+    if groups == []:
+        return
+    with pq.ParquetFile(source, metadata=metadata, read_dictionary=dictionaries) as parquet:
+        for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=there):
+            yield _complete(batch, columns)
+
+
+def _row_groups(metadata: pq.FileMetaData, series: Sequence[str]) -> list[int]:
+    """The row groups that may hold some of the series, as far as their statistics tell.
+
+    Args:
+        metadata: Of the file.
+        series: In ascending order.
+    """
+    column = metadata.schema.to_arrow_schema().get_field_index("series_id")
+    found = []
+    for group in range(metadata.num_row_groups):
+        bounds = metadata.row_group(group).column(column).statistics
+        if bounds is not None and bounds.has_min_max:
+            first = bisect_left(series, bounds.min)
+            if first == len(series) or series[first] > bounds.max:
+                continue
+        found.append(group)
+    return found
+
+
+def _complete(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    """The batch with the columns that its file leaves out, which are null throughout; none marked as without nulls."""
+    there = {
+        name: as_type(batch.column(name), COLUMN_TYPES[name])
+        if name in batch.schema.names
+        else pa.nulls(batch.num_rows, COLUMN_TYPES[name])
+        for name in columns
+    }
+    return pa.RecordBatch.from_pydict(there)
+
+
+def _tests(selection: Selection) -> dict[str, tuple[datetime | None, datetime | None, datetime | None]]:
+    """Column -> (from, before, up to) for the columns that have a bound."""
+    changed_from = None if selection.changed_after is None else selection.changed_after + _MICROSECOND
+    bounds = {
+        "valid_time": (selection.start_valid, selection.end_valid, None),
+        "known_time": (selection.start_known, selection.end_known, None),
+        "change_time": (changed_from, None, selection.as_of),
+    }
+    return {name: bound for name, bound in bounds.items() if any(one is not None for one in bound)}
+
+
+def _mask(column: pa.Array, bounds: tuple[datetime | None, datetime | None, datetime | None]) -> pa.Array:
+    start, before, up_to = (None if one is None else pa.scalar(one, column.type) for one in bounds)
+    mask = pa.scalar(True)
+    for test, bound in ((pc.greater_equal, start), (pc.less, before), (pc.less_equal, up_to)):
+        if bound is not None:
+            mask = pc.and_(mask, test(column, bound))
+    return mask

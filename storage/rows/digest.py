@@ -1,0 +1,143 @@
+"""The digest of an upload: the same for the same explicit fields and the same rows in any order.
+
+Each row is mixed into 64 bits (the finaliser of SplitMix64, Steele, Lea and Flood, OOPSLA 2014); the rows' sums and
+exclusive-or make the digest of the set, which needs no order and can be added up chunk by chunk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["RowsDigest", "fields_digest", "rows_checksum"]
+
+_CHUNK_ROWS = 16_384  # what is mixed stays in the processor's cache
+_NULL = np.uint64(0x6E756C6C6E756C6C)
+_NAN = np.uint64(0x7FF8000000000000)
+_SENT = ("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
+Words = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+def fields_digest(fields: dict[str, Any], rows: str) -> str:
+    """The digest of an upload's explicit fields together with that of its rows."""
+    text = json.dumps(fields, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.blake2b(f"{text}\n{rows}".encode(), digest_size=16).hexdigest()
+
+
+class RowsDigest:
+    """The digest of a set of rows, added up piece by piece."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._total, self._mixed, self._parity = np.uint64(0), np.uint64(0), np.uint64(0)
+
+    def add(self, rows: pa.Table, series_ids: Sequence[str]) -> None:
+        """Count further rows in.
+
+        Args:
+            rows: Columns ``series`` (index into ``series_ids``), valid_time, valid_time_end, known_time, value,
+                annotation, tags, as the client sent them.
+            series_ids: The ids.
+        """
+        ids = np.array([_word(series_id) for series_id in series_ids], dtype=np.uint64)
+        with np.errstate(over="ignore"):
+            columns = [ids[rows.column("series").to_numpy()], *(_bits(rows.column(name)) for name in _SENT)]
+            for start in range(0, rows.num_rows, _CHUNK_ROWS):
+                words = _row_words([_piece(column, start) for column in columns])
+                self._total += words.sum(dtype=np.uint64)
+                self._mixed += _mix(words).sum(dtype=np.uint64)
+                self._parity ^= np.bitwise_xor.reduce(words)
+        self._rows += rows.num_rows
+
+    def text(self) -> str:
+        """The digest so far."""
+        return f"{self._rows}:{self._total:016x}{self._mixed:016x}{self._parity:016x}"
+
+
+def rows_checksum(rows: pa.Table) -> int:
+    """A checksum of a set of rows: those of its parts add up modulo 2 to the 64th, whatever their order.
+
+    It is for finding rows that were lost or changed by mistake: columns are added up, each times an odd number of its
+    own, and only the sum is mixed.
+
+    Args:
+        rows: ``timedb.storage.rows.rows.ROWS``.
+    """
+    total = 0
+    with np.errstate(over="ignore"):
+        columns = [_bits(column) for column in rows.columns]
+        for start in range(0, rows.num_rows, _CHUNK_ROWS):
+            words = np.zeros(min(_CHUNK_ROWS, rows.num_rows - start), dtype=np.uint64)
+            for number, column in enumerate(columns):
+                words += _piece(column, start) * np.uint64((number * 0x9E3779B97F4A7C15 | 1) % (1 << 64))
+            total += int(_mix(words).sum(dtype=np.uint64))
+    return total % (1 << 64)
+
+
+def _bits(column: pa.ChunkedArray) -> Words:
+    """A column as words; one word where it is null throughout."""
+    if column.null_count == len(column):
+        return np.array(_NULL)
+    if pa.types.is_dictionary(column.type):
+        coded = column.combine_chunks()
+        known: Words = np.array([*map(_word, coded.dictionary.to_pylist()), _NULL], dtype=np.uint64)
+        words: Words = known[pc.fill_null(coded.indices, len(known) - 1).to_numpy()]
+        return words
+    if not pa.types.is_timestamp(column.type) and not pa.types.is_float64(column.type):
+        return _text_bits(pl.Series(column.cast(pa.string()) if pa.types.is_boolean(column.type) else column))
+    if pa.types.is_timestamp(column.type):
+        bits: Words = column.cast(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
+    else:
+        values = column.fill_null(0.0).to_numpy()
+        nothing = np.isnan(values)
+        bits = values.view(np.uint64)
+        bits = np.where(nothing, _NAN, bits) if nothing.any() else bits
+    return np.where(column.is_null().to_numpy(), _NULL, bits) if column.null_count else bits
+
+
+def _piece(column: Words, start: int) -> Words:
+    return column if column.ndim == 0 else column[start : start + _CHUNK_ROWS]
+
+
+def _row_words(columns: list[Words]) -> Words:
+    words = columns[0]
+    for column in columns[1:]:
+        words = _mix(words + column)
+    return words
+
+
+def _text_bits(column: pl.Series) -> Words:
+    text = column if column.dtype == pl.String else _joined(column)
+    known = {item: _word(item) for item in text.unique().to_list()}
+    return np.array([known[item] for item in text.to_list()], dtype=np.uint64)
+
+
+def _joined(tags: pl.Series) -> pl.Series:
+    """Lists of text as one text each, such that different lists differ."""
+    return tags.list.eval(
+        pl.element().str.replace_all("\\", "\\\\", literal=True).str.replace_all(",", "\\,", literal=True)
+    ).list.join(",")
+
+
+def _word(text: str | None) -> np.uint64:
+    if text is None:
+        return _NULL
+    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+
+
+def _mix(words: Words) -> Words:
+    mixed = words + np.uint64(0x9E3779B97F4A7C15)
+    shifted = mixed >> np.uint64(30)
+    for shift, factor in ((27, 0xBF58476D1CE4E5B9), (31, 0x94D049BB133111EB)):
+        mixed ^= shifted
+        mixed *= np.uint64(factor)
+        np.right_shift(mixed, np.uint64(shift), out=shifted)
+    mixed ^= shifted
+    return mixed

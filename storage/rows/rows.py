@@ -1,0 +1,190 @@
+"""Rows of the values table as Arrow tables whose identifiers are dictionaries: what compaction works on.
+
+A dictionary's codes take a fraction of the memory of text, and sort and compare as integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from timedb.storage.delta.log import DataFile
+from timedb.storage.delta.parquet import as_type
+from timedb.storage.delta.store import Store
+from timedb.storage.rows.slices import Slice
+from timedb.storage.rows.sorting import Integers, sorted_order
+from timedb.storage.tables.schemas import VALUES_DATA
+
+__all__ = [
+    "ROWS",
+    "SORT_ORDER",
+    "as_rows",
+    "codes",
+    "flags",
+    "gathered",
+    "in_file_order",
+    "in_order",
+    "integers",
+    "keys_of",
+    "pieces_by_valid_time",
+    "read_rows",
+    "taken",
+]
+
+IDENTIFIERS = ("series_id", "run_id", "changed_by")
+ROWS = pa.schema(
+    [
+        (column.name, pa.dictionary(pa.int32(), pa.string()) if column.name in IDENTIFIERS else column.type)
+        for column in VALUES_DATA
+    ]
+)
+"""The columns of the values table, identifiers as dictionaries."""
+
+SORT_ORDER = ("series_id", "valid_time", "known_time", "change_time")
+_BATCH_ROWS = 131_072
+
+
+def read_rows(store: Store, file: DataFile, piece: Slice) -> pa.Table:
+    """The rows of a file that lie in a slice: :data:`ROWS`."""
+    source = store.open(file.path)
+    metadata = pq.read_metadata(source)
+    there = [name for name in ROWS.names if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
+    batches = []
+    with pq.ParquetFile(
+        source, metadata=metadata, read_dictionary=[name for name in IDENTIFIERS if name in there]
+    ) as parquet:
+        for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
+            kept = _within(_typed(batch), piece)
+            if kept.num_rows:
+                batches.append(_complete(kept))
+    return pa.Table.from_batches(batches, ROWS)
+
+
+def _typed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [as_type(batch.column(name), ROWS.field(name).type) for name in batch.schema.names]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _complete(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [
+        batch.column(column.name) if column.name in batch.schema.names else pa.nulls(batch.num_rows, column.type)
+        for column in ROWS
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=ROWS)
+
+
+def _within(batch: pa.RecordBatch, piece: Slice) -> pa.RecordBatch:
+    start, end = piece.valid_time
+    first, last = piece.series_id
+    tests = []
+    times = batch.column("valid_time")
+    if start is not None:
+        tests.append(pc.greater_equal(times, pa.scalar(start, times.type)))
+    if end is not None:
+        tests.append(pc.less(times, pa.scalar(end, times.type)))
+    if first is not None or last is not None:
+        series = batch.column("series_id")
+        names = series.dictionary
+        inside = np.ones(len(names), dtype=np.bool_)
+        if first is not None:
+            inside &= pc.greater_equal(names, first).to_numpy(zero_copy_only=False)
+        if last is not None:
+            inside &= pc.less(names, last).to_numpy(zero_copy_only=False)
+        tests.append(flags(inside[series.indices.to_numpy()]))
+    for test in tests[1:]:
+        tests[0] = pc.and_(tests[0], test)
+    return batch.filter(tests[0]) if tests else batch
+
+
+def as_rows(table: pa.Table) -> pa.Table:
+    """Rows with the columns of the values table, as :data:`ROWS`: text that identifies made a dictionary."""
+    columns = [
+        table.column(wanted.name).dictionary_encode()
+        if pa.types.is_string(table.schema.field(wanted.name).type) and pa.types.is_dictionary(wanted.type)
+        else table.column(wanted.name)
+        for wanted in ROWS
+    ]
+    return pa.table(columns, schema=ROWS)
+
+
+def gathered(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables as one, each column in one piece, each identifier with one dictionary."""
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def codes(rows: pa.Table, name: str) -> Integers:
+    """An identifier as integers in the order of its texts, null first; of :func:`gathered` rows."""
+    if not rows.num_rows:
+        return np.zeros(0, dtype=np.int64)
+    column = rows.column(name).chunk(0)
+    rank = np.empty(len(column.dictionary) + 1, dtype=np.int64)
+    rank[pc.sort_indices(column.dictionary).to_numpy()] = np.arange(1, len(rank))
+    rank[-1] = 0
+    ranked: Integers = rank[pc.fill_null(column.indices, len(rank) - 1).to_numpy()]
+    return ranked
+
+
+def integers(rows: pa.Table | pa.RecordBatch, name: str) -> Integers:
+    """A column of times as microseconds since 1970; an absent valid_time_end is the valid_time, which none else is."""
+    column = rows.column(name)
+    if column.null_count:
+        column = pc.coalesce(column, rows.column("valid_time"))
+    found: Integers = column.cast(pa.int64()).to_numpy()
+    return found
+
+
+def keys_of(rows: pa.Table, names: Sequence[str]) -> list[Integers]:
+    """Columns of :func:`gathered` rows as integers in the same order: identifiers and times."""
+    return [
+        codes(rows, name) if pa.types.is_dictionary(rows.schema.field(name).type) else integers(rows, name)
+        for name in names
+    ]
+
+
+def in_order(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """:func:`gathered` rows in ascending order of some columns, nulls first."""
+    if "valid_time" in names and "valid_time_end" in names and not _has_values(rows, "valid_time_end"):
+        names = [name for name in names if name != "valid_time_end"]  # it would only repeat the valid_time
+    order = sorted_order(keys_of(rows, names)) if rows.num_rows else None
+    return rows if order is None else taken(rows, order)
+
+
+def _has_values(rows: pa.Table, name: str) -> bool:
+    return bool(rows.column(name).null_count < rows.num_rows)
+
+
+def in_file_order(rows: pa.Table) -> pa.Table:
+    """Rows in the order of :data:`SORT_ORDER`."""
+    return in_order(rows, SORT_ORDER)
+
+
+def taken(rows: pa.Table, places: Integers) -> pa.Table:
+    """The rows at some places of :func:`gathered` rows."""
+    indices = pa.array(places)
+    return pa.table(
+        [
+            pa.nulls(len(places), column.type) if column.null_count == len(column) else column.chunk(0).take(indices)
+            for column in rows.columns
+        ],
+        schema=rows.schema,
+    )
+
+
+def flags(chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> pa.BooleanArray:
+    """A mask for ``filter``; ``pa.array`` would look at each flag by itself."""
+    bits = np.packbits(chosen, bitorder="little")
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(chosen), [None, pa.py_buffer(bits)])
+
+
+def pieces_by_valid_time(rows: pa.Table, count: int) -> Iterator[pa.Table]:
+    """Rows cut by valid_time into about equal pieces, as many as there are different enough times for."""
+    times = integers(rows, "valid_time")
+    ranked = np.sort(times)
+    cuts = np.unique(ranked[[rows.num_rows * index // count for index in range(1, count)]])
+    piece = np.searchsorted(cuts, times, side="right")
+    for number in np.unique(piece):
+        yield rows.filter(flags(piece == number))

@@ -1,0 +1,102 @@
+"""The Delta tables of a lake: their columns, partition columns and names."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+__all__ = ["PARTITIONS", "RUNS", "SERIES", "TIERS", "UPDATES", "USERS", "VALUES", "VALUES_DATA", "WITHDRAWN"]
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+SERIES = pa.schema(
+    [
+        ("series_id", pa.string()),
+        ("name", pa.string()),
+        ("labels", pa.string()),
+        ("unit", pa.string()),
+        ("description", pa.string()),
+        ("created_time", TIMESTAMP),
+        ("created_by", pa.string()),
+        ("auto_created", pa.bool_()),
+        ("retired", pa.bool_()),
+    ]
+)
+"""One row a series. ``auto_created``: made by an upload; the first explicit creation sets unit and description."""
+
+RUNS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("workflow_id", pa.string()),
+        ("run_start_time", TIMESTAMP),
+        ("run_finish_time", TIMESTAMP),
+        ("known_time", TIMESTAMP),
+        ("run_params", pa.string()),
+        ("rows", pa.int64()),
+        ("change_time", TIMESTAMP),
+        ("created_by", pa.string()),
+        ("digest", pa.string()),
+        ("receipt", pa.string()),
+    ]
+)
+"""One row an upload."""
+
+UPDATES = pa.schema(
+    [
+        ("update_id", pa.string()),
+        ("rows", pa.int64()),
+        ("change_time", TIMESTAMP),
+        ("created_by", pa.string()),
+        ("digest", pa.string()),
+        ("receipt", pa.string()),
+    ]
+)
+"""One row a batch of corrections that carried an ``update_id``; the receipt is its answer as JSON."""
+
+USERS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("tenant_id", pa.string()),
+        ("email", pa.string()),
+        ("scopes", pa.string()),
+        ("labels", pa.string()),
+        ("key_hash", pa.string()),
+        ("active", pa.bool_()),
+        ("created_time", TIMESTAMP),
+        ("changed_time", TIMESTAMP),
+    ]
+)
+"""One row a user of the lake; see ``timedb.storage.users.users.User``."""
+
+VALUES_DATA = pa.schema(
+    [
+        ("series_id", pa.string()),
+        ("valid_time", TIMESTAMP),
+        ("valid_time_end", TIMESTAMP),
+        ("known_time", TIMESTAMP),
+        ("change_time", TIMESTAMP),
+        ("value", pa.float64()),
+        ("run_id", pa.string()),
+        ("annotation", pa.string()),
+        ("tags", pa.list_(pa.string())),
+        ("changed_by", pa.string()),
+        ("retracted", pa.bool_()),
+    ]
+)
+"""The values table without its partition columns: what a data file holds."""
+
+PARTITIONS = ("series_bucket", "tier")
+
+VALUES = pa.schema([*VALUES_DATA, *((name, pa.string()) for name in PARTITIONS)])
+"""The values table as readers see it."""
+
+TIERS = ("fresh", "current", "revised", "corrected")
+
+WITHDRAWN = pa.schema(
+    [
+        ("withdrawn_rows", pa.int64()),
+        ("withdrawn_time", TIMESTAMP),
+        ("withdrawn_by", pa.string()),
+        ("withdrawn_reason", pa.string()),
+    ]
+)
+"""What a run says of its withdrawal, as columns beside those of the runs table."""

@@ -1,0 +1,201 @@
+"""A complete upload on its way through the commit lane."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from timedb.contract.errors import Busy, Conflict, InvalidRequest
+from timedb.contract.times import format_time, from_micros
+from timedb.contract.wire import UploadCommand, shown
+from timedb.storage.catalog.resolve import ResolvedSeries
+from timedb.storage.catalog.withdrawn import STANDING
+from timedb.storage.commit.lane import Answer, Prepared, Turn
+from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.tables.schemas import VALUES_DATA
+from timedb.storage.write.staging import StagedFiles
+
+__all__ = ["FindWithdrawn", "Run", "RunRows", "SkipUnchanged", "run_table"]
+
+_SENT = ("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
+
+SkipUnchanged = Callable[[Turn, pl.DataFrame], pl.DataFrame]
+FindWithdrawn = Callable[[Snapshot, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """The rows of a small run, kept in memory so that they can share a file with other runs.
+
+    ``table`` has ``series`` (index into ``series_ids``) and the columns that clients send, sorted.
+    """
+
+    table: pa.Table
+    series_ids: Sequence[str]
+
+    def with_ids(self) -> pl.DataFrame:
+        """The rows with their series_id as text."""
+        frame = pl.DataFrame(self.table)
+        ids = pl.Series("series_id", self.series_ids, dtype=pl.String)
+        return frame.with_columns(ids.gather(frame["series"]).alias("series_id"))
+
+
+@dataclass
+class Run:
+    """An upload that waits for its turn.
+
+    Times are text as the runs table has them; ``digest`` is empty where the server chose the run_id.
+    """
+
+    command: UploadCommand
+    run_id: str
+    run_start_time: str
+    known_time: str
+    content: RunRows | StagedFiles
+    series: Sequence[ResolvedSeries]
+    digest: str
+    created_by: str | None
+    skip_unchanged: SkipUnchanged | None
+    withdrawn: FindWithdrawn
+    """What is withdrawn of a run that is in already."""
+    stored_units: Mapping[str, str] = field(default_factory=dict)
+    """By series_id the unit that the values were converted to; empty where the upload states none."""
+    unit_fault: InvalidRequest | None = None
+    """Why the values could not be converted: that refuses a new run, but not the retry of an old one."""
+    answered: bool = False
+    """Whether the run was in already, so that its content is not needed."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that the lane has to encode."""
+        return self.content.table.num_rows if isinstance(self.content, RunRows) else 0
+
+    @property
+    def stamps(self) -> int:
+        """One change_time."""
+        return 1
+
+    @property
+    def key(self) -> str:
+        """The run_id: a retry that arrives beside the original waits for it."""
+        return self.run_id
+
+    @property
+    def shareable(self) -> bool:
+        """Whether it can be prepared without looking at stored rows."""
+        return self.skip_unchanged is None
+
+    def prepare(self, turn: Turn) -> Prepared | Answer:
+        """The rows under this turn's stamp, or the answer of the first time.
+
+        Raises:
+            Conflict: the run_id stands for other content, or a series is retired.
+            InvalidRequest: the values cannot be converted to the unit of a series.
+            Busy: the unit of a series has changed since they were converted.
+        """
+        if self.command.run_id is not None and (found := turn.ledger.runs.find(self.run_id)) is not None:
+            if found["digest"] != self.digest:
+                raise Conflict(f"run_id: {shown(self.run_id)} has been uploaded already, with other content")
+            self.answered = True
+            return Answer(self._receipt(json.loads(found["receipt"]), self.withdrawn(turn.snapshot, self.run_id)))
+        if self.unit_fault is not None:
+            raise self.unit_fault
+        for one in self.series:
+            if one.retired:
+                raise Conflict(f"series_id: the series {shown(one.name)} ({one.series_id}) is retired")
+        descriptions = self.command.series_descriptions or {}
+        new = [(one.series_id, one.name, one.labels, descriptions.get(one.name)) for one in self.series if one.new]
+        if new:
+            turn.catalog.ensure(new, created_by=self.created_by, unit=self.command.unit)
+        known = turn.catalog.all() if self.stored_units else {}
+        for series_id, unit in self.stored_units.items():
+            if known[series_id].unit != unit:
+                raise Busy(f"unit: the unit of the series {shown(known[series_id].name)} has just changed; retry")
+        if isinstance(self.content, StagedFiles):
+            self.content.restamp(turn.stamp)
+            return self._prepared(turn, VALUES_DATA.empty_table(), self.content.files, self.content.rows, 0)
+        table = self.content.table
+        if self.skip_unchanged is not None:
+            table = self.skip_unchanged(turn, self.content.with_ids()).to_arrow()
+        rows = run_table(table, self.content.series_ids, turn.stamp, self.run_id, self.created_by)
+        return self._prepared(turn, rows, (), table.num_rows, self.content.table.num_rows - table.num_rows)
+
+    def _prepared(self, turn: Turn, rows: pa.Table, files: Sequence[DataFile], written: int, skipped: int) -> Prepared:
+        stored = {
+            "rows": written,
+            "skipped": skipped,
+            "change_time": format_time(from_micros(turn.stamp)),
+            "table_version": turn.version,
+        }
+        return Prepared(
+            rows=rows,
+            files=files,
+            last_stamp=turn.stamp,
+            result=self._receipt(stored, STANDING),
+            info={"uploads": self._record(stored)},
+            new_keys=True,
+        )
+
+    def _record(self, stored: dict[str, Any]) -> dict[str, Any]:
+        command = self.command
+        return {
+            "run_id": self.run_id,
+            "workflow_id": command.workflow_id,
+            "run_start_time": self.run_start_time,
+            "run_finish_time": None if command.run_finish_time is None else format_time(command.run_finish_time),
+            "known_time": self.known_time,
+            "run_params": None if command.run_params is None else json.dumps(command.run_params, sort_keys=True),
+            "rows": stored["rows"],
+            "change_time": stored["change_time"],
+            "created_by": self.created_by,
+            "digest": self.digest,
+            "receipt": json.dumps(stored, separators=(",", ":")),
+        }
+
+    def _receipt(self, stored: Mapping[str, Any], withdrawn: Mapping[str, Any]) -> dict[str, Any]:
+        series = sorted(self.series, key=lambda one: (one.name, one.labels))
+        labels = {text: json.loads(text) for text in {one.labels for one in series}}  # many series share few
+        return {
+            "run_id": self.run_id,
+            **stored,
+            **withdrawn,
+            "series_ids": {one.name: one.series_id for one in series},
+            "series": [
+                {"series_key": one.name, "labels": labels[one.labels], "series_id": one.series_id} for one in series
+            ],
+        }
+
+
+def run_table(rows: pa.Table, series_ids: Sequence[str], stamp: int, run_id: str, created_by: str | None) -> pa.Table:
+    """Rows of a run as the values table stores them.
+
+    Args:
+        rows: ``series`` (index into ``series_ids``) and the columns that clients send.
+        series_ids: The ids.
+        stamp: The change_time, microseconds since 1970.
+        run_id: The run.
+        created_by: Who uploads.
+    """
+    count = rows.num_rows
+    codes = rows.column("series").cast(pa.int32()).combine_chunks()
+    columns = {
+        **{name: rows.column(name).cast(VALUES_DATA.field(name).type) for name in _SENT},
+        "series_id": pa.DictionaryArray.from_arrays(codes, pa.array(series_ids, pa.string())),
+        "change_time": pa.repeat(pa.scalar(stamp, pa.timestamp("us", tz="UTC")), count),
+        "run_id": _constant(run_id, count),
+        "changed_by": _constant(created_by, count),
+        "retracted": pa.nulls(count, pa.bool_()),
+    }
+    return pa.table({name: columns[name] for name in VALUES_DATA.names})
+
+
+def _constant(text: str | None, count: int) -> pa.Array:
+    if text is None:
+        return pa.nulls(count, pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([text], pa.string()))

@@ -1,0 +1,56 @@
+"""``skip_unchanged``: rows that only repeat what was known before them are not stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from timedb.storage.commit.lane import Turn
+from timedb.storage.delta.table import Table
+from timedb.storage.rows import views
+from timedb.storage.rows.scan import Selection, live_files, scan
+
+__all__ = ["UnchangedFilter"]
+
+_SAME = ("value", "annotation", "tags")
+
+
+@dataclass(frozen=True)
+class UnchangedFilter:
+    """Drops the rows of an upload that equal their immediate predecessor by known_time, stored or in the upload."""
+
+    table: Table
+    bucket_digits: int | None
+
+    def __call__(self, turn: Turn, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows that say something new.
+
+        Args:
+            turn: The turn that the upload is committed in.
+            rows: The upload's rows with ``series_id``; known_time is filled.
+        """
+        if not rows.height:
+            return rows
+        stored = self._stored(turn, rows).with_columns(position=pl.lit(None, dtype=pl.Int64))
+        columns = [*views.POINT, "known_time", *_SAME, "position"]
+        both = pl.concat(
+            [stored.select(columns), rows.with_row_index("position").cast({"position": pl.Int64}).select(columns)]
+        )
+        # At one known_time the stored rows come first: the upload's change_time will be the greater.
+        both = both.with_columns(new=pl.col("position").is_not_null()).sort(
+            *views.POINT, "known_time", "new", maintain_order=True
+        )
+        repeats = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in (*views.POINT, *_SAME))
+        first = pl.int_range(pl.len()) == 0
+        kept = both.filter(pl.col("new") & (first | ~repeats))["position"]
+        return rows[kept.sort().to_list()]
+
+    def _stored(self, turn: Turn, rows: pl.DataFrame) -> pl.DataFrame:
+        selection = Selection(series_ids=set(rows["series_id"].unique()))
+        files = [
+            file for bucket in live_files(turn.snapshot, selection, self.bucket_digits).values() for file in bucket
+        ]
+        first, last = rows["valid_time"].min(), rows["valid_time"].max()
+        stored = scan(self.table.store, files, [*selection.predicates(), pl.col("valid_time").is_between(first, last)])
+        return views.overlapping(stored).sort("known_time", "change_time", "run_id").collect(engine="in-memory")

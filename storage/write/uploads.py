@@ -1,0 +1,318 @@
+"""An upload from its first batch to its receipt."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from itertools import combinations
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from timedb.contract.errors import IncompleteUpload, InvalidRequest, OutcomeUnknown, TimeDBError, TooLarge
+from timedb.contract.identity import series_bucket
+from timedb.contract.settings import ServerSettings
+from timedb.contract.times import format_time, from_micros, now, to_micros
+from timedb.contract.wire import UploadCommand
+from timedb.storage.boundary import errors_are_ours
+from timedb.storage.catalog.catalog import Catalog
+from timedb.storage.catalog.resolve import ResolvedSeries, resolve
+from timedb.storage.commit.lane import Write, split_buckets
+from timedb.storage.delta.log import DataFile
+from timedb.storage.delta.store import Store
+from timedb.storage.rows.digest import RowsDigest, fields_digest
+from timedb.storage.rows.normalise import BATCH, SeriesCodes, check_batch, check_columns, normalise
+from timedb.storage.rows.scan import scan_staged
+from timedb.storage.rows.sorting import Integers
+from timedb.storage.write.ordering import Extent, extent, in_order, refuse_duplicates
+from timedb.storage.write.runs import FindWithdrawn, Run, RunRows, SkipUnchanged, run_table
+from timedb.storage.write.staging import StagedFiles
+
+__all__ = ["Upload"]
+
+_FREE_FIELDS = {"op", "run_id", "rows"}
+
+
+class Upload:
+    """One run on its way in. Nothing is visible before :meth:`commit` returns, nothing is left after :meth:`abort`.
+
+    Up to ``upload_chunk_rows`` rows wait in memory; of a larger upload each chunk is sorted and written out while the
+    stream goes on, so that memory stays bounded whatever its length.
+
+    Args:
+        command: What the client said of the run.
+        schema: The columns of its stream.
+        catalog: The tenant's series.
+        store: The folder of the values table.
+        bucket_digits: Hex digits of a series_id that name its bucket; None: all.
+        submit: Gives a write its turn in the commit lane.
+        skip_unchanged: Drops the rows that only repeat their predecessor; used where the command asks for it.
+        withdrawn: Tells what is withdrawn of a run that is in already.
+        newest: The greatest change_time that the values have, microseconds since 1970.
+        settings: Limits.
+        created_by: The key's e-mail.
+
+    Raises:
+        InvalidRequest: a column is missing, unknown or of a type that does not fit.
+    """
+
+    def __init__(
+        self,
+        command: UploadCommand,
+        schema: pa.Schema,
+        *,
+        catalog: Catalog,
+        store: Store,
+        bucket_digits: int | None,
+        submit: Callable[[Write], dict[str, Any]],
+        skip_unchanged: SkipUnchanged,
+        withdrawn: FindWithdrawn,
+        newest: Callable[[], int],
+        settings: ServerSettings,
+        created_by: str | None,
+    ) -> None:
+        check_columns(schema)
+        self._command = command
+        self._catalog = catalog
+        self._bucket_digits = bucket_digits
+        self._submit = submit
+        self._skip_unchanged = skip_unchanged if command.skip_unchanged else None
+        self._settings = settings
+        self._withdrawn = withdrawn
+        self._created_by = created_by
+        self._received_time = now()
+        self._known_time = command.known_time or self._default_known_time(newest)
+        self._run_id = command.run_id or str(uuid4())
+        self._codes = SeriesCodes()
+        self._series: list[ResolvedSeries] = []
+        self._stored_units: dict[str, str] = {}
+        self._unit_fault: InvalidRequest | None = None
+        self._digest = RowsDigest()
+        self._batches: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self._bytes = 0
+        self._staged = StagedFiles(store, to_micros(self._received_time), file_rows=settings.compact_file_rows)
+        self._numbers: dict[str, int] = {}
+        self._extents: list[Extent] = []
+        self._aside: ThreadPoolExecutor | None = None
+        self._pending: Future[None] | None = None
+        self.received = 0
+
+    def _default_known_time(self, newest: Callable[[], int]) -> datetime:
+        """The time of receipt, or where the clock is behind the last change_time, that: later uploads win."""
+        return max(self._received_time, from_micros(newest()))
+
+    @errors_are_ours()
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the next batch.
+
+        Raises:
+            InvalidRequest: names the column, row and value at fault.
+            TooLarge: the upload is over a limit.
+            NotFound: a series does not exist and may not be made.
+        """
+        check_batch(batch, self.received)
+        self._bytes += batch.nbytes
+        if self.received + batch.num_rows > self._settings.max_upload_rows:
+            raise TooLarge(f"rows: the upload has more than {self._settings.max_upload_rows}, the limit of one upload")
+        if self._bytes > self._settings.max_upload_bytes:
+            raise TooLarge(
+                f"batch: the upload has over {self._settings.max_upload_bytes} bytes, the limit of one upload"
+            )
+        if batch.num_rows:
+            self._batches.append(normalise(batch, self._codes, self.received))
+        self.received += batch.num_rows
+        self._waiting_rows += batch.num_rows
+        # What repeats stored values is found out in the lane, so such an upload stays in memory.
+        if self._waiting_rows >= self._settings.upload_chunk_rows and self._skip_unchanged is None:
+            self._stage_aside(self._take_waiting())
+
+    @errors_are_ours()
+    def commit(self, confirmed_rows: int | None) -> dict[str, Any]:
+        """Write the run.
+
+        Args:
+            confirmed_rows: How many rows the client says it sent; None if it did not say that it is done.
+
+        Returns:
+            The receipt of design section 4.
+
+        Raises:
+            IncompleteUpload: the client did not confirm what arrived.
+            InvalidRequest, NotFound, Conflict: the run is refused.
+        """
+        for confirmed in (confirmed_rows, self._command.rows):
+            if confirmed is not None and confirmed != self.received:
+                raise IncompleteUpload(
+                    f"rows: {confirmed} were announced, {self.received} arrived; nothing was written"
+                )
+        if confirmed_rows is None and self._command.rows is None:
+            raise IncompleteUpload(
+                "the stream ended without rows in the command or a commit marker; nothing was written"
+            )
+        waiting = self._take_waiting()
+        bulk = waiting.table.num_rows >= self._settings.bulk_rows and self._skip_unchanged is None
+        if self._aside is not None or bulk:
+            self._finish_staging(waiting)
+            run = self._run(self._staged)
+        else:
+            run = self._run(self._in_order(waiting)[0])
+        try:
+            receipt = self._submit(run)
+        except TimeDBError as error:
+            if isinstance(error, OutcomeUnknown):
+                self._staged.forget()  # a commit may refer to the files
+            self._staged.delete()
+            raise
+        if run.answered:
+            self._staged.delete()
+        self._staged.forget()
+        return receipt
+
+    @errors_are_ours()
+    def abort(self) -> None:
+        """Forget what has arrived, files included."""
+        self._batches = []
+        with contextlib.suppress(Exception):  # why the upload failed is known by now
+            self._wait()
+        self._end_thread()
+        self._staged.delete()
+
+    def _take_waiting(self) -> RunRows:
+        """The rows in memory as they came, with their series found."""
+        known = self._catalog.known()
+        for identity in self._codes.identities[len(self._series) :]:
+            self._series.append(resolve(identity, self._catalog, known, create=self._command.create_series))
+        ids = sorted({one.series_id for one in self._series})
+        rank = {series_id: index for index, series_id in enumerate(ids)}
+        ranks = np.array([rank[one.series_id] for one in self._series], dtype=np.int32)
+        table = pa.Table.from_batches(self._batches, BATCH).combine_chunks()
+        self._batches = []
+        self._waiting_rows = 0
+        series = pa.array(ranks[table.column("series").to_numpy()], pa.int32())
+        return RunRows(table.set_column(0, BATCH.field("series"), series), ids)
+
+    def _in_order(self, rows: RunRows) -> tuple[RunRows, Integers]:
+        """Rows checked, sorted, and counted into the digest; where each series begins among them."""
+        table, ids = rows.table, rows.series_ids
+        if self._command.run_id is not None:
+            # Of what was sent: a retry stays one whatever the series' units have become.
+            self._digest.add(table, ids)
+        table = _set(table, "value", self._in_stored_units(table, ids))
+        known_times = table.column("known_time")
+        if known_times.null_count:
+            known_time = pa.scalar(self._known_time, known_times.type)
+            table = _set(table, "known_time", known_times.fill_null(known_time))
+        table, starts = in_order(table, ids)
+        return RunRows(table, ids), starts
+
+    def _in_stored_units(self, table: pa.Table, ids: Sequence[str]) -> pa.ChunkedArray:
+        """Values in the unit of their series: of each that exists its own, of a new one that of the upload."""
+        unit = self._command.unit
+        if unit is None or self._unit_fault is not None:
+            return table.column("value")
+        from timedb.storage.measures.units import check_unit, convert_column
+
+        for one in self._series:
+            self._stored_units.setdefault(one.series_id, one.unit or unit)
+        names = {one.series_id: one.name for one in self._series}
+        old, new = [unit] * len(ids), [self._stored_units[series_id] for series_id in ids]
+        frame = pl.DataFrame(table.select(["value", "series"]))
+        try:
+            if any(one.new for one in self._series):
+                check_unit(unit, field="unit")
+            values = convert_column(
+                frame["value"], frame["series"], old, new, series=[names[series_id] for series_id in ids], field="unit"
+            )
+        except InvalidRequest as error:
+            if self._command.run_id is None:
+                raise
+            self._unit_fault = error
+            return table.column("value")
+        return pa.chunked_array([values.to_arrow()])
+
+    def _stage_aside(self, rows: RunRows) -> None:
+        """Sort and write rows in a thread of the upload's own, one chunk at a time, while the next one arrives."""
+        self._wait()
+        if rows.table.num_rows:
+            self._aside = self._aside or ThreadPoolExecutor(1, "timedb-upload")
+            self._pending = self._aside.submit(self._stage, rows)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _stage(self, rows: RunRows) -> None:
+        rows, starts = self._in_order(rows)
+        for series_id in rows.series_ids:
+            self._numbers.setdefault(series_id, len(self._numbers))
+        numbers = np.array([self._numbers[series_id] for series_id in rows.series_ids])
+        self._extents.append(extent(rows.table, starts, numbers))
+        table = run_table(rows.table, rows.series_ids, self._staged.stamp, self._run_id, self._created_by)
+        self._staged.add(split_buckets(table, self._bucket_digits))
+
+    def _finish_staging(self, last: RunRows) -> None:
+        """Write the last rows, end all files, and see that no row is there twice."""
+        try:
+            self._stage_aside(last)
+            self._wait()
+            files = self._staged.finish()
+            meetings = [found for one, two in combinations(self._extents, 2) if (found := one.meeting(two)) is not None]
+            if meetings:
+                low, high = min(low for _, low, _ in meetings), max(high for _, _, high in meetings)
+                numbers = np.unique(np.concatenate([series for series, _, _ in meetings]))
+                ids = list(self._numbers)
+                self._refuse_duplicates_of([ids[number] for number in numbers], low, high, files)
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._end_thread()
+
+    def _refuse_duplicates_of(self, series_ids: Sequence[str], low: int, high: int, files: Sequence[DataFile]) -> None:
+        """Look for keys that two chunks share: in some series, from one known_time to another (microseconds)."""
+        buckets: dict[str, list[str]] = {}
+        for series_id in series_ids:
+            buckets.setdefault(series_bucket(series_id, self._bucket_digits), []).append(series_id)
+        for bucket, mine in buckets.items():
+            mine = sorted(mine)
+            held = [file for file in files if file.partition["series_bucket"] == bucket]
+            where = pl.col("series_id").is_in(mine), pl.col("known_time").to_physical().is_between(low, high)
+            codes = pl.col("series_id").cast(pl.Enum(mine)).to_physical().cast(pl.Int32).alias("series")
+            found = scan_staged(self._staged.store, held, where).select(
+                codes, "valid_time", "valid_time_end", "known_time"
+            )
+            refuse_duplicates(found.collect(engine="in-memory").to_arrow(), mine)
+
+    def _end_thread(self) -> None:
+        if self._aside is not None:
+            self._aside.shutdown()
+            self._aside = None
+
+    def _run(self, content: RunRows | StagedFiles) -> Run:
+        fields = self._command.model_dump(mode="json", include=self._command.model_fields_set - _FREE_FIELDS)
+        return Run(
+            command=self._command,
+            run_id=self._run_id,
+            run_start_time=format_time(self._command.run_start_time or self._received_time),
+            known_time=format_time(self._known_time),
+            content=content,
+            series=list({one.series_id: one for one in self._series}.values()),
+            digest=fields_digest(fields, self._digest.text()) if self._command.run_id is not None else "",
+            created_by=self._created_by,
+            skip_unchanged=self._skip_unchanged,
+            withdrawn=self._withdrawn,
+            stored_units=self._stored_units,
+            unit_fault=self._unit_fault,
+        )
+
+
+def _set(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
+    index = table.column_names.index(name)
+    return table if column is table.column(name) else table.set_column(index, table.field(index), column)

@@ -1,0 +1,182 @@
+"""Each fault that a disk can do to a lake is found, and mended where nothing acknowledged is lost by it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.storage.inspection import disagreements, left_behind
+from tests.storage.lakes import Stored, open_tenant, read, some_rows, tenant_folder, tiny_settings, upload
+from tests.storage.operations import copy_lake
+from timedb.contract.wire import ListRuns
+from timedb.storage import Lake
+
+Damage = Callable[[Path], Path]
+"""Does something to a lake's folder; the file that it is about."""
+
+
+@pytest.fixture(scope="module")
+def sound(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with checkpoints and a commit after them; to be copied."""
+    folder = tmp_path_factory.mktemp("sound") / "lake"
+    copy_lake(history, folder)
+    with closing(Lake.open(str(folder), tiny_settings())) as lake:
+        open_tenant(lake).maintain()
+        upload(open_tenant(lake), some_rows(6, known=80), "last")
+    return folder
+
+
+@pytest.fixture
+def folder(sound: Path, lake_dir: Path) -> Path:
+    """A copy of it."""
+    copy_lake(sound, lake_dir)
+    return lake_dir
+
+
+def rows_of(folder: Path) -> Counter[Stored]:
+    """Every version of everything; all readers agree, and every run has its row."""
+    with closing(Lake.open(str(folder), tiny_settings())) as lake:
+        tenant = open_tenant(lake)
+        assert list(disagreements(tenant, folder)) == []
+        return Counter(read(tenant))
+
+
+@pytest.fixture(scope="module")
+def before(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Counter[Stored]:
+    """The rows of the sound lake."""
+    folder = tmp_path_factory.mktemp("before") / "lake"
+    copy_lake(sound, folder)
+    assert found(folder) == []
+    return rows_of(folder)
+
+
+def found(folder: Path, **how: bool) -> list[tuple[str, bool]]:
+    """What the doctor says: each fault, and whether it is mended."""
+    return [(finding["fault"], finding["repaired"]) for finding in Lake.doctor(str(folder), **how)]
+
+
+def log(folder: Path, table: str = "values") -> Path:
+    return tenant_folder(folder) / table / "_delta_log"
+
+
+def next_commit(content: bytes) -> Damage:
+    """A commit that was being written when the power went."""
+
+    def damage(folder: Path) -> Path:
+        last = max(log(folder).glob("*.json"))
+        path = last.with_name(f"{int(last.stem) + 1:020d}.json")
+        path.write_bytes(content)
+        return path
+
+    return damage
+
+
+def torn_checkpoint(folder: Path) -> Path:
+    path = max(log(folder).glob("*.checkpoint.parquet"))
+    os.truncate(path, path.stat().st_size // 2)
+    return path
+
+
+def hint_to_nowhere(folder: Path) -> Path:
+    (log(folder) / "_last_checkpoint").write_text('{"version":999,"size":3}')
+    return log(folder) / "_last_checkpoint"
+
+
+def old_orphan(folder: Path) -> Path:
+    data = next((tenant_folder(folder) / "values").glob("series_bucket=*/tier=*/*.parquet"))
+    path = data.with_name("upload-nobody.parquet")
+    path.write_bytes(data.read_bytes())
+    os.utime(path, (0, 0))
+    return path
+
+
+def left_aside(folder: Path) -> Path:
+    path = log(folder) / ".aside-left"
+    path.write_text("half")
+    os.utime(path, (0, 0))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (next_commit(b""), "torn commit"),
+        (next_commit(b'{"commitInfo":{}}\n{"add":{"path'), "torn commit"),
+        (torn_checkpoint, "bad checkpoint"),
+        (hint_to_nowhere, "bad checkpoint hint"),
+        (old_orphan, "orphan file"),
+        (left_aside, "orphan file"),
+    ],
+)
+def test_what_can_be_mended_without_loss(folder: Path, before: Counter[Stored], damage: Damage, fault: str) -> None:
+    path = damage(folder)
+    content = path.read_bytes()
+
+    assert (fault, False) in found(folder)
+    assert path.read_bytes() == content, "nothing is touched unless it is asked for"
+    assert (fault, True) in found(folder, repair=True)
+    assert not path.exists()
+    assert found(folder) == []
+    with closing(Lake.open(str(folder), tiny_settings())) as lake:
+        assert Counter(read(open_tenant(lake))) == before
+        upload(open_tenant(lake), some_rows(3, known=90), "afterwards")
+    assert sum(rows_of(folder).values()) == sum(before.values()) + 3
+
+
+def test_a_run_without_a_row_is_written_from_the_log(folder: Path, before: Counter[Stored]) -> None:
+    max(log(folder, "runs").glob("*.json")).unlink()
+    assert found(folder) == [("run without a row", False)]
+    assert found(folder, repair=True) == [("run without a row", True)]
+    assert found(folder) == []
+    assert rows_of(folder) == before
+    with closing(Lake.open(str(folder), tiny_settings())) as lake:
+        assert "last" in {run["run_id"] for run in open_tenant(lake).list_runs(ListRuns())}
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_lost_rows_go_only_when_the_loss_is_accepted(folder: Path, before: Counter[Stored], damage: str) -> None:
+    with closing(Lake.open(str(folder), tiny_settings())) as lake:
+        live = open_tenant(lake).values.snapshot().files
+    victim = next(tenant_folder(folder) / "values" / path for path in live if "tier=fresh" in path)
+    if damage == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(b"x" * victim.stat().st_size)
+    fault = f"{damage} data file"
+
+    assert found(folder, repair=True) == [(fault, False)]
+    assert found(folder, repair=True, accept_loss=True) == [(fault, True)]
+    assert found(folder) == []
+    with closing(Lake.open(str(folder), tiny_settings())) as lake:
+        left = Counter(read(open_tenant(lake)))
+    assert left < before
+    assert {row.run_id for row in before - left} == {"last"}
+
+
+@pytest.mark.parametrize("kind", ["gap in the log", "torn commit"])
+def test_what_needs_a_backup_is_left_as_it_is(folder: Path, before: Counter[Stored], kind: str) -> None:
+    commits = sorted(log(folder).glob("*.json"))
+    if kind == "gap in the log":
+        commits[2].unlink()
+    else:
+        commits[2].write_bytes(b"")
+    files = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    said: list[Any] = Lake.doctor(str(folder), repair=True)
+    assert (kind, False) in [(finding["fault"], finding["repaired"]) for finding in said]
+    assert all("restore a backup" in finding["cure"] for finding in said if finding["fault"] == kind)
+    assert {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()} == files
+    assert rows_of(folder) == before, "a newer checkpoint has what the log has lost"
+
+
+def test_a_file_that_may_be_on_its_way_in_is_left_alone(folder: Path) -> None:
+    path = old_orphan(folder)
+    os.utime(path)
+    assert found(folder, repair=True) == []
+    assert path.exists()
+    assert left_behind(folder) != []

@@ -1,0 +1,99 @@
+"""A disk that is really full: clean errors, no row lost, and work goes on once there is room again."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.storage.inspection import disagreements, left_behind
+from tests.storage.lakes import Sent, difference, hour, open_tenant, read, scan_delta, tiny_settings, unstamped, upload
+from tests.storage.model import Model
+from tests.storage.results import Tally, record
+from timedb.contract.errors import Internal, TimeDBError
+from timedb.storage import Lake, Tenant
+
+DISK_BYTES = 1_200_000
+BALLAST_BYTES = 400_000
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that soon is full."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a small tmpfs needs root")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def random_rows(count: int, run: int) -> list[Sent]:
+    """Rows that do not compress."""
+    source = random.Random(run)
+    return [
+        Sent(("south", "a", "east")[index % 3], hour(index // 3), None, hour(run), source.random())
+        for index in range(count)
+    ]
+
+
+def fill(tenant: Tenant, model: Model, first: int) -> tuple[int, TimeDBError]:
+    """Upload until the disk is full: the run that failed, and how."""
+    for run in range(first, first + 500):
+        rows = random_rows(600 if run % 4 == 0 else 9, run)
+        try:
+            upload(tenant, rows, f"run-{run}", batch_rows=100)
+        except TimeDBError as error:
+            return run, error
+        model.rows += model.upload(f"run-{run}", rows, 0)
+    raise AssertionError("the disk never was full")
+
+
+def test_uploads_fail_cleanly_and_go_on_when_there_is_room(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * BALLAST_BYTES)
+    folder = small_disk / "lake"
+    settings = tiny_settings(upload_chunk_rows=200, bulk_rows=300, compact_file_rows=2000, compact_input_rows=5000)
+    model = Model()
+
+    with closing(Lake.open(str(folder), settings)) as lake:
+        tenant = open_tenant(lake)
+        failed, error = fill(tenant, model, 0)
+        assert isinstance(error, Internal)
+        assert failed > 10
+        rows = random_rows(600, failed)
+        refused = (lambda: upload(tenant, rows, f"run-{failed}"), tenant.compact, tenant.maintain)
+        for operation in refused:
+            with pytest.raises(Internal):
+                operation()
+        assert unstamped(read(tenant)) == unstamped(model.rows), "a full disk can be read"
+        assert left_behind(folder) == []
+
+    with closing(Lake.open(str(folder), settings)) as lake:
+        tenant = open_tenant(lake)
+        assert unstamped(read(tenant)) == unstamped(model.rows), "a lake on a full disk can be opened"
+        ballast.unlink()
+        upload(tenant, rows, f"run-{failed}")
+        model.rows += model.upload(f"run-{failed}", rows, 0)
+        tenant.maintain()
+        assert list(disagreements(tenant, folder)) == []
+        assert unstamped(read(tenant)) == unstamped(model.rows)
+
+        last, error = fill(tenant, model, failed + 1)
+        assert isinstance(error, Internal)
+        audit = read(tenant)
+        lost, doubled = difference(model.rows, audit)
+        outcomes = Counter(acked=last, failed=2 + len(refused))
+        record(Tally("uploads, compaction, maintenance", "full tmpfs", 2, outcomes, lost.total(), doubled.total()))
+        assert unstamped(audit) == unstamped(model.rows) == unstamped(scan_delta(folder))

@@ -1,0 +1,469 @@
+"""The Python client, over Arrow Flight."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pyarrow as pa
+
+from timedb.client.arguments import corrections, plain
+from timedb.client.connection import Batches, Certificates, Connection
+from timedb.client.frames import UploadData, open_data
+from timedb.client.lookups import look_up
+from timedb.client.parallel import fetch, fetch_parts
+from timedb.client.progress import CountedBatches, Progress, RowCount, counting
+from timedb.client.read_stream import ReadStream
+from timedb.client.receipt import Receipt
+from timedb.client.retrying import RETRIED, retrying
+from timedb.client.run_calls import RunCalls, warn_if_withdrawn
+from timedb.client.selection import Length, Rows, Selection, SeriesChanges, Time, fields_of, message_of, read_command
+from timedb.contract.errors import InvalidRequest, OutcomeUnknown
+from timedb.contract.settings import ClientSettings, load_settings
+from timedb.contract.wire import (
+    AccuracyCommand,
+    ApplyRetention,
+    CreateManySeries,
+    CreateSeries,
+    ListSeries,
+    LookupCommand,
+    Nothing,
+    ReadCommand,
+    SeriesLabels,
+    UpdateSeries,
+    UpdateValues,
+    UploadCommand,
+    WireModel,
+    parse_object,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self, Unpack
+    from uuid import UUID
+
+    import pandas as pd
+    import polars as pl
+
+__all__ = ["Client", "Selection", "connect"]
+
+UPLOAD_ATTEMPTS = 4
+
+
+def connect(
+    url: str | None = None,
+    *,
+    api_key: str | None = None,
+    timeout: float | None = None,
+    stream_timeout: float | None = None,
+    tls_root_certificates: str | None = None,
+    tls_client_certificate: str | None = None,
+    tls_client_key: str | None = None,
+) -> Client:
+    """A client of a Flight server. The connection is made at the first call.
+
+    Args:
+        url: ``grpc://HOST:PORT`` or ``grpc+tls://HOST:PORT``; else ``TIMEDB_FLIGHT_URL``, else this machine's 8815.
+        api_key: Else ``TIMEDB_API_KEY``, else none is sent.
+        timeout: Seconds after which a call fails; else ``TIMEDB_TIMEOUT_SECONDS``, else 60.
+        stream_timeout: Seconds after which a read's stream, an upload, ``compact`` or ``maintain`` fails, however
+            well it goes; else ``TIMEDB_STREAM_TIMEOUT_SECONDS``, else an hour.
+        tls_root_certificates: PEM file with the authorities that the server's certificate must be of; else
+            ``TIMEDB_TLS_ROOT_CERTIFICATES``, else the system's.
+        tls_client_certificate: PEM file with the certificate to show to a server that asks for one; else
+            ``TIMEDB_TLS_CLIENT_CERTIFICATE``, else none.
+        tls_client_key: PEM file with its private key; else ``TIMEDB_TLS_CLIENT_KEY``.
+
+    Raises:
+        InvalidRequest: one of them is not valid.
+    """
+    settings = load_settings(
+        ClientSettings,
+        flight_url=url,
+        api_key=api_key,
+        timeout_seconds=timeout,
+        stream_timeout_seconds=stream_timeout,
+        tls_root_certificates=tls_root_certificates,
+        tls_client_certificate=tls_client_certificate,
+        tls_client_key=tls_client_key,
+    )
+    connection = Connection.open(
+        settings.flight_url, settings.timeout_seconds, settings.stream_timeout_seconds, Certificates.load(settings)
+    )
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    return Client(connection.as_caller(key, None))
+
+
+class Client(RunCalls):
+    """Reads and writes time series. Thread-safe; made by :func:`connect`; a context manager that closes itself.
+
+    Times that go in are aware datetimes or RFC 3339 text with an offset; times that come out are UTC, to the
+    microsecond. Every method raises :class:`~timedb.contract.errors.TimeDBError` subclasses.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __repr__(self) -> str:
+        return f"Client({self._connection.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, also for those made with :meth:`as_caller`; a second time does nothing."""
+        self._connection.flight_client.close()
+
+    def as_caller(self, api_key: str | None, request_id: str | None = None) -> Client:
+        """A client that speaks for somebody else over the same connection.
+
+        Args:
+            api_key: That caller's key; None sends none, whatever this client sends.
+            request_id: Under which the server logs the calls; it makes one where there is none.
+        """
+        return Client(self._connection.as_caller(api_key, request_id))
+
+    # The contract as it is: what the methods below, and the REST gateway, are made of.
+
+    def call(self, action: str, message: WireModel) -> dict[str, Any]:
+        """Do an action of the contract; one result."""
+        return self._connection.call(action, message)
+
+    def stream(self, read: ReadCommand | AccuracyCommand) -> ReadStream:
+        """Start a read and get its batches as they arrive."""
+        return self._connection.stream(read)
+
+    def send(self, command: UploadCommand, reader: Batches) -> dict[str, Any]:
+        """Send an upload, once, batch by batch as they are; the receipt of the contract."""
+        return self._connection.send(command, reader)
+
+    # Series
+
+    def create_series(
+        self,
+        name: str,
+        *,
+        unit: str | None = None,
+        description: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
+        """Create a series, or find it: (name, labels) is what it is.
+
+        Args:
+            name: Its name.
+            unit: None: ``dimensionless``, or what it has already.
+            description: For people.
+            labels: Tell series of one name apart.
+
+        Returns:
+            The series_id.
+
+        Raises:
+            Conflict: it has another unit.
+        """
+        fields = {"name": name, "unit": unit, "description": description, "labels": labels and dict(labels)}
+        return str(self.call("create_series", message_of(CreateSeries, fields))["series_id"])
+
+    def create_many_series(self, series: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Create many series in one call, all of them or none, or find them.
+
+        Args:
+            series: The arguments of :meth:`create_series` each: ``{"name", "unit", "description", "labels"}``.
+
+        Returns:
+            The series_id of each, in order.
+
+        Raises:
+            Conflict: one has another unit.
+        """
+        message = parse_object(CreateManySeries, {"series": [dict(one) for one in series]})
+        return [str(one["series_id"]) for one in self.call("create_many_series", message)["series"]]
+
+    def list_series(
+        self,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str | list[str] | None] | None = None,
+        search: str | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """The series of that name, with those labels, whose texts hold each word of ``search``.
+
+        They come by name; under a search the best answers come first: that very name, names that begin so, names that
+        hold the words, then series whose unit, description, id or labels do.
+
+        Returns:
+            ``{"series_id", "name", "labels", "unit", "description"}`` each.
+        """
+        asked = {"name": name, "labels": labels and dict(labels), "search": search, "limit": limit}
+        found = self.call("list_series", message_of(ListSeries, asked))
+        series: list[dict[str, Any]] = found["series"]
+        return series
+
+    def series_labels(self, name: str | None = None) -> dict[str, list[str]]:
+        """Every label key with its values, of the series of that name, else of all."""
+        labels: dict[str, list[str]] = self.call("series_labels", message_of(SeriesLabels, {"name": name}))["labels"]
+        return labels
+
+    def update_series(self, series_id: str | UUID, **changes: Unpack[SeriesChanges]) -> dict[str, Any]:
+        """Change what a series says of itself; what is left out stays, ``description=None`` clears it.
+
+        Args:
+            series_id: Which series.
+            changes: ``name``: a rename keeps the id and the values, and leaves the old name to whoever takes it next.
+                ``unit`` with ``unit_change="declare"``: the stored numbers stay, and have been of that unit all along.
+                ``description``; ``retired``: whether the series takes no more values and is listed no more.
+
+        Returns:
+            The series as it is now.
+
+        Raises:
+            NotFound: there is none of that id.
+            Conflict: another series has the name and the same labels.
+            InvalidRequest: nobody knows the unit, or nothing says what becomes of the values.
+        """
+        return self.call("update_series", parse_object(UpdateSeries, plain("", {"series_id": series_id, **changes})))
+
+    # Values
+
+    def upload(
+        self,
+        data: Any,
+        *,
+        run_id: str | UUID | None = None,
+        workflow_id: str | None = None,
+        run_start_time: Time | None = None,
+        run_finish_time: Time | None = None,
+        known_time: Time | None = None,
+        run_params: Mapping[str, Any] | None = None,
+        create_series: bool = True,
+        skip_unchanged: bool = False,
+        unit: str | None = None,
+        progress: Progress = False,
+    ) -> Receipt:
+        """Write one run of values: all of them or none.
+
+        Busy servers and lost connections are tried again under the same run_id, so that nothing is ever doubled;
+        data that can be read only once (a reader, a DuckDB relation) is sent once.
+
+        Args:
+            data: A Polars, pandas or pyarrow table, a ``pa.RecordBatchReader``, a DuckDB relation, or any object with
+                ``__arrow_c_stream__``. Columns: ``series_id`` or ``series_key`` (beside it ``labels``, JSON text),
+                ``valid_time``, ``value``; optionally ``valid_time_end``, ``known_time``, ``annotation``, ``tags``. A
+                pandas index that has a name counts as a column. Times need a time zone.
+            run_id: Names the run; the same run_id with the same rows is a retry, which adds nothing. None: a new one. A
+                retry of a run that is withdrawn, in part or whole, warns (``UserWarning``): that stays invisible.
+            workflow_id: What made the run.
+            run_start_time: When it ran; None: now.
+            run_finish_time: When it ended.
+            known_time: When the values became known, unless the rows say so; None: now.
+            run_params: Anything that JSON can say.
+            create_series: Whether names that do not exist yet become series; else they are an error.
+            skip_unchanged: Leave out rows that say the same as the one known just before. It is as if they had never
+                been sent: a run that arrives later and was known in between, or a later correction or withdrawal of the
+                row before, is then answered in their place. Where that may happen, send every row.
+            unit: Of all values; they are converted to the unit of their series, and new series get it. None: the
+                values have the units of their series.
+            progress: As of :meth:`read`; the rows that have been sent.
+
+        Raises:
+            InvalidRequest: names the column, the row and the value that does not fit.
+            Conflict: the run_id is taken by a run with other content.
+            OutcomeUnknown: the server did not answer to the end; upload again with the run_id that the error names.
+        """
+        fields = {
+            "run_id": run_id or str(uuid4()),
+            "workflow_id": workflow_id,
+            "run_start_time": run_start_time,
+            "run_finish_time": run_finish_time,
+            "known_time": known_time,
+            "run_params": run_params,
+            "create_series": create_series,
+            "skip_unchanged": skip_unchanged,
+            "unit": unit,
+        }
+        command, content = message_of(UploadCommand, fields), open_data(data)
+        total = len(data) if content.repeatable and hasattr(data, "__len__") else None
+        with counting(progress, "Uploading", total) as count:
+            receipt = Receipt.from_message(self._send_safely(command, content, count))
+        warn_if_withdrawn(receipt, level=2)
+        return receipt
+
+    def _send_safely(self, command: UploadCommand, data: UploadData, count: RowCount | None) -> dict[str, Any]:
+        unknown = threading.Event()
+
+        def attempt() -> dict[str, Any]:
+            if count is not None:
+                count.restart()
+            try:
+                return self.send(command, data.open() if count is None else CountedBatches(data.open(), count))
+            except OutcomeUnknown:
+                unknown.set()
+                raise
+
+        try:
+            return retrying(UPLOAD_ATTEMPTS if data.repeatable else 1)(attempt)
+        except RETRIED as error:
+            if not unknown.is_set():
+                raise
+            raise OutcomeUnknown(
+                f"{error.detail}; upload the same again with run_id={command.run_id!r} to settle it",
+                request_id=error.request_id,
+            ) from None
+
+    def read(self, *, parallel: int = 1, progress: Progress = False, **selection: Unpack[Selection]) -> pl.DataFrame:
+        """Read values as a Polars frame.
+
+        Args:
+            parallel: Streams to fetch the answer over, all of one snapshot. One is fastest for short answers, and for
+                servers of two cores; long ones may come sooner over several from a larger server.
+            progress: True shows a bar on standard error, if that is a terminal or a notebook; a function is called with
+                the rows so far.
+            **selection: See :class:`Selection`. Without any it is the flat view of everything.
+
+        Returns:
+            Times are ``Datetime("us", "UTC")``. Identifiers (``series_id``, ``series_key``, ``series_unit``,
+            ``run_id``, ``changed_by``) are ``Categorical``, which takes a quarter of the memory and filters, groups
+            and sorts like text; ``.cast(pl.String)`` before a join with text. Other text is ``String``.
+        """
+        import polars as pl
+
+        return pl.DataFrame(self.read_arrow(parallel=parallel, progress=progress, **selection))
+
+    def read_arrow(self, *, parallel: int = 1, progress: Progress = False, **selection: Unpack[Selection]) -> pa.Table:
+        """Read values as an Arrow table; arguments as of :meth:`read`.
+
+        Its ``schema.metadata`` has ``table_version``, ``as_of``, the ``token`` that reads the same again (or, as
+        ``since``, what follows) and, under a limit, ``cursor``: what goes into ``after`` to go on.
+        """
+        command = read_command(selection)
+        if parallel < 1:
+            raise InvalidRequest(f"parallel: {parallel} is less than one stream")
+        with counting(progress, "Reading") as count:
+            if parallel == 1:
+                return fetch(self.stream(command), count)
+            return fetch_parts(self._connection, command, parallel, count)
+
+    def read_pandas(
+        self, *, parallel: int = 1, progress: Progress = False, **selection: Unpack[Selection]
+    ) -> pd.DataFrame:
+        """Read values as a pandas frame: times are ``datetime64[us, UTC]``, identifiers ``category``.
+
+        Arguments are those of :meth:`read`.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed; it is an extra of this package.
+        """
+        try:
+            import pandas  # noqa: F401  # pyarrow's own complaint does not say how to get it
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError("read_pandas needs pandas: pip install pandas") from None
+        return self.read_arrow(parallel=parallel, progress=progress, **selection).to_pandas()
+
+    def lookup(self, frame: Any, *, as_of: Time | None = None) -> pl.DataFrame:
+        """The value of each row as it was known then: the join of a backtest.
+
+        Args:
+            frame: A Polars, pandas or pyarrow table. A row names its series (``series_id``, or ``series_key`` with
+                ``labels``, JSON text, beside it), a ``valid_time`` and, for intervals, a ``valid_time_end``; left out
+                it means null. ``known_by`` is the cut-off, inclusive; null, or left out, is no cut-off. Other columns
+                are not sent.
+            as_of: As the lake held it at that change_time; None: now. All rows see one state of the lake.
+
+        Returns:
+            The frame, its rows in their order, with ``value`` (``Float64``), ``known_time`` (``Datetime("us",
+            "UTC")``) of the revision that won, and ``found``: False, and the two null, where nothing was known.
+
+        Raises:
+            InvalidRequest: names the column, the row and the value that does not fit.
+            NotFound: a series does not exist.
+        """
+        return look_up(self._connection, message_of(LookupCommand, {"as_of": as_of}), frame)
+
+    def accuracy(
+        self,
+        *,
+        horizon: Length,
+        actual_id: str | UUID | None = None,
+        actual_key: str | None = None,
+        **rows: Unpack[Rows],
+    ) -> pl.DataFrame:
+        """How far forecasts were from what came, by lead time.
+
+        Every revision that the rows select is compared with the flat value of the actuals series at the same
+        valid_time; its lead time is ``valid_time - known_time``.
+
+        Args:
+            horizon: The length of one bucket of lead times.
+            actual_id: The series of actual values; or
+            actual_key: its name.
+            **rows: The forecasts; see :class:`Rows`.
+
+        Returns:
+            ``series_id, lead_seconds, lead_seconds_end, count, bias, mae, rmse``: a row a series and bucket. Errors
+            are forecast minus actual, in the forecast's unit.
+
+        Raises:
+            InvalidRequest: the units of forecast and actual do not convert into each other.
+            NotFound: a series does not exist.
+        """
+        import polars as pl
+
+        named: dict[str, Any] = {"horizon": horizon, "actual_id": actual_id, "actual_key": actual_key}
+        with self.stream(message_of(AccuracyCommand, named | fields_of(rows))) as stream:
+            return pl.DataFrame(stream.read_all())
+
+    def update_values(self, updates: Iterable[Mapping[str, Any]], *, update_id: str | None = None) -> dict[str, Any]:
+        """Correct values: all of them or none.
+
+        Args:
+            updates: Each says which row (``value_id``, or ``series_id`` and ``valid_time``, narrowed by ``run_id``,
+                ``known_time``, ``valid_time_end``) and what becomes of it (``value``, ``annotation``, ``tags``,
+                ``retracted``): left out stays, None clears. Of a data frame pass its rows, say ``frame.to_dicts()``.
+            update_id: Names the batch, so that a retry answers as the first time.
+
+        Returns:
+            ``{"updated": [...], "skipped_no_ops": [...]}`` of ``{"value_id", "run_id", "tenant_id", "valid_time",
+            "series_id"}``.
+
+        Raises:
+            InvalidRequest: names the item and the field that does not fit.
+            OutcomeUnknown: the server did not answer to the end.
+        """
+        fields = {"updates": corrections(updates), "update_id": update_id}
+        return self.call("update_values", message_of(UpdateValues, fields))
+
+    # The service
+
+    def status(self) -> dict[str, Any]:
+        """Figures of the lake."""
+        return self.call("status", Nothing())
+
+    def health(self) -> dict[str, Any]:
+        """``{"ok": True}`` if the server answers; needs no key."""
+        return self.call("health", Nothing())
+
+    def compact(self) -> dict[str, Any]:
+        """Sort and settle what was uploaded since the last time; says what was done."""
+        return self.call("compact", Nothing())
+
+    def maintain(self) -> dict[str, Any]:
+        """Compact, checkpoint, clean the log, remove dead files; says what was done."""
+        return self.call("maintain", Nothing())
+
+    def apply_retention(self, rules: list[dict[str, Any]], *, dry_run: bool = True) -> dict[str, Any]:
+        """Remove values and revisions that rules do not keep, or (``dry_run``) tell what they would remove.
+
+        Args:
+            rules: The fields of :class:`timedb.contract.wire.RetentionRule` each.
+            dry_run: Change nothing.
+
+        Returns:
+            What went, or would go, by rule and series.
+        """
+        return self.call("apply_retention", parse_object(ApplyRetention, {"rules": rules, "dry_run": dry_run}))

@@ -1,0 +1,67 @@
+"""What the service says about an upload that it has taken in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from timedb.contract.times import parse_time
+
+__all__ = ["Receipt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The receipt of one upload.
+
+    Attributes:
+        run_id: The run that the values belong to.
+        rows: Rows written.
+        skipped: Rows left out by ``skip_unchanged``, as they said nothing new.
+        series_ids: The id of each series by its name; of series that share a name, see ``series``.
+        series: ``{"series_key", "labels", "series_id"}`` of each series of the upload.
+        change_time: When the rows were written (UTC).
+        table_version: Version of the values table from which on the rows are visible.
+        withdrawn: Where the run was in already and none of its rows stands: ``{"time", "changed_by", "reason"}`` of
+            what took the last ones. Else None.
+        withdrawn_rows: How many rows of a run that was in already are withdrawn.
+    """
+
+    run_id: str
+    rows: int
+    skipped: int
+    series_ids: dict[str, str]
+    series: list[dict[str, Any]]
+    change_time: datetime
+    table_version: int
+    withdrawn: dict[str, Any] | None = None
+    withdrawn_rows: int = 0
+
+    def withdrawal_text(self) -> str | None:
+        """For people: that the run is withdrawn, since when, by whom and why; None where it stands."""
+        if not self.withdrawn_rows:
+            return None
+        if self.withdrawn is None:
+            return f"run {self.run_id} was in already, and {self.withdrawn_rows} of its rows are withdrawn"
+        by = f" by {self.withdrawn['changed_by']}" if self.withdrawn["changed_by"] else ""
+        why = f" ({self.withdrawn['reason']})" if self.withdrawn["reason"] else ""
+        return (
+            f"run {self.run_id} was in already and is withdrawn since {self.withdrawn['time']}{by}{why}: its values "
+            "stay invisible until it is restored (restore_run)"
+        )
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Receipt:
+        """Read the receipt that came over the wire; fields that a newer server adds are ignored."""
+        return cls(
+            run_id=message["run_id"],
+            rows=message["rows"],
+            skipped=message["skipped"],
+            series_ids=message["series_ids"],
+            series=message["series"],
+            change_time=parse_time(message["change_time"]),
+            table_version=message["table_version"],
+            withdrawn=message.get("withdrawn"),
+            withdrawn_rows=message.get("withdrawn_rows", 0),
+        )

@@ -1,0 +1,175 @@
+"""Settings as data: name, default, unit (in the name) and help in one place; ``TIMEDB_<NAME>`` in the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from timedb.contract.errors import InvalidRequest
+from timedb.contract.wire import shown
+
+__all__ = ["ClientSettings", "ServerSettings", "load_settings", "local_path", "read_setting_file"]
+
+S = TypeVar("S", bound=BaseSettings)
+_CONFIG = SettingsConfigDict(env_prefix="TIMEDB_", frozen=True, extra="ignore", populate_by_name=True)
+
+
+class ServerSettings(BaseSettings):
+    """What a server process is told. Every limit has a unit in its name."""
+
+    model_config = _CONFIG
+
+    lake: str = Field("./timedb-data", description="Where the lake is: a folder or s3://, az://, gs://")
+    host: str = Field("127.0.0.1", description="Address that both servers listen on")
+    flight_port: int = Field(8815, ge=0, le=65535, description="Port of the Flight server; 0 takes a free one")
+    rest_port: int = Field(8000, ge=0, le=65535, description="Port of the REST gateway; 0 takes a free one")
+    flight_url: str | None = Field(
+        None, description="Flight server of a gateway that runs alone; none: an embedded one"
+    )
+    tls_certificate: str | None = Field(
+        None, description="PEM file with the servers' certificate chain; with it both speak TLS"
+    )
+    tls_key: str | None = Field(None, description="PEM file with the private key of that certificate")
+    tls_client_ca: str | None = Field(
+        None, description="PEM file with the authorities of which every client must show a certificate"
+    )
+    insecure: bool = Field(False, description="Serve other machines although the lake has no users")
+    audit_log: str | None = Field(
+        None, description="File to which the commands append the audit log, a JSON object a line; none: the other log"
+    )
+    log_level: str = Field("info", description="debug, info, warning or error")
+    log_format: Literal["text", "json"] = Field("text", description="text, or json for an object a line")
+    metrics_host: str = Field("127.0.0.1", description="Address that the port for Prometheus listens on")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port for Prometheus: figures of all tenants, without a key; none: closed"
+    )
+
+    bucket_digits: Literal["1", "2", "3", "full"] = Field(
+        "1",
+        description="Hex digits of a series id that name its bucket, fixed when the lake is made; full for few series",
+    )
+
+    max_upload_rows: int = Field(50_000_000, ge=1, description="Rows of one upload")
+    max_upload_bytes: int = Field(4 << 30, ge=1, description="Arrow bytes of one upload")
+    max_message_bytes: int = Field(16 << 20, ge=1, description="Bytes of a ticket, command or action body")
+    max_body_bytes: int = Field(32 << 20, ge=1, description="Bytes of one REST request body")
+    cors_origins: str = Field(
+        "", description="Web origins whose pages may call the REST gateway, with a comma between them; * for all"
+    )
+    max_sorted_rows: int = Field(20_000_000, ge=1, description="Rows that a read may sort across buckets")
+    max_lookup_batch_rows: int = Field(1_000_000, ge=1, description="Rows of one batch of a lookup")
+    lookup_stored_rows: int = Field(
+        4_000_000, ge=1, description="Stored rows that a lookup has in memory at once, about"
+    )
+    max_queued_writes: int = Field(1024, ge=1, description="Writes of a tenant that may wait for their commit")
+    max_concurrent_reads: int = Field(32, ge=1, description="Reads that may run at once")
+    max_concurrent_reads_per_tenant: int = Field(24, ge=1, description="Reads of one tenant that may run at once")
+    max_concurrent_uploads: int = Field(64, ge=1, description="Uploads that may be received at once")
+    max_concurrent_uploads_per_tenant: int = Field(
+        48, ge=1, description="Uploads of one tenant that may be received at once"
+    )
+    max_concurrent_calls: int = Field(128, ge=1, description="Other calls (actions, plans) that may run at once")
+    max_concurrent_calls_per_tenant: int = Field(96, ge=1, description="Other calls of one tenant that may run at once")
+    max_call_seconds: float = Field(3600.0, gt=0, description="Seconds that one read or upload may take")
+    max_concurrent_sql: int = Field(8, ge=1, description="SQL queries that may run at once")
+    max_concurrent_sql_per_tenant: int = Field(6, ge=1, description="SQL queries of one tenant that may run at once")
+    max_sql_bytes: int = Field(256 << 10, ge=1, description="Bytes of the text of a SQL query")
+    sql_seconds: float = Field(
+        120.0, gt=0, description="Seconds that one SQL query may take, the delivery of its answer included"
+    )
+    sql_memory_bytes: int = Field(
+        512 << 20, ge=64 << 20, description="Bytes of memory that one SQL query may take, in a process of its own"
+    )
+    sql_rows: int = Field(10_000_000, ge=1, description="Rows that one SQL query may answer")
+    sql_threads: int = Field(2, ge=1, description="Threads that one SQL query may use")
+    max_idle_seconds: float = Field(
+        120.0, gt=0, description="Seconds that a read or upload waits for its client before another gets its place"
+    )
+    stuck_seconds: float = Field(
+        60.0, gt=0, description="Seconds that a write may wait for its commit before health says that it does not work"
+    )
+    upload_chunk_rows: int = Field(500_000, ge=1, description="Rows of an upload that wait in memory")
+    bulk_rows: int = Field(50_000, ge=1, description="Rows from which an upload gets files of its own")
+    group_rows: int = Field(500_000, ge=1, description="Rows of waiting small uploads that one commit takes")
+    compact_fresh_files: int = Field(24, ge=1, description="Fresh files of a bucket that start its compaction")
+    compact_fresh_rows: int = Field(2_000_000, ge=1, description="Fresh rows of a bucket that start its compaction")
+    compact_input_rows: int = Field(500_000, ge=1, description="Rows that compaction works on at once, about")
+    compact_file_rows: int = Field(2_000_000, ge=1, description="Rows of a compacted file, about")
+    read_cache_bytes: int = Field(256 << 20, ge=0, description="Bytes of decoded rows that a tenant keeps in memory")
+    latest_cache_rows: int = Field(1_000_000, ge=0, description="Last rows of series that a tenant keeps in memory")
+    max_windows: int = Field(10_000_000, ge=1, description="Windows of a relative read in its general form")
+    maintenance_seconds: float = Field(2.0, gt=0, description="Seconds between two looks at what needs maintenance")
+    retention_hours: int = Field(168, ge=1, description="Hours that replaced files stay for readers that may use them")
+    log_retention_hours: int = Field(720, ge=1, description="Hours that commits stay in the log after a checkpoint")
+    checkpoint_commits: int = Field(100, ge=2, description="Commits of a table after which it is checkpointed")
+    shutdown_seconds: float = Field(10.0, ge=0, description="Seconds that calls in flight get when the server stops")
+
+
+class ClientSettings(BaseSettings):
+    """What a client finds in the environment when the caller says nothing."""
+
+    model_config = _CONFIG
+
+    flight_url: str = Field("grpc://127.0.0.1:8815", description="Flight server")
+    api_key: SecretStr | None = Field(None, description="API key sent with every call")
+    tls_root_certificates: str | None = Field(
+        None, description="PEM file with the authorities that a server's certificate must be of; none: the system's"
+    )
+    tls_client_certificate: str | None = Field(
+        None, description="PEM file with the certificate chain to show to servers that ask for one"
+    )
+    tls_client_key: str | None = Field(None, description="PEM file with the private key of that certificate")
+    timeout_seconds: float = Field(60.0, gt=0, description="Seconds after which a call fails")
+    stream_timeout_seconds: float = Field(
+        3600.0, gt=0, description="Seconds after which a read's stream, an upload or a compaction fails"
+    )
+
+
+def load_settings(cls: type[S], **overrides: object) -> S:
+    """Build settings: ``overrides`` that are not None, then the environment, then the defaults.
+
+    Raises:
+        InvalidRequest: names the setting and the value that does not fit.
+    """
+    try:
+        given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+        return cls(**given)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        name = "TIMEDB_" + "_".join(str(part) for part in fault["loc"]).upper()
+        value = "***" if name == "TIMEDB_API_KEY" else shown(fault["input"])
+        raise InvalidRequest(f"{name}: {value}: {fault['msg']}") from None
+
+
+def read_setting_file(name: str, path: str) -> bytes:
+    """The content of a file that a setting names.
+
+    Raises:
+        InvalidRequest: it cannot be read; names the setting and the path.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"TIMEDB_{name.upper()}: {shown(path)} cannot be read: {error.strerror}") from None
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder that a lake's address names, or None for an object store.
+
+    Raises:
+        InvalidRequest: a ``file://`` address without an absolute path, or of another machine.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Path(uri).expanduser()
+    if scheme != "file":
+        return None
+    host, slash, _ = rest.partition("/")
+    if not slash or host not in ("", "localhost"):
+        raise InvalidRequest(
+            f"{shown(uri)} names no folder of this machine: write file:///absolute/path, or the path alone"
+        )
+    return Path("/" + rest.removeprefix(host).lstrip("/"))

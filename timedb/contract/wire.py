@@ -1,0 +1,474 @@
+"""The Flight contract, version 1: every command, ticket, action body and metadata message, and how they are read.
+
+All of them are JSON (UTF-8) objects; unknown fields are errors; times are RFC 3339. ``docs/wire.md`` is the same
+contract in prose.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from timedb.contract.durations import Duration
+from timedb.contract.wire_fields import (
+    HOW_UNITS_CHANGE,
+    MAX_NAME_CHARS,
+    Command,
+    Days,
+    Labels,
+    Length,
+    Name,
+    Number,
+    Tag,
+    Text,
+    Time,
+    TimeOfDay,
+    UnitChange,
+    WireModel,
+    check_range,
+    parse,
+    parse_object,
+    shown,
+)
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "INSTANCE_HEADER",
+    "MAX_NAME_CHARS",
+    "AccuracyCommand",
+    "AccuracyTicket",
+    "ApplyRetention",
+    "Command",
+    "CommitMarker",
+    "CreateManySeries",
+    "CreateSeries",
+    "DailyTime",
+    "GetRun",
+    "ListRuns",
+    "ListSeries",
+    "LookupCommand",
+    "Nothing",
+    "ReadCommand",
+    "ReadTicket",
+    "Relative",
+    "Resample",
+    "RestoreRun",
+    "RetentionRule",
+    "Selecting",
+    "SeriesLabels",
+    "UnitChange",
+    "UpdateSeries",
+    "UpdateValues",
+    "UploadCommand",
+    "ValueUpdate",
+    "WireModel",
+    "WithdrawRun",
+    "parse",
+    "parse_object",
+    "shown",
+]
+
+CONTRACT_VERSION = 1
+INSTANCE_HEADER = "x-timedb-instance"
+"""In every answer of a Flight server: a random text, another one each time that a server is started."""
+MAX_LIMIT = 1_000_000_000
+View = Literal["flat", "overlapping", "latest", "changes"]
+OrderBy = Literal["series", "valid_time", "known_time", "change_time"]
+Compression = Literal["lz4", "zstd"]
+Aggregate = Literal["mean", "sum", "min", "max", "first", "last", "count"]
+
+
+class UploadCommand(Command):
+    """``do_put`` descriptor: one run of values. ``rows`` or a final :class:`CommitMarker` must confirm the count."""
+
+    op: Literal["upload"] = "upload"
+    run_id: Name | None = None
+    workflow_id: Name = "flight-upload"
+    run_start_time: Time | None = None
+    run_finish_time: Time | None = None
+    known_time: Time | None = None
+    run_params: dict[str, Any] | None = None
+    rows: Annotated[int, Field(ge=0)] | None = None
+    create_series: bool = True
+    skip_unchanged: bool = False
+    series_descriptions: dict[Name, Text] | None = None
+    unit: Name | None = None
+
+    @model_validator(mode="after")
+    def _finish_after_start(self) -> Self:
+        check_range(self.run_start_time, self.run_finish_time, ("run_start_time", "run_finish_time"))
+        return self
+
+
+class CommitMarker(WireModel):
+    """The last metadata message of an upload: the client's word that it sent all ``rows`` rows."""
+
+    commit: Literal[True]
+    rows: Annotated[int, Field(ge=0)]
+
+
+def _check_one_length(name: str, length: Duration) -> None:
+    if length.sign <= 0:
+        raise ValueError(f"{name} {length} is not longer than nothing")
+    if sum(part != 0 for part in (length.months, length.days, length.micros)) > 1:
+        raise ValueError(f"{name} {length} mixes months, days and hours; give one of them")
+
+
+class Relative(WireModel):
+    """Per window of valid time, only what was known by a cut-off at or before the window's start.
+
+    Either the daily gate: windows are local days, the cut-off is ``time_of_day`` on the day ``days_ahead`` before.
+    Or the general form: windows of ``window_length`` that follow each other from ``start_window`` in both directions,
+    the cut-off ``issue_offset`` (zero or negative) from each window's start. Calendar parts of a length (days, months)
+    are counted in ``time_zone``; it is UTC in the general form unless it is given.
+    """
+
+    days_ahead: Annotated[int, Field(ge=0, le=3650)] = 1
+    time_of_day: TimeOfDay = "10:00"
+    time_zone: Name | None = None
+    window_length: Length | None = None
+    issue_offset: Length | None = None
+    start_window: Time | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_two_forms(self) -> Self:
+        general = {"window_length", "issue_offset", "start_window"}
+        daily = {"days_ahead", "time_of_day"} & self.model_fields_set
+        if self.is_general:
+            if daily:
+                raise ValueError(f"{sorted(daily)[0]} belongs to the daily gate, window_length to the general form")
+            if missing := sorted(name for name in general if getattr(self, name) is None):
+                raise ValueError(f"{missing[0]} is missing; the general form needs {', '.join(sorted(general))}")
+            self._check_windows()
+        elif self.time_zone is None:
+            raise ValueError("time_zone is missing; the daily gate needs it")
+        elif self.days_ahead == 0 and self.time_of_day.replace(":", "").strip("0"):
+            raise ValueError(
+                f"time_of_day {self.time_of_day} with days_ahead 0 is a cut-off inside its own window; "
+                "a value could be known after its time"
+            )
+        return self
+
+    def _check_windows(self) -> None:
+        if self.window_length is not None:
+            _check_one_length("window_length", self.window_length)
+        if self.issue_offset is not None and self.issue_offset.sign > 0:
+            raise ValueError(
+                f"issue_offset {self.issue_offset} is a cut-off inside its own window; zero or less is not"
+            )
+
+    @property
+    def is_general(self) -> bool:
+        """Whether it is the general form, not the daily gate."""
+        return any(value is not None for value in (self.window_length, self.issue_offset, self.start_window))
+
+
+class Resample(WireModel):
+    """Values brought to periods: ``aggregate`` over each ``period`` of ``time_zone``."""
+
+    period: Length
+    aggregate: Aggregate
+    time_zone: Name = "UTC"
+
+    @model_validator(mode="after")
+    def _is_one_length(self) -> Self:
+        _check_one_length("period", self.period)
+        return self
+
+
+class Selecting(WireModel):
+    """Which rows a read is about: series, bounds of the three times, and the token of an earlier answer.
+
+    ``compression`` is that of the buffers on the wire.
+    """
+
+    series_ids: list[str] | None = None
+    series_keys: list[str] | None = None
+    labels: dict[str, str | list[str] | None] | None = None
+    start_valid: Time | None = None
+    end_valid: Time | None = None
+    start_known: Time | None = None
+    end_known: Time | None = None
+    as_of: Time | None = None
+    token: str | None = None
+    compression: Compression | None = None
+
+    @model_validator(mode="after")
+    def _ranges_run_forward(self) -> Self:
+        check_range(self.start_valid, self.end_valid, ("start_valid", "end_valid"))
+        check_range(self.start_known, self.end_known, ("start_known", "end_known"))
+        return self
+
+
+class ReadCommand(Selecting):
+    """What a read selects; :class:`ReadTicket` adds the ``op``."""
+
+    view: View = "flat"
+    all_versions: bool = False
+    relative: Relative | None = None
+    lead_time: Length | None = None
+    resample: Resample | None = None
+    unit: Name | None = None
+    since: str | None = None
+    columns: list[str] | None = None
+    ordered: bool = False
+    order_by: OrderBy = "series"
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
+    after: str | None = None
+
+    @model_validator(mode="after")
+    def _fields_go_together(self) -> Self:
+        if self.lead_time is not None:
+            if self.lead_time.sign < 0:
+                raise ValueError(
+                    f"lead_time {self.lead_time} is negative: values known after their time are no forecasts"
+                )
+            if self.lead_time.months:
+                raise ValueError(
+                    f"lead_time {self.lead_time} has months, which have no fixed length; use days or hours"
+                )
+            if self.relative is not None:
+                raise ValueError("lead_time and relative are two cut-offs; give one of them")
+        if self.since is not None and self.view != "changes":
+            raise ValueError("since goes with view changes")
+        if self.view in ("latest", "changes") and (self.all_versions or self.resample is not None):
+            other = "all_versions" if self.all_versions else "resample"
+            raise ValueError(f"{other} goes with the views flat and overlapping, not with {self.view}")
+        if self.view == "changes" and (self.relative is not None or self.lead_time is not None):
+            raise ValueError("relative and lead_time go with flat, overlapping and latest, not with changes")
+        if self.resample is not None and self.all_versions:
+            raise ValueError("resample would mix versions of one value; leave out all_versions")
+        return self
+
+
+class ReadTicket(Command, ReadCommand):
+    """``do_get`` ticket and ``get_flight_info`` command.
+
+    A ticket that ``get_flight_info`` made also carries ``bucket`` and ``table_version``: the part of the answer and
+    the version of the values table that the plan was made on. They are opaque to clients.
+    """
+
+    op: Literal["read"] = "read"
+    bucket: str | None = None
+    table_version: Annotated[int, Field(ge=0)] | None = None
+
+
+class AccuracyCommand(Selecting):
+    """Forecasts against the values of an actuals series, by lead time; :class:`AccuracyTicket` adds the ``op``.
+
+    Every revision that the selection leaves is compared with the flat value of the actuals series at the same
+    (valid_time, valid_time_end). Its lead time, ``valid_time - known_time``, falls into a bucket ``horizon`` long.
+    """
+
+    actual_id: str | None = None
+    actual_key: str | None = None
+    horizon: Length
+
+    @model_validator(mode="after")
+    def _names_actuals_and_horizon(self) -> Self:
+        if (self.actual_id is None) == (self.actual_key is None):
+            raise ValueError("needs either actual_id or actual_key, to say which series holds the actual values")
+        if self.horizon.sign <= 0 or self.horizon.months:
+            raise ValueError(f"horizon {self.horizon} is not a length of at least a microsecond in days or hours")
+        return self
+
+
+class AccuracyTicket(Command, AccuracyCommand):
+    """``do_get`` ticket and ``get_flight_info`` command of accuracy figures; see :class:`ReadTicket`."""
+
+    op: Literal["accuracy"] = "accuracy"
+    bucket: str | None = None
+    table_version: Annotated[int, Field(ge=0)] | None = None
+
+
+class LookupCommand(Command):
+    """``do_exchange`` descriptor: each row that the client sends gets the value that was known by its ``known_by``.
+
+    ``as_of``: as the lake held it at that change_time.
+    """
+
+    op: Literal["lookup"] = "lookup"
+    as_of: Time | None = None
+
+
+class CreateSeries(WireModel):
+    """Action ``create_series``."""
+
+    name: Name
+    unit: Name | None = None
+    description: Text | None = None
+    labels: Labels = Field(default_factory=dict)
+
+
+class CreateManySeries(WireModel):
+    """Action ``create_many_series``: all of them or none."""
+
+    series: list[CreateSeries]
+
+
+class UpdateSeries(WireModel):
+    """Action ``update_series``: a field left out stays, ``description: null`` clears it.
+
+    ``unit_change`` says what another ``unit`` does to the values: ``declare`` leaves the numbers as they are and says
+    that they have been of this unit all along.
+    """
+
+    series_id: str
+    name: Name | None = None
+    unit: Name | None = None
+    unit_change: UnitChange | None = None
+    description: Text | None = None
+    retired: bool | None = None
+
+    @model_validator(mode="after")
+    def _says_what_becomes_of_it(self) -> Self:
+        for field in ("name", "unit"):
+            if field in self.model_fields_set and getattr(self, field) is None:
+                raise ValueError(f"{field}: every series has one, so it cannot be cleared")
+        if self.unit is not None and self.unit_change is None:
+            raise ValueError(f"unit_change: has to say what another unit does to the values; {HOW_UNITS_CHANGE}")
+        if self.unit is None and self.unit_change is not None:
+            raise ValueError("unit_change: there is no unit beside it")
+        return self
+
+
+class ListSeries(WireModel):
+    """Action ``list_series`` and the criteria of ``list_flights``.
+
+    ``search`` keeps the series whose name, unit, description, id and labels (as ``label=value``) contain every word
+    of it, in any case, and puts the best answers first: that very name, names that begin so, names that hold the words.
+    ``limit`` keeps the first ones; ``after`` is the ``cursor`` of the page before.
+    """
+
+    name: str | None = None
+    labels: dict[str, str | list[str] | None] | None = None
+    series_ids: list[str] | None = None
+    search: Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
+    after: str | None = None
+
+
+class SeriesLabels(WireModel):
+    """Action ``series_labels``."""
+
+    name: str | None = None
+
+
+class ValueUpdate(WireModel):
+    """One correction; a field left out of value, annotation, tags and retracted stays, null clears it."""
+
+    run_id: str | None = None
+    series_id: str | None = None
+    valid_time: Time | None = None
+    known_time: Time | None = None
+    valid_time_end: Time | None = None
+    value_id: str | None = None
+    tenant_id: str | None = None
+    value: Number = None
+    annotation: Text | None = None
+    tags: list[Tag] | None = None
+    retracted: bool | None = None
+    changed_by: Name | None = None
+
+    @model_validator(mode="after")
+    def _addresses_a_row(self) -> Self:
+        if self.value_id is not None:
+            address = {"run_id", "series_id", "valid_time", "known_time", "valid_time_end"}
+            if others := sorted(address & self.model_fields_set):
+                raise ValueError(f"value_id already says which row; leave out {', '.join(others)}")
+        elif self.series_id is None or self.valid_time is None:
+            raise ValueError("needs series_id and valid_time, or value_id, to say which row")
+        return self
+
+
+class UpdateValues(WireModel):
+    """Action ``update_values``: corrections, all or none of them."""
+
+    updates: list[ValueUpdate]
+    update_id: Name | None = None
+
+
+class GetRun(WireModel):
+    """Action ``get_run``."""
+
+    run_id: str
+
+
+class ListRuns(WireModel):
+    """Action ``list_runs``: newest first; ``start`` and ``end`` bound ``run_start_time`` (end exclusive)."""
+
+    workflow_id: str | None = None
+    start: Time | None = None
+    end: Time | None = None
+    limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+    @model_validator(mode="after")
+    def _range_runs_forward(self) -> Self:
+        check_range(self.start, self.end, ("start", "end"))
+        return self
+
+
+class WithdrawRun(WireModel):
+    """Action ``withdraw_run``: all rows of a run, or those of some of its series."""
+
+    run_id: str
+    reason: Text | None = None
+    series_ids: list[str] | None = None
+    changed_by: Name | None = None
+
+
+class RestoreRun(WireModel):
+    """Action ``restore_run``: all rows that withdrawals of a run took, or those of some of its series."""
+
+    run_id: str
+    reason: Text | None = None
+    series_ids: list[str] | None = None
+    changed_by: Name | None = None
+
+
+class DailyTime(WireModel):
+    """A clock time of every local day."""
+
+    time_of_day: TimeOfDay
+    time_zone: Name
+
+
+class RetentionRule(WireModel):
+    """What is not kept of the series of a name, of some labels, or both; ``labels: {}`` are all series.
+
+    Either ``drop_after_days``: values whose valid_time is older go, with all their revisions. Or
+    ``thin_after_days``: of the revisions whose known_time is older, those go that neither are among the ``keep_last``
+    newest of their value nor were the newest known at ``keep_known_at`` of some day. The flat winner always stays.
+    """
+
+    name: Name | None = None
+    labels: dict[str, str | list[str] | None] | None = None
+    drop_after_days: Annotated[Days, Field(ge=1)] | None = None
+    thin_after_days: Annotated[Days, Field(ge=0)] | None = None
+    keep_last: Annotated[int, Field(ge=1)] | None = None
+    keep_known_at: DailyTime | None = None
+
+    @model_validator(mode="after")
+    def _says_what_goes(self) -> Self:
+        keeps = self.keep_last is not None or self.keep_known_at is not None
+        if self.name is None and self.labels is None:
+            raise ValueError("needs name or labels, to say which series; labels {} are all of them")
+        if (self.drop_after_days is None) == (self.thin_after_days is None):
+            raise ValueError("needs either drop_after_days or thin_after_days")
+        if self.thin_after_days is not None and not keeps:
+            raise ValueError("thin_after_days needs keep_last, keep_known_at or both, to say what stays")
+        if self.drop_after_days is not None and keeps:
+            raise ValueError("keep_last and keep_known_at go with thin_after_days; drop_after_days drops whole values")
+        return self
+
+
+class ApplyRetention(WireModel):
+    """Action ``apply_retention``: the rules, one after the other; ``dry_run`` only tells what they would do."""
+
+    rules: Annotated[list[RetentionRule], Field(min_length=1, max_length=1000)]
+    dry_run: bool
+
+
+class Nothing(WireModel):
+    """The body of an action that takes none."""

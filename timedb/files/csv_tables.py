@@ -1,0 +1,211 @@
+"""CSV as batches of text, piece by piece: each row knows its line, and a row that is none is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv
+
+from timedb.contract.errors import InvalidRequest, TooLarge
+from timedb.contract.wire import shown
+
+__all__ = ["CsvForm", "CsvSource", "Piece"]
+
+_BLOCK_BYTES = 4 << 20
+_MAX_ROW_BYTES = 64 << 20
+_ENCODING_HINT = "; save the file as UTF-8"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows of a table.
+
+    Attributes:
+        batch: The rows.
+        place: What an error calls the row of that index, such as ``line 7``.
+    """
+
+    batch: pa.RecordBatch
+    place: Callable[[int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class CsvForm:
+    """How a CSV file is written.
+
+    Attributes:
+        delimiter: One character, between two cells.
+        decimal: ``.`` or ``,``, of values.
+        thousands: What stands between groups of three digits of values; None: nothing does.
+        nulls: Texts that stand for no value, beside none at all.
+    """
+
+    delimiter: str = ","
+    decimal: str = "."
+    thousands: str | None = None
+    nulls: tuple[str, ...] = ()
+
+
+class CsvSource:
+    """A CSV table whose line of names has been read.
+
+    The bytes are cut at ends of rows and parsed here, block by block: a reader of Arrow's own that pulls from a Python
+    file does so on a thread, which may outlive the error that ends the read, and then ends the interpreter badly.
+
+    Attributes:
+        names: The columns.
+
+    Raises:
+        InvalidRequest: there is no line of names.
+    """
+
+    def __init__(self, source: Any, what: str, form: CsvForm) -> None:
+        self._source = source
+        self._what = what
+        self._parsing = csv.ParseOptions(delimiter=form.delimiter, newlines_in_values=True)
+        self._nulls = ["", *form.nulls]
+        head: bytes = source.read(_BLOCK_BYTES)
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head[:1024]:
+            raise InvalidRequest(f"{what}: is not UTF-8 text{_ENCODING_HINT}")
+        head = head.removeprefix(b"\xef\xbb\xbf")
+        if not head.strip():
+            raise InvalidRequest(f"{what}: is empty; a line of names comes first")
+        if not head.lstrip(b"\r\n"):
+            raise InvalidRequest(f"{what}: its line of names is empty")
+        self._rows = _Rows(form.delimiter)
+        line_end = self._rows.first_end(head)
+        if line_end is None and len(head) == _BLOCK_BYTES:
+            raise InvalidRequest(f"{what}: its line of names does not end")
+        names, self._rest = (head, b"") if line_end is None else (head[:line_end], head[line_end:])
+        self._first_line = 1 + _lines(names)
+        _check_text(names, 1, what)
+        self.names: list[str] = csv.read_csv(
+            pa.BufferReader(names.strip(b"\r\n") + b"\n"), parse_options=self._parsing
+        ).column_names
+
+    def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
+        """The rows, every cell as text; an empty one is null, a quoted empty one is not.
+
+        Args:
+            columns: Those that are wanted.
+
+        Raises:
+            InvalidRequest: a row has another number of cells than the line of names, or is not UTF-8.
+        """
+        line = self._first_line
+        for block in self._blocks():
+            if block.strip(b"\r\n"):
+                place = partial(self._rows.line_of, block=block, first_line=line)
+                yield Piece(self._parsed(block, columns, line), place)
+            line += _lines(block)
+
+    def _blocks(self) -> Iterator[bytes]:
+        """The bytes, cut at the ends of rows."""
+        waiting = self._rest
+        while more := self._source.read(_BLOCK_BYTES):
+            waiting += more
+            end = self._rows.last_end(waiting)
+            if end:
+                yield waiting[:end]
+                waiting = waiting[end:]
+            elif len(waiting) > _MAX_ROW_BYTES:
+                raise TooLarge(f"{self._what}: has a row of over {_MAX_ROW_BYTES} bytes; is a quote never closed?")
+        if waiting:
+            yield waiting
+
+    def _parsed(self, block: bytes, columns: Sequence[str], line: int) -> pa.RecordBatch:
+        torn: list[Any] = []
+
+        def remember(row: Any) -> str:
+            torn.append(row)
+            return "error"
+
+        parsing = csv.ParseOptions(
+            delimiter=self._parsing.delimiter, newlines_in_values=True, invalid_row_handler=remember
+        )
+        reading = csv.ReadOptions(column_names=self.names, block_size=len(block) + 1, use_threads=False)
+        converting = csv.ConvertOptions(
+            include_columns=list(dict.fromkeys(columns)),
+            column_types=dict.fromkeys(columns, pa.string()),
+            null_values=self._nulls,
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
+        try:
+            table = csv.read_csv(pa.BufferReader(block), reading, parsing, converting)
+        except pa.ArrowInvalid:
+            if torn:
+                place = self._rows.line_of((torn[0].number or 1) - 1, block, line)
+                cells = f"{torn[0].actual_columns} cells where the line of names has {torn[0].expected_columns}"
+                raise InvalidRequest(f"{self._what}: {place}: {shown(torn[0].text)} has {cells}") from None
+            _check_text(block, line, self._what)
+            raise
+        return table.combine_chunks().to_batches()[0] if table.num_rows else _no_rows(table.schema)
+
+
+def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=schema)
+
+
+class _Rows:
+    """Where the rows of a block of CSV end: after each end of a line that stands in no quoted cell."""
+
+    def __init__(self, delimiter: str) -> None:
+        before = re.escape("\n\r" + delimiter).encode()
+        # A quoted cell, also one that does not end.
+        self._quoted = re.compile(rb"(?:(?<=[" + before + rb"])|\A)\"(?:[^\"]++|\"\")*+(?:\"|\Z)")
+
+    def ends(self, block: bytes) -> Iterator[int]:
+        """The positions after each row."""
+        spans = [match.span() for match in self._quoted.finditer(block)] if b'"' in block else []
+        position = 0
+        for start, stop in [*spans, (len(block), len(block))]:
+            for match in _LINE_END.finditer(block, position, start):
+                yield match.end()
+            position = stop
+
+    def first_end(self, head: bytes) -> int | None:
+        """The position after the first row that is not empty; None: it does not end."""
+        blank = len(head) - len(head.lstrip(b"\r\n"))
+        return next((end for end in self.ends(head) if end > blank), None)
+
+    def last_end(self, block: bytes) -> int:
+        """The position after the last whole row; 0: none is whole."""
+        if b'"' not in block and (end := block.rfind(b"\n")) >= 0:
+            return end + 1
+        # A CR at the very end may be half of a CR LF.
+        return max((end for end in self.ends(block) if end < len(block) or block.endswith(b"\n")), default=0)
+
+    def line_of(self, row: int, block: bytes, first_line: int) -> str:
+        """In which line a row of a block begins; empty lines are no rows."""
+        start, seen = 0, -1
+        for end in [*self.ends(block), len(block)]:
+            if block[start:end].strip(b"\r\n"):
+                seen += 1
+            if seen == row:
+                return f"line {first_line + _lines(block[:start])}"
+            start = end
+        return f"row {row + 1} from line {first_line}"
+
+
+def _lines(block: bytes) -> int:
+    """How many lines end in a block."""
+    return block.count(b"\n") + block.replace(b"\r\n", b"").count(b"\r")
+
+
+def _check_text(block: bytes, line: int, what: str) -> None:
+    try:
+        block.decode()
+    except UnicodeDecodeError as error:
+        place = line + _lines(block[: error.start])
+        cell = re.split(rb"[\r\n,;\t]", block[: error.start])[-1] + re.split(rb"[\r\n,;\t]", block[error.start :])[0]
+        seen = shown(cell.decode("latin-1"))
+        raise InvalidRequest(
+            f"{what}: line {place}: {seen} is not UTF-8 text (shown as Latin-1){_ENCODING_HINT}"
+        ) from None

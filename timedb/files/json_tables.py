@@ -1,0 +1,159 @@
+"""JSON as batches: an array of objects, or an object a line; each row knows its place."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from timedb.contract.errors import InvalidRequest, TooLarge
+from timedb.contract.numbers import float_of
+from timedb.contract.wire import shown
+from timedb.files.csv_tables import Piece
+
+__all__ = ["JsonSource"]
+
+_BLOCK_BYTES = 4 << 20
+_MAX_LINE_BYTES = 64 << 20
+_MAX_WHOLE_BYTES = 1 << 30
+_PIECE_ROWS = 1 << 16
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+Row = tuple[int, dict[str, Any]]
+
+
+class JsonSource:
+    """A JSON table whose first rows have been read.
+
+    Attributes:
+        names: The columns: the keys of the first rows. A key that comes first in a later piece is an error.
+
+    Raises:
+        InvalidRequest: it is not JSON, or something else than objects.
+    """
+
+    def __init__(self, source: Any, what: str, *, lines: bool) -> None:
+        self._what = what
+        self._unit = "line" if lines else "row"
+        rows = _lines(source, what) if lines else _array(source, what)
+        self._pieces = iter(lambda: list(itertools.islice(rows, _PIECE_ROWS)), [])
+        self._first = next(self._pieces, [])
+        self.names: list[str] = list(dict.fromkeys(key for _, row in self._first for key in row))
+
+    def pieces(self, columns: Mapping[str, str]) -> Iterator[Piece]:
+        """The rows, with the types of an upload; times are text still.
+
+        Args:
+            columns: Our column → the key.
+
+        Raises:
+            InvalidRequest: a value is of another type, or a later row has a key of its own.
+        """
+        known = set(self.names)
+        for rows in itertools.chain([self._first] if self._first else [], self._pieces):
+            for number, row in rows:
+                if not row.keys() <= known:
+                    key = next(key for key in row if key not in known)
+                    raise InvalidRequest(f"{self._what}: {self._unit} {number}: {shown(key)} is in no row before it")
+            place = partial(_place, [number for number, _ in rows], self._unit)
+            arrays = {source: self._column(rows, ours, source) for ours, source in columns.items()}
+            yield Piece(pa.RecordBatch.from_pydict(arrays), place)
+
+    def _column(self, rows: list[Row], ours: str, key: str) -> pa.Array:
+        kind, take = _TYPES.get(ours, (pa.string(), _text))
+        taken = []
+        for number, row in rows:
+            value = row.get(key)
+            try:
+                taken.append(None if value is None else take(value))
+            except ValueError as error:
+                raise InvalidRequest(f"{key}: {self._unit} {number}: {shown(value)} {error}") from None
+        try:
+            return pa.array(taken, kind)
+        except (pa.ArrowException, UnicodeEncodeError) as error:
+            raise InvalidRequest(f"{key}: {' '.join(str(error).split())}") from None
+
+
+def _place(numbers: list[int], unit: str, row: int) -> str:
+    return f"{unit} {numbers[row]}"
+
+
+def _array(source: Any, what: str) -> Iterator[Row]:
+    text = source.read(_MAX_WHOLE_BYTES + 1)
+    if len(text) > _MAX_WHOLE_BYTES:
+        raise TooLarge(f"{what}: one JSON array of over {_MAX_WHOLE_BYTES} bytes; write an object a line (ndjson)")
+    try:
+        rows = orjson.loads(text.removeprefix(b"\xef\xbb\xbf"))
+    except ValueError as error:
+        raise InvalidRequest(f"{what}: is not JSON: {error}") from None
+    if not isinstance(rows, list):
+        raise InvalidRequest(f"{what}: is not a JSON array of objects, one a row")
+    return _objects(enumerate(rows, 1), what, "row")
+
+
+def _lines(source: Any, what: str) -> Iterator[Row]:
+    return _objects(_parsed_lines(source, what), what, "line")
+
+
+def _parsed_lines(source: Any, what: str) -> Iterator[tuple[int, Any]]:
+    before, waiting = 0, b""
+    while more := source.read(_BLOCK_BYTES):
+        *whole, waiting = (waiting + more).split(b"\n")
+        for number, line in enumerate(whole, before + 1):
+            if line.strip():
+                yield number, _json(line, number, what)
+        before += len(whole)
+        if len(waiting) > _MAX_LINE_BYTES:
+            raise TooLarge(f"{what}: line {before + 1} has over {_MAX_LINE_BYTES} bytes")
+    if waiting.strip():
+        yield before + 1, _json(waiting, before + 1, what)
+
+
+def _json(line: bytes, number: int, what: str) -> Any:
+    try:
+        return orjson.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+    except ValueError:
+        raise InvalidRequest(f"{what}: line {number} is not JSON: {shown(line.decode(errors='replace'))}") from None
+
+
+def _objects(values: Iterable[tuple[int, Any]], what: str, unit: str) -> Iterator[Row]:
+    for number, value in values:
+        if not isinstance(value, dict):
+            raise InvalidRequest(f"{what}: {unit} {number}: {shown(value)} is not a JSON object")
+        yield number, value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("is not a text")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, str) and value in _NON_FINITE:
+        return _NON_FINITE[value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("is not a number (as text only NaN, Infinity and -Infinity are taken)")
+    return float_of(value)
+
+
+def _texts(value: object) -> list[str | None]:
+    if not isinstance(value, list) or not all(isinstance(each, str | None) for each in value):
+        raise ValueError("is not an array of texts")
+    return value
+
+
+def _labels(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+_TYPES: dict[str, tuple[pa.DataType, Callable[[Any], Any]]] = {
+    "value": (pa.float64(), _number),
+    "tags": (pa.list_(pa.string()), _texts),
+    "labels": (pa.string(), _labels),
+}
