@@ -9,6 +9,7 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hatchling.builders.sdist import SdistBuilder
@@ -157,7 +158,7 @@ def test_the_command_that_makes_users_closes_the_lake_that_is_served(name: str, 
     (served,) = lakes_named(text[text.index("\n[Unit]" if name == "timedb.service" else "\nENV ") :])
     # A container has the environment of its image; a command beside the unit has what it is given.
     given = own or [f"TIMEDB_LAKE={served}"]
-    here = dict(setting.replace("/var/lib", str(tmp_path)).split("=", 1) for setting in given)
+    here: dict[str, Any] = dict(setting.replace("/var/lib", str(tmp_path)).split("=", 1) for setting in given)
     done = timedb(*command[-4:], **here)
     assert done.returncode == 0, done.stderr
     assert [user["email"] for user in td.list_users(lake=served.replace("/var/lib", str(tmp_path)))] == command[-1:]

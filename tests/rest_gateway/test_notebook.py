@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -30,7 +30,7 @@ FLAT_COLUMNS = ["valid_time", "series_id", "value", "series_key", "series_unit"]
 
 
 @pytest.fixture
-def url(new_service: Callable[..., Service]) -> Iterator[str]:
+def url(new_service: Callable[..., Service]) -> str:
     return new_service().rest_url
 
 
@@ -96,7 +96,7 @@ def test_every_cell_of_the_notebook(url: str) -> None:
         for hour, date in enumerate(times(BASE_TIME, 24))
         for key in ("temperature", "humidity")
     ]
-    create_run_request = {"run_start_time": datetime.now(UTC).isoformat(), "value_rows": value_rows}
+    create_run_request: dict[str, Any] = {"run_start_time": datetime.now(UTC).isoformat(), "value_rows": value_rows}
     uploaded = answer(requests.post(f"{url}/upload", json=create_run_request, headers=HEADERS))
     run_id = uploaded["run_id"]
     assert uploaded["message"] == "Run created successfully"
@@ -147,7 +147,7 @@ def test_every_cell_of_the_notebook(url: str) -> None:
         for hour, date in enumerate(times(NEW_BASE_TIME, 12))
         for key in ("temperature", "humidity")
     ]
-    new_run = {"run_start_time": datetime.now(UTC).isoformat(), "value_rows": new_rows}
+    new_run: dict[str, Any] = {"run_start_time": datetime.now(UTC).isoformat(), "value_rows": new_rows}
     result_new = answer(requests.post(f"{url}/runs", json=new_run, headers=PLAIN))
     assert result_new["message"] == "Run created successfully"
     assert result_new["run_id"] != run_id

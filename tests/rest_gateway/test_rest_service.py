@@ -173,7 +173,7 @@ class _Headers(flight.ServerMiddlewareFactory):  # type: ignore[misc] # as above
 def test_the_caller_s_key_and_no_other_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMEDB_API_KEY", "the-gateway-s-own")
     with Listening() as server, serving(create_app(f"grpc://127.0.0.1:{server.port}", settings())) as rest:
-        sent: list[tuple[dict[str, bytes], list[str] | None]] = [
+        sent: list[tuple[dict[str, Any], list[str] | None]] = [
             ({}, None),
             ({"X-API-Key": b"abc"}, ["abc"]),
             ({"Authorization": b"Bearer abc.def"}, ["abc.def"]),

@@ -23,7 +23,7 @@ TWO = "22222222-2222-2222-2222-222222222222"
 START = datetime(2025, 1, 1, tzinfo=UTC)
 REMOTE = {"X-Forwarded-For": "203.0.113.7"}
 OPEN = ("/", "/health", "/docs", "/openapi.json")
-CLOSED = (
+CLOSED: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/values", None),
     ("PUT", "/values", {"updates": []}),
     ("GET", "/list_timeseries", None),
@@ -136,7 +136,7 @@ def test_the_notebook_runs_without_keys_as_well(new_service: Callable[..., Servi
 
 @pytest.mark.parametrize("key", [None, "nonsense", "schlüssel"])
 def test_who_has_no_valid_key_gets_one_answer_everywhere(closed: Closed, key: str | None) -> None:
-    headers = {} if key is None else {"X-API-Key": key.encode()}
+    headers: dict[str, Any] = {} if key is None else {"X-API-Key": key.encode()}
     with httpx.Client(base_url=closed.url, timeout=60) as client:
         for method, path, body in CLOSED:
             answer = client.request(method, path, json=body, headers=headers)

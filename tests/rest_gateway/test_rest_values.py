@@ -151,7 +151,7 @@ def test_null_nan_and_infinity(rest: httpx.Client, name: str) -> None:
 
 
 def test_every_format_tells_the_same(rest: httpx.Client, revised: str) -> None:
-    parameters = {"name": revised, "mode": "overlapping", "all_versions": True, "intervals": True}
+    parameters: dict[str, Any] = {"name": revised, "mode": "overlapping", "all_versions": True, "intervals": True}
     whole = rest.get("/values", params=parameters).json()
     rows = whole["data"]
     assert whole["count"] == len(rows) == 6

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -20,6 +20,8 @@ from timedb.contract.settings import ServerSettings, load_settings
 from timedb.contract.times import from_micros, to_micros
 from timedb.contract.wire import ReadTicket, UploadCommand, parse_object
 from timedb.storage import Lake, Tenant
+
+R = TypeVar("R")
 
 MICROS = pa.timestamp("us", "UTC")
 UPLOAD_SCHEMA = pa.schema(
@@ -214,7 +216,7 @@ def float_bits(value: float | None) -> int | None:
     return -1 if math.isnan(value) else int.from_bytes(struct.pack(">d", value), "big")
 
 
-def shuffled(rows: Sequence[Sent], seed: int = 1) -> list[Sent]:
+def shuffled(rows: Sequence[R], seed: int = 1) -> list[R]:
     """The same rows in another order."""
     return random.Random(seed).sample(list(rows), len(rows))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -145,10 +146,11 @@ def test_no_backup_is_made_or_restored_inside_a_lake(lake_dir: Path, tmp_path: P
     for lake in (lake_dir, other):
         Lake.open(str(lake), tiny_settings()).close()
     Lake.backup(str(lake_dir), str(backup))
-    for work in (
+    works: tuple[Callable[[], object], ...] = (
         lambda: Lake.backup(str(lake_dir), str(other / "backup")),
         lambda: Lake.restore(str(backup), str(other / "lake")),
-    ):
+    )
+    for work in works:
         with pytest.raises(InvalidRequest, match=r"^target: .* lies inside the lake at"):
             work()
     assert [path.name for path in other.iterdir()] == [MARKER]

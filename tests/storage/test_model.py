@@ -172,7 +172,7 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(several=st.lists(st.lists(sent_rows, min_size=1, max_size=4), min_size=2, max_size=4), known=known_times)
     def uploads_at_once(self, several: list[list[Sent]], known: int) -> None:
-        fields = {"known_time": from_micros(known)}
+        fields: dict[str, Any] = {"known_time": from_micros(known)}
         uploads = [(self.new_run(), distinct(rows, known)) for rows in several]
         with ThreadPoolExecutor(len(uploads)) as pool:
             receipts = list(pool.map(lambda run: upload(self.tenant, run[1], run[0], **fields), uploads))
@@ -235,6 +235,7 @@ class LakeMachine(RuleBasedStateMachine):
         message = UpdateValues.model_validate({"updates": [{**address, **change}]})
         like = Stored(series, 0, None, 0, 0, run_id, None, None, None, None, False)
         new = self.model.first_version(like, valid_time, _micros(format_time(known_time)), change, None)
+        assert new is not None
         self.tenant.update_values(message, changed_by=None)
         self.model.learn([new], read(self.tenant))
 
@@ -314,7 +315,8 @@ class LakeMachine(RuleBasedStateMachine):
     )
     def crash_amid_an_upload(self, rows: list[Sent], known: int, at: int, busy: bool) -> None:
         """The process dies at some file operation of an upload; a retry settles whether it took place."""
-        rows, run_id, fields = distinct(rows, known), self.new_run(), {"known_time": from_micros(known)}
+        rows, run_id = distinct(rows, known), self.new_run()
+        fields: dict[str, Any] = {"known_time": from_micros(known)}
         image, moments = next(self.folders), itertools.count(1)
 
         def observe(point: Point) -> None:
@@ -349,7 +351,7 @@ class LakeMachine(RuleBasedStateMachine):
         asked = {**asked, **({} if as_of is None else {"as_of": as_of})}
         self.check(*view, asked, series)
         if as_of is not None:
-            fields = {"view": view[0], "all_versions": view[1], **asked}
+            fields: dict[str, Any] = {"view": view[0], "all_versions": view[1], **asked}
             self.said.append((fields, read(self.tenant, **fields)))
 
     @rule(
@@ -361,7 +363,8 @@ class LakeMachine(RuleBasedStateMachine):
         """Pages are the answer cut up, and stay those of the first page's moment while writes go on."""
         expected = self.model.answer(view[0], all_versions=view[1])
         fields: dict[str, Any] = {"view": view[0], "all_versions": view[1], "limit": limit, "order_by": order_by}
-        pages, after = [], None
+        after = None
+        pages: list[list[Stored]] = []
         while not pages or after is not None:
             page = read_table(self.tenant, **fields, columns=AUDIT, after=after)
             pages.append(stored_rows(page))
@@ -421,4 +424,7 @@ def test_every_answer_is_that_of_the_model(tmp_path: Path) -> None:
         suppress_health_check=list(HealthCheck),
         deadline=None,
     )
-    run_state_machine_as_test(lambda: LakeMachine(tmp_path / str(next(machines))), settings=profile)
+    run_state_machine_as_test(
+        lambda: LakeMachine(tmp_path / str(next(machines))),  # type: ignore[arg-type]  # whatever makes a machine
+        settings=profile,
+    )

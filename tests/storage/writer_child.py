@@ -41,7 +41,12 @@ def write(tenant: Tenant, name: str, runs: int) -> None:
 def compact(tenant: Tenant) -> None:
     """Compact all the while."""
     done = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        done.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
     buckets = 0
     while not done.wait(0.05):
         buckets += tenant.compact()["buckets"]

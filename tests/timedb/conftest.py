@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -32,14 +32,14 @@ def name() -> str:
     return f"series-{uuid4()}"
 
 
-def frame(name: str, values: list[float | None], start: datetime = T0) -> pl.DataFrame:
+def frame(name: str, values: Sequence[float | None], start: datetime = T0) -> pl.DataFrame:
     """Hourly values of one series."""
     times = [start + timedelta(hours=hour) for hour in range(len(values))]
     columns = {"series_key": [name] * len(values), "valid_time": times, "value": values}
     return pl.DataFrame(columns, schema_overrides={"valid_time": pl.Datetime("us", "UTC"), "value": pl.Float64})
 
 
-class ScriptedServer(flight.FlightServerBase):
+class ScriptedServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
     """A Flight server whose answers a test writes: each method calls the function of its name."""
 
     def __init__(self, **script: Callable[..., Any]) -> None:

@@ -75,12 +75,11 @@ def demo(ui_service: Service, rest: httpx.Client) -> Demo:
 def observe(client: Client, flat: pl.DataFrame) -> str:
     """Upload what "came true": the forecast with noise that is the same every time."""
     noise = random.Random(7)
-    known = flat["valid_time"].max()
-    assert known is not None
+    known: Any = flat["valid_time"].max()
     series = client.create_series("observed", unit="degC", description="What the station saw", labels={"site": "north"})
     values = [value + noise.gauss(0, 0.5) for value in flat["value"]]
     frame = pl.DataFrame({"series_id": [series] * len(values), "valid_time": flat["valid_time"], "value": values})
-    client.upload(frame, run_id="observed", known_time=known + timedelta(days=1))  # type: ignore[operator]
+    client.upload(frame, run_id="observed", known_time=known + timedelta(days=1))
     return series
 
 

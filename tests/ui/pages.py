@@ -95,9 +95,10 @@ class Page:
 
     def recorded(self) -> Recorded:
         """What went wrong since the last call."""
-        errors = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]
+        driver: Any = self.driver  # `get_log` has no types
+        errors = [entry["message"] for entry in driver.get_log("browser") if entry["level"] != "INFO"]
         asked = []
-        for entry in self.driver.get_log("performance"):
+        for entry in driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 asked.append(message["params"]["request"]["url"])

@@ -279,8 +279,8 @@ def downloaded(page: Page, tab: str, ending: str) -> str:
 
 def test_what_is_shown_is_downloaded_in_a_format_of_the_api(page: Page, demo: Demo, rest: httpx.Client) -> None:
     page.show(series=demo.observed, known="2015-03-10T00:00:00Z", range="all")
-    asked = {"series_id": demo.observed, "end_known": "2015-03-10T00:00:00.000001Z"}
-    every = {"mode": "overlapping", "all_versions": True}
+    asked: dict[str, Any] = {"series_id": demo.observed, "end_known": "2015-03-10T00:00:00.000001Z"}
+    every: dict[str, Any] = {"mode": "overlapping", "all_versions": True}
     flat_rows = rest.get("/values", params=asked, headers={"Accept": "text/csv"}).text
     assert downloaded(page, "values", "csv") == flat_rows
     versions = rest.get("/values", params=asked | every, headers={"Accept": "application/x-ndjson"}).text

@@ -19,6 +19,7 @@ from timedb.client import connect
 from timedb.contract.identity import OPEN_TENANT_ID, canonical_labels, series_id_for
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.storage import Lake
+from timedb.storage.catalog.catalog import StoredCatalog
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -96,7 +97,9 @@ def test_markup_in_what_users_write_is_text(page: Page, rest: httpx.Client, ui_s
     with closing(Lake.open(lake, load_settings(ServerSettings, lake=lake))) as beside:
         # A unit that no door takes any more, as a series from before may have it.
         known = (series, markup, canonical_labels(labels), markup)
-        beside.tenant(OPEN_TENANT_ID).catalog.ensure([known], created_by=None, unit="<b>&amp;</b>")
+        catalog = beside.tenant(OPEN_TENANT_ID).catalog
+        assert isinstance(catalog, StoredCatalog)
+        catalog.ensure([known], created_by=None, unit="<b>&amp;</b>")
     row = {"valid_time": "2025-01-01T00:00:00Z", "series_id": series, "value": 1.0, "annotation": markup}
     assert rest.post("/runs", json={"run_start_time": "2025-01-01T00:00:00Z", "value_rows": [row]}).status_code == 200
     update = {"series_id": series, "valid_time": row["valid_time"], "value": 2.0, "changed_by": markup}
@@ -176,7 +179,7 @@ def test_everything_is_reached_without_a_mouse(page: Page, demo: Demo) -> None:
     assert page.focused() == "skip"
     page.press(ENTER)
     assert page.focused() == "title"
-    reached = []
+    reached: list[str] = []
     while not reached or reached[-1] != "copy-call":
         page.press(TAB)
         reached.append(page.focused())
@@ -205,7 +208,7 @@ def test_nothing_keeps_people_out(page: Page, demo: Demo, scheme: str) -> None:
     ]
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     page.show(series=demo.observed, tab="changes")
-    assert "71 values from 2015-03-01 09:00 to 2015-03-04 08:00" in page.at("#status").get_property("textContent")
+    assert "71 values from 2015-03-01 09:00 to 2015-03-04 08:00" in str(page.at("#status").get_property("textContent"))
     page.driver.execute_script(AXE)
     found = page.driver.execute_async_script("axe.run().then(arguments[0])")
     assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pyarrow import flight
@@ -27,7 +28,7 @@ def tree(root: type[TimeDBError] = TimeDBError) -> Iterator[type[TimeDBError]]:
         yield from tree(child)
 
 
-def body_of(error: Exception) -> dict[str, str]:
+def body_of(error: Any) -> dict[str, str]:
     """The JSON of an error."""
     body: dict[str, str] = json.loads(error.extra_info)
     return body
@@ -42,13 +43,13 @@ def test_a_class_that_the_table_does_not_know_is_sent_as_its_parent() -> None:
     class VeryBusy(Busy):
         """Defined here only."""
 
-    error = to_flight_error(VeryBusy("later"), "r-1")
+    error: Any = to_flight_error(VeryBusy("later"), "r-1")
     assert type(error) is flight.FlightUnavailableError
     assert body_of(error)["code"] == "busy"
 
 
 def test_message_and_extra_info() -> None:
-    error = to_flight_error(InvalidRequest("limit: 0 is too small"), "r-1")
+    error: Any = to_flight_error(InvalidRequest("limit: 0 is too small"), "r-1")
     assert str(error) == "invalid_request: limit: 0 is too small"
     assert body_of(error) == {
         "code": "invalid_request",
@@ -59,20 +60,20 @@ def test_message_and_extra_info() -> None:
 
 
 def test_what_is_not_ours_says_nothing_of_itself() -> None:
-    error = to_flight_error(as_timedb_error(FileNotFoundError("/secret/place")), "r-1")
+    error: Any = to_flight_error(as_timedb_error(FileNotFoundError("/secret/place")), "r-1")
     assert type(error) is flight.FlightInternalError
     assert "secret" not in str(error) + error.extra_info.decode()
 
 
 def test_the_detail_of_an_internal_error_stays_inside() -> None:
-    error = to_flight_error(Internal("commit 7 of /secret/place is torn"), "r-1")
+    error: Any = to_flight_error(Internal("commit 7 of /secret/place is torn"), "r-1")
     assert str(error) == "internal: the service failed"
     assert "secret" not in error.extra_info.decode()
 
 
 @pytest.mark.parametrize("detail", ["x" * 100_000, "é" * 5_000, "\U0001f600" * 5_000, "%" * 5_000, "\x00\n" * 5_000])
 def test_a_long_detail_is_cut_to_what_trailers_hold(detail: str) -> None:
-    error = to_flight_error(InvalidRequest(detail), "r-1")
+    error: Any = to_flight_error(InvalidRequest(detail), "r-1")
     assert 100 < len(body_of(error)["detail"]) <= 1501
     assert len(str(error).encode()) + len(error.extra_info) < 4_000
 

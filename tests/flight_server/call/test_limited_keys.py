@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -317,7 +318,7 @@ def test_what_is_about_all_series_is_refused(divided: Divided) -> None:
     whole = [name for name, action in ACTIONS.items() if action.access is None or not action.access.limited]
     assert {"status", "metrics", "compact", "maintain", "apply_retention"} <= set(whole)
     for name in whole:
-        assert outcome(lambda name=name: act(divided.north, name))[0] == "forbidden", name
+        assert outcome(partial(act, divided.north, name))[0] == "forbidden", name
 
 
 def test_storage_refuses_it_too(divided: Divided) -> None:

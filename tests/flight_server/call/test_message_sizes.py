@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -200,9 +201,15 @@ def test_a_limit_that_is_none_is_refused(client: flight.FlightClient, text: str)
 def test_counts_are_the_truth_or_unknown(client: flight.FlightClient, name: str) -> None:
     for number in range(3):
         send(client, rows_of(name, 50), rows=50, known_time=f"2025-01-0{number + 1}T00:00:00Z")
-    for fields in ({"limit": 5}, {"view": "latest"}, {"start_valid": "2025-01-02T00:00:00Z"}, {"all_versions": True}):
+    ways: list[dict[str, Any]] = [
+        {"limit": 5},
+        {"view": "latest"},
+        {"start_valid": "2025-01-02T00:00:00Z"},
+        {"all_versions": True},
+    ]
+    for way in ways:
         for view in ("flat", "overlapping"):
-            fields = {"view": view, **fields, "series_keys": [name]}
+            fields = {"view": view, **way, "series_keys": [name]}
             if fields["view"] == "latest":
                 fields.pop("all_versions", None)
             info = client.get_flight_info(read_command(**fields))

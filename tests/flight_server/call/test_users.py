@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def test_a_revoked_key_is_out_at_once_on_every_server(closed: Closed) -> None:
         with closed.call(key) as first, calling(other.url, key) as second:
 
             def codes() -> list[str]:
-                return [outcome(lambda client=client: act(client, "status"))[0] for client in (first, second)]
+                return [outcome(partial(act, client, "status"))[0] for client in (first, second)]
 
             assert codes() == ["ok", "ok"]
             closed.lake.users.set_active(who, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from pyarrow import flight
@@ -75,7 +76,8 @@ def test_correct_and_withdraw(client: flight.FlightClient, name: str) -> None:
 
 def test_runs(client: flight.FlightClient, name: str) -> None:
     params = {"text": "ü", "nested": {"list": [1, None, 2.5]}}
-    fields = {"run_id": name, "workflow_id": name, "run_start_time": "2025-01-01T00:00:00Z", "run_params": params}
+    run_start = "2025-01-01T00:00:00Z"
+    fields: dict[str, Any] = {"run_id": name, "workflow_id": name, "run_start_time": run_start, "run_params": params}
     send(client, rows_of(name), rows=3, **fields)
     run = act(client, "get_run", {"run_id": name})
     assert (run["run_id"], run["workflow_id"], run["rows"], run["run_params"]) == (name, name, 3, params)

@@ -323,7 +323,7 @@ def test_a_limited_key_looks_up_only_what_it_sees(client: flight.FlightClient, l
 
 def _answers(client: flight.FlightClient, name: str) -> bool:
     try:
-        return ask(client, question(name)).num_rows == 3
+        return bool(ask(client, question(name)).num_rows == 3)
     except flight.FlightUnavailableError:
         return False
 

@@ -44,9 +44,18 @@ def criteria(client: flight.FlightClient, body: bytes) -> None:
 
 READS: dict[str, Call] = {"do_get": get, "get_flight_info": info}
 COMMANDS: dict[str, Call] = {**READS, "do_put": put}
-BODIES: dict[str, Call] = {"list_flights": criteria} | {
-    name: lambda client, body, name=name: act(client, name, body) for name in ACTIONS
-}
+
+
+def calling(name: str) -> Call:
+    """What calls an action."""
+
+    def call(client: flight.FlightClient, body: bytes) -> None:
+        act(client, name, body)
+
+    return call
+
+
+BODIES: dict[str, Call] = {"list_flights": criteria, **{name: calling(name) for name in ACTIONS}}
 
 
 def schema_error(client: flight.FlightClient, command: bytes) -> str:

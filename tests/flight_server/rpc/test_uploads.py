@@ -103,7 +103,11 @@ def test_a_count_that_does_not_agree_writes_nothing(
 
 def test_the_marker_must_be_the_last_message(client: flight.FlightClient, name: str) -> None:
     rows = rows_of(name)
-    for after in (lambda w: w.write_table(rows), lambda w: w.write_metadata(commit_marker(3))):
+    others: tuple[Callable[[Any], None], ...] = (
+        lambda writer: writer.write_table(rows),
+        lambda writer: writer.write_metadata(commit_marker(3)),
+    )
+    for after in others:
         with fails("incomplete_upload", "after the commit marker"):
             writer, _ = client.do_put(upload_command(), rows.schema)
             writer.write_table(rows)

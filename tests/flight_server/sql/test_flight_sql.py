@@ -237,6 +237,7 @@ def test_a_prepared_query_runs_with_one_set_of_values_after_another(sql: adbc.Co
     with sql.cursor() as cursor:
         text = "SELECT max(value) FROM flat WHERE series_key = ? AND valid_time < ?"
         parameters = cursor.adbc_prepare(text)
+        assert parameters is not None
         assert parameters.types == [pa.string(), TIMESTAMP]
         for name, hour, expected in (("sql-a", 1, 7.0), ("sql-c", 1, 70.0), ("sql-a", 0, None)):
             cursor.execute(text, (name, START + timedelta(hours=hour)))

@@ -143,10 +143,12 @@ def test_a_name_that_a_with_takes_is_no_longer_certain(engine: duckdb.DuckDBPyCo
 def test_parameters_count_as_what_they_are_bound_to(engine: duckdb.DuckDBPyConnection) -> None:
     sql = "SELECT value FROM flat WHERE valid_time >= $1 AND series_key = $2 AND known_time < $3"
     moment = datetime(2025, 1, 1, tzinfo=UTC)
-    bounds = {"texts": {"series_key": ["a"]}, "low": {"valid_time": T1 - 1}, "high": {"known_time": T2 + 1}}
+    times: dict[str, Any] = {"low": {"valid_time": T1 - 1}, "high": {"known_time": T2 + 1}}
     for start in (moment, moment.replace(tzinfo=None), moment.date(), "2025-01-01"):
         found = needs(engine, sql, **{"1": start, "2": "a", "3": "2025-01-02T00:00:00Z"})
-        assert found["flat"] == Need(["series_key", "valid_time", "known_time", "value"], **bounds)
+        assert found["flat"] == Need(
+            ["series_key", "valid_time", "known_time", "value"], texts={"series_key": ["a"]}, **times
+        )
     nothing = needs(engine, sql, **{"1": None, "2": 5, "3": 5})
     assert nothing["flat"] == Need(["series_key", "valid_time", "known_time", "value"])
 

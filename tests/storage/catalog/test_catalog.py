@@ -24,6 +24,7 @@ from timedb.contract.errors import Conflict, InvalidRequest, NotFound, TimeDBErr
 from timedb.contract.identity import OPEN_TENANT_ID, series_id_for
 from timedb.contract.wire import CreateSeries, ListSeries, SeriesLabels, UpdateSeries, parse_object
 from timedb.storage import Lake, Tenant
+from timedb.storage.catalog.catalog import StoredCatalog
 
 
 def create(tenant: Tenant, name: str, **fields: Any) -> dict[str, Any]:
@@ -201,8 +202,10 @@ def test_descriptions(tenant: Tenant) -> None:
 def test_many_series_in_few_files(tenant: Tenant, lake_dir: Path) -> None:
     for number in range(40):
         create(tenant, f"series-{number}")
-    assert tenant.catalog.table.snapshot().version >= 40
-    assert len(tenant.catalog.table.snapshot().files) <= 8
+    catalog = tenant.catalog
+    assert isinstance(catalog, StoredCatalog)
+    assert catalog.table.snapshot().version >= 40
+    assert len(catalog.table.snapshot().files) <= 8
     assert len(series(tenant)) == scan_table(lake_dir, "series").height == 40
 
 

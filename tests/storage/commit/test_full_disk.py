@@ -7,7 +7,7 @@ import random
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -73,8 +73,12 @@ def test_uploads_fail_cleanly_and_go_on_when_there_is_room(small_disk: Path) -> 
         assert isinstance(error, Internal)
         assert failed > 10
         rows = random_rows(600, failed)
-        refused = (lambda: upload(tenant, rows, f"run-{failed}"), tenant.compact, tenant.maintain)
-        for operation in refused:
+        operations: tuple[Callable[[], object], ...] = (
+            lambda: upload(tenant, rows, f"run-{failed}"),
+            tenant.compact,
+            tenant.maintain,
+        )
+        for operation in operations:
             with pytest.raises(Internal):
                 operation()
         assert unstamped(read(tenant)) == unstamped(model.rows), "a full disk can be read"
@@ -94,6 +98,6 @@ def test_uploads_fail_cleanly_and_go_on_when_there_is_room(small_disk: Path) -> 
         assert isinstance(error, Internal)
         audit = read(tenant)
         lost, doubled = difference(model.rows, audit)
-        outcomes = Counter(acked=last, failed=2 + len(refused))
+        outcomes = Counter(acked=last, failed=2 + len(operations))
         record(Tally("uploads, compaction, maintenance", "full tmpfs", 2, outcomes, lost.total(), doubled.total()))
         assert unstamped(audit) == unstamped(model.rows) == unstamped(scan_delta(folder))

@@ -93,7 +93,7 @@ def test_every_part_sees_the_version_of_the_plan(client: Client, tenant: Tenant,
 def test_parts_are_the_buckets_and_carry_all_that_they_need(tenant: Tenant, path: str) -> None:
     upload(tenant, some_rows(60, series=[f"carried-{number}" for number in range(30)]), "carried")
     split = td.split_read(path, view="overlapping", columns=["series_id", "series_key", "value"])
-    assert sorted(part.bucket or "" for part in split.parts) == sorted({part.bucket for part in split.parts})
+    assert sorted(part.bucket or "" for part in split.parts) == sorted({part.bucket or "" for part in split.parts})
     for part in pickle.loads(pickle.dumps(split.parts)):
         assert {path for path in part.state.values.files if f"series_bucket={part.bucket}/" not in path} == set()
         frame = part.read()
@@ -148,6 +148,7 @@ def test_the_page(client: Client, tenant: Tenant, path: str) -> None:
     upload(tenant, some_rows(30, series=["page-a", "page-b", "page-c"]), "page")
     _, _, section = PAGE.partition("\n## A cluster\n")
     blocks = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    assert client.scheduler is not None
     namespace: dict[str, Any] = {"td": td, "lake": path, "scheduler": client.scheduler.address}
     for block in blocks:
         exec(block, namespace)

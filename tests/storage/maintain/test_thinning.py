@@ -191,8 +191,8 @@ def tables_of_rows() -> st.SearchStrategy[list[Stored]]:
     drawn = st.lists(st.tuples(key, st.booleans()), min_size=1, max_size=40)
     return drawn.map(
         lambda rows: [
-            Stored(*key[:4], day(97) + number, key[4], None, None, None, None, retracted)
-            for number, (key, retracted) in enumerate(rows)
+            Stored(series, valid, end, known, day(97) + number, run, None, None, None, None, retracted)
+            for number, ((series, valid, end, known, run), retracted) in enumerate(rows)
         ]
     )
 

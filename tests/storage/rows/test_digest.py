@@ -42,7 +42,7 @@ def cut(rows: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
 
 def digest(pieces: list[list[dict[str, Any]]]) -> str:
     """The digest of rows that come in pieces."""
-    schema = {
+    schema: dict[str, Any] = {
         "series": pl.Int32,
         **dict.fromkeys(("valid_time", "valid_time_end", "known_time"), pl.Datetime("us", "UTC")),
         "value": pl.Float64,

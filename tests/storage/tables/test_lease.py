@@ -72,7 +72,8 @@ def test_a_killed_server_blocks_nothing(lake_dir: Path) -> None:
 
 
 def test_a_served_lake_is_not_lifted(lake: Lake, lake_dir: Path) -> None:
-    newest, taken = 2, []
+    newest = 2
+    taken: list[object] = []
     with pytest.raises(Conflict, match="a server is running"):
         Lake.upgrade(str(lake_dir), newest=newest, steps={1: taken.append})
     assert taken == []

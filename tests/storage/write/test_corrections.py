@@ -244,7 +244,7 @@ def test_a_batch_is_all_or_nothing(two_runs: Tenant, lake_dir: Path) -> None:
 
 
 def test_items_are_stamped_in_their_order(two_runs: Tenant) -> None:
-    items = [
+    items: list[dict[str, Any]] = [
         {"run_id": run, "series_id": series, "valid_time": time, "value": 99.0}
         for run in ("new", "old")
         for series in (EAST, SOUTH)

@@ -323,7 +323,7 @@ def test_skip_unchanged_within_one_upload(tenant: Tenant) -> None:
 
 
 def test_runs(tenant: Tenant) -> None:
-    moments = {name: from_micros(hour(number)) for number, name in enumerate(("run_start_time", "known_time"))}
+    moments: dict[str, Any] = {"run_start_time": from_micros(hour(0)), "known_time": from_micros(hour(1))}
     receipt = upload(tenant, some_rows(3), "run", workflow_id="daily", run_params={"a": 1}, **moments)
     upload(tenant, some_rows(3), "other", run_start_time=from_micros(hour(5)))
     run = tenant.get_run(GetRun(run_id="run"))

@@ -13,6 +13,7 @@ from tests.storage.lakes import Sent, hour, read_table, upload, upload_table
 from timedb.contract.errors import Busy, Conflict, InvalidRequest, TimeDBError
 from timedb.contract.wire import CreateSeries, GetRun, ListSeries, UploadCommand, parse_object
 from timedb.storage import Tenant
+from timedb.storage.catalog.catalog import StoredCatalog
 
 
 def series(tenant: Tenant, name: str, unit: str | None = None) -> str:
@@ -79,8 +80,10 @@ def test_a_unit_that_nobody_knows_is_refused_and_nothing_is_made(tenant: Tenant)
 
 def test_a_unit_that_was_taken_once_fits_itself_only(tenant: Tenant) -> None:
     # Before units were looked at any text was one.
-    mood = tenant.catalog.id_for("mood", "{}", tenant.catalog.known())
-    tenant.catalog.ensure([(mood, "mood", "{}", None)], created_by=None, unit="happiness")
+    catalog = tenant.catalog
+    assert isinstance(catalog, StoredCatalog)
+    mood = catalog.id_for("mood", "{}", catalog.known())
+    catalog.ensure([(mood, "mood", "{}", None)], created_by=None, unit="happiness")
     upload(tenant, rows("mood", 1.0), unit="happiness")
     upload(tenant, rows("mood", 2.0, known=1), unit="happiness")
     assert values_of(tenant, "mood") == [2.0]

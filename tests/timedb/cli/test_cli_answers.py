@@ -19,7 +19,8 @@ import typer
 
 import timedb as td
 from docs.generate import commands_of
-from tests.timedb.cli.test_cli import T0, ask, timedb
+from tests.timedb.cli.test_cli import ask, timedb
+from tests.timedb.conftest import T0
 from timedb.cli import app
 from timedb.cli.exit_codes import EXIT_CODES
 from timedb.cli.output import show

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.timedb.cli.test_cli import T0, ask, frame, timedb
+from tests.timedb.cli.test_cli import ask, timedb
+from tests.timedb.conftest import T0, frame
 from timedb.cli import main
 from timedb.client import Client
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 import timedb as td
-from tests.timedb.cli.test_cli import T0, ask, timedb
+from tests.timedb.cli.test_cli import ask, timedb
+from tests.timedb.conftest import T0
 from timedb.cli.exit_codes import EXIT_CODES
 from timedb.client import Client
 from timedb.files import csv_tables

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -98,7 +98,7 @@ def terminal(typed: bytes) -> Iterator[IO[str]]:
         os.close(controller)
 
 
-NO = {
+NO: dict[str, Callable[[], AbstractContextManager[IO[str]]]] = {
     "nothing": lambda: no_terminal(b""),
     "piped n": lambda: no_terminal(b"n\n"),
     "piped y": lambda: no_terminal(b"y\n"),

@@ -90,14 +90,14 @@ def test_scopes_and_labels(users: Callable[..., Any]) -> None:
     ("arguments", "code", "said"),
     [
         (["create", "-e", "ann"], 2, "email: 'ann' is not an e-mail address"),
-        (["create", "-e", "a@example.com", "-t", "north"], 2, "tenant_id: 'north' is not a UUID"),
+        (["create", "-e", "a@example.com", "-t", "north"], 2, "--tenant-id: 'north' is not a UUID"),
         (["create", "-e", "a@example.com", "--scope", "root"], 2, "'root'"),
         (["create", "-e", "a@example.com", "--label", "north"], 2, "--label: 'north' is not KEY=VALUE"),
         (["create", "-e", "a@example.com", "--scope", "admin", "--label", "a=b"], 2, "'admin'"),
         (["create", "-e", "known@example.com", "-t", TENANT], 6, "already"),
         (["deactivate", "-e", "nobody@example.com", "-y"], 5, "there is no user 'nobody@example.com'"),
-        (["deactivate", "-y"], 2, "either email or user_id"),
-        (["regenerate-key", "-e", "a@example.com", "--user-id", TENANT, "-y"], 2, "either email or user_id"),
+        (["deactivate", "-y"], 2, "either email or --user-id"),
+        (["regenerate-key", "-e", "a@example.com", "--user-id", TENANT, "-y"], 2, "either email or --user-id"),
     ],
 )
 def test_mistakes_are_told(lake_dir: Path, arguments: list[str], code: int, said: str) -> None:
@@ -153,14 +153,15 @@ def test_a_lake_is_made_only_where_it_is_named(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(td.NotFound, match="none is made unless it is named"):
         td.create_user("ann@example.com")
     assert not list(tmp_path.iterdir())
-    for email, settings, said in (
+    made: tuple[tuple[str, dict[str, Any], str], ...] = (
         (
             "ann@example.com",
             {"TIMEDB_LAKE": str(tmp_path / "timedb-data")},
             f"made the lake at {tmp_path}/timedb-data\n",
         ),
         ("bob@example.com", {}, f"changed the lake at {tmp_path}/timedb-data\n"),
-    ):
+    )
+    for email, settings, said in made:
         done = timedb("users", "create", "-e", email, **settings)
         assert (done.returncode, said in done.stderr) == (0, True), done.stderr
     assert "as those of ann@example.com; without a key" in done.stderr

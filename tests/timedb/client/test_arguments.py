@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
@@ -66,7 +66,7 @@ def test_one_text_or_several(value: object, meaning: object) -> None:
 
 
 @pytest.mark.parametrize("unit", ["s", "us", "ns"])
-def test_a_time_of_numpy_has_no_zone(unit: str) -> None:
+def test_a_time_of_numpy_has_no_zone(unit: Literal["s", "us", "ns"]) -> None:
     with pytest.raises(InvalidRequest, match=r"start_valid: '2025-01-01T12:00.*' of numpy has no time zone"):
         plain("start_valid", np.datetime64("2025-01-01T12:00", unit))
 

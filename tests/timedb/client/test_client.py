@@ -226,8 +226,9 @@ def test_too_many_windows_are_refused(client: Client, name: str) -> None:
 
 @pytest.mark.parametrize("field", ["known_time", "run_start_time", "run_finish_time"])
 def test_a_run_time_without_zone_is_refused_by_name(client: Client, name: str, field: str) -> None:
+    without_zone: dict[str, Any] = {field: datetime(2025, 1, 1)}
     with pytest.raises(td.InvalidRequest, match=f"{field}: .* has no time zone"):
-        client.upload(frame(name, VALUES), **{field: datetime(2025, 1, 1)})
+        client.upload(frame(name, VALUES), **without_zone)
     assert client.list_series(name=name) == []
 
 

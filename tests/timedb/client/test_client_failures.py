@@ -146,7 +146,7 @@ def test_headers_carry_the_caller_and_never_break_a_call(scripted: Start) -> Non
     assert keys[:3] == [["mine"], ["theirs"], None]
     assert seen[1]["x-request-id"] == ["request-7"]
     assert keys[3:6] == [["a??b"], ["?"], ["padded"]]
-    assert len(keys[6][0]) == 1024
+    assert [len(key) for key in keys[6] or ()] == [1024]
     assert keys[7] is None
 
 

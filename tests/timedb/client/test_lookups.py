@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -30,7 +31,7 @@ def client(service: Service) -> Iterator[Client]:
 def asked(*rows: tuple[str, datetime | None]) -> pl.DataFrame:
     """Names and cut-offs, with a column of the caller's own."""
     names, cut_offs = zip(*rows, strict=True)
-    kinds = {"series_key": pl.String, "known_by": pl.Datetime("us", "UTC"), "mine": pl.Int64}
+    kinds: dict[str, Any] = {"series_key": pl.String, "known_by": pl.Datetime("us", "UTC"), "mine": pl.Int64}
     frame = pl.DataFrame({"series_key": names, "known_by": cut_offs, "mine": range(len(rows))}, schema=kinds)
     return frame.with_columns(valid_time=pl.lit(NOON))
 

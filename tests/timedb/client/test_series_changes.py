@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -58,7 +59,7 @@ def test_a_taken_name_is_the_same_conflict_at_each_door(service: Service, client
 def test_the_command_line_wants_one_series(service: Service, client: Client, name: str) -> None:
     for site in ("a", "b"):
         client.create_series(name, labels={"site": site})
-    address = {"TIMEDB_FLIGHT_URL": service.flight_url}
+    address: dict[str, Any] = {"TIMEDB_FLIGHT_URL": service.flight_url}
     done = timedb("update-series", name, "--description", "x", **address)
     assert (done.returncode, "say which with --label KEY=VALUE" in done.stderr) == (2, True)
     done = timedb("update-series", name, "--label", "site=a", "--name", f"{name}-a", "--retire", **address)

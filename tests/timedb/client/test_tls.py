@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -124,7 +125,9 @@ def test_mutual_tls_asks_every_client_for_a_certificate(serve: Callable[..., Ser
     roots = papers.ours.pair.certificate
 
     def ask(pair: Pair | None) -> dict[str, object]:
-        shown = {} if pair is None else {"tls_client_certificate": pair.certificate, "tls_client_key": pair.key}
+        shown: dict[str, Any] = {}
+        if pair is not None:
+            shown = {"tls_client_certificate": pair.certificate, "tls_client_key": pair.key}
         with td.connect(service.flight_url, tls_root_certificates=roots, timeout=5, **shown) as client:
             return client.health()
 
@@ -212,8 +215,9 @@ def test_what_is_wrong_with_a_client_s_certificate_is_said_before_it_connects(
     papers: Papers, given: dict[str, str], said: str
 ) -> None:
     folder = Path(papers.server.key).parent
+    files: dict[str, Any] = {name: str(folder / text) for name, text in given.items()}
     with pytest.raises(td.InvalidRequest, match=said):
-        td.connect("grpc+tls://127.0.0.1:1", **{name: str(folder / text) for name, text in given.items()})
+        td.connect("grpc+tls://127.0.0.1:1", **files)
 
 
 def test_the_notebook_s_facade_serves_tls_by_the_environment(papers: Papers, tmp_path: Path) -> None:
