@@ -114,6 +114,7 @@ class Lake:
         return cls(store, marker, settings, is_new=is_new)
 
     @staticmethod
+    @errors_are_ours()
     def delete(uri: str, *, force: bool = False) -> bool:
         """Delete a lake and nothing beside it; False where there was none.
 
@@ -124,6 +125,7 @@ class Lake:
         Raises:
             InvalidRequest: the folder holds something else.
             Conflict: a server is running on the lake.
+            Internal: a file could not be deleted; call it again.
         """
         store = _store(uri)
         if not store.exists(MARKER):
@@ -141,11 +143,13 @@ class Lake:
         return True
 
     @staticmethod
+    @errors_are_ours()
     def doctor(uri: str, *, repair: bool = False, accept_loss: bool = False) -> list[dict[str, Any]]:
         """Examine the files of a lake: ``{table, fault, path, cure, repaired}`` of each fault; see ``storage/admin``.
 
         Raises:
             NotFound: there is no lake.
+            Internal: a file could not be read or written.
         """
         store = _store(uri)
         if not store.exists(MARKER):
@@ -266,6 +270,7 @@ class Lake:
                 self._tenants[name] = Tenant(folder, name, self._bucket_digits, self._settings, self._standing)
             return self._tenants[name]
 
+    @errors_are_ours()
     def announce(self, address: str) -> None:
         """Leave a sign in the lake that this process serves it, until :meth:`close`; a second time does nothing.
 

@@ -2,7 +2,8 @@
 
 pyarrow formats any other exception, with its traceback and the paths in it, into the message that the client gets.
 So :func:`rpc` wraps each method and :func:`guarded_stream` each stream; both catch everything (the panics of Polars
-and deltalake are no ``Exception``), log it under the request id and raise what :mod:`.errors` makes of it.
+and deltalake are no ``Exception``), log it under the request id and raise what
+:mod:`timedb.flight_server.call.errors` makes of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The views of design section 3 as SQL, for engines that read the Delta tables themselves: DuckDB and Spark.
+"""What a read means (docs/wire.md) as SQL, for engines that read the Delta tables themselves: DuckDB and Spark.
 
 One body of text serves both. Columns, filters and their meaning are those of a read; a filter that is left out is NULL.
 """

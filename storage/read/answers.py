@@ -28,7 +28,7 @@ _DECISIVE = {*views.REVISION, "change_time", "retracted"}
 
 
 def tiers_for(read: ReadCommand, selection: Selection, fresh: Collection[DataFile]) -> Collection[str]:
-    """The tiers that can hold rows of an answer (design section 2).
+    """The tiers that can hold rows of an answer (docs/decisions/0042-four-tiers.md).
 
     Args:
         read: The read.

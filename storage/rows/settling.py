@@ -1,4 +1,4 @@
-"""Which tier each row belongs to, once no row of its point is left out (design section 2)."""
+"""Which tier each row belongs to, once no row of its point is left out (docs/decisions/0042-four-tiers.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The views of design section 3 as Polars queries over rows of the values table, tiers or no tiers.
+"""What the views mean (docs/wire.md) as Polars queries over rows of the values table, tiers or no tiers.
 
 Every function takes and gives a DataFrame or a LazyFrame; the filters have been applied before a winner is picked.
 """

@@ -90,6 +90,7 @@ VALUES = pa.schema([*VALUES_DATA, *((name, pa.string()) for name in PARTITIONS)]
 """The values table as readers see it."""
 
 TIERS = ("fresh", "current", "revised", "corrected")
+"""What is known of a row: nothing yet; it wins its point; it stands but did not win; it is superseded or retracted."""
 
 WITHDRAWN = pa.schema(
     [

@@ -140,7 +140,7 @@ class Upload:
             confirmed_rows: How many rows the client says it sent; None if it did not say that it is done.
 
         Returns:
-            The receipt of design section 4.
+            The receipt (docs/wire.md, do_put): the run's id, its times, its rows and its series with their ids.
 
         Raises:
             IncompleteUpload: the client did not confirm what arrived.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.storage.disk import Disk, Fault
 from tests.storage.lakes import SERIES, open_tenant, read, scan_delta, some_rows, tiny_settings, unstamped, upload
 from tests.storage.model import Model
 from tests.storage.operations import write_history
@@ -173,6 +174,16 @@ def test_deleting(lake_dir: Path) -> None:
     with closing(Lake.open(str(lake_dir), tiny_settings())) as lake:
         assert read(open_tenant(lake)) == []
     assert Lake.delete(str(lake_dir))
+
+
+@pytest.mark.parametrize("work", [Lake.delete, Lake.doctor, Lake.upgrade])
+def test_a_disk_that_fails_is_an_error_of_ours(lake_dir: Path, work: Callable[[str], object]) -> None:
+    with closing(Lake.open(str(lake_dir), tiny_settings())) as lake:
+        upload(open_tenant(lake), some_rows(3), "run")
+    with Disk(lake_dir, fault=Fault("broken", 1)).watched(), pytest.raises(Internal):
+        work(str(lake_dir))
+    with closing(Lake.open(str(lake_dir), tiny_settings())) as lake:
+        assert len(read(open_tenant(lake))) == 3
 
 
 def test_tenants_do_not_see_each_other(lake: Lake) -> None:

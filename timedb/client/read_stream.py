@@ -15,10 +15,11 @@ __all__ = ["ReadStream"]
 class ReadStream:
     """Record batches of a read, one after the other, as the server sends them.
 
-    It iterates over ``pa.RecordBatch``, once. Errors while it runs are :class:`TimeDBError` subclasses.
-    That is why it is no ``pa.RecordBatchReader``: one that hands its batches to another library wraps them in Arrow
-    errors, and closing one does not end the call. It is itself Arrow data (``__arrow_c_stream__``), so Polars,
-    DuckDB and pyarrow take it as it is; :meth:`to_reader` makes a reader for whoever asks for one.
+    It iterates over ``pa.RecordBatch``, once. Errors while it runs are subclasses of
+    :class:`~timedb.contract.errors.TimeDBError`. That is why it is no ``pa.RecordBatchReader``: one that hands its
+    batches to another library wraps them in Arrow errors, and closing one does not end the call. It is itself Arrow
+    data (``__arrow_c_stream__``), so Polars, DuckDB and pyarrow take it as it is; :meth:`to_reader` makes a reader for
+    whoever asks for one.
 
     One thread reads; :meth:`close` may be called from another. Leaving a ``with`` block, or dropping the object,
     ends the call.
