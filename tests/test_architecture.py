@@ -51,8 +51,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "flight_server/rpc": (CONTRACT, "storage", "flight_server/call", "flight_server/sql"),
     "flight_server": (CONTRACT, "storage", "flight_server/*"),
     "rest_gateway/http": (CONTRACT, "timedb/client"),
-    "rest_gateway/answer": (CONTRACT, "timedb/client"),
-    "rest_gateway/openapi": (CONTRACT, "rest_gateway/http", "rest_gateway/answer"),
+    "rest_gateway/answer": (CONTRACT, "timedb/client", "timedb/files"),
+    "rest_gateway/openapi": (CONTRACT, "timedb/files", "rest_gateway/http", "rest_gateway/answer"),
     "rest_gateway/ask": (
         CONTRACT,
         "timedb/client",
@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "rest_gateway/openapi",
     ),
     "rest_gateway/ui": (CONTRACT,),
-    "rest_gateway/routes": (CONTRACT, "timedb/client", "rest_gateway/*"),
+    "rest_gateway/routes": (CONTRACT, "timedb/client", "timedb/files", "rest_gateway/*"),
     "rest_gateway": (CONTRACT, "rest_gateway/*"),
     "timedb/run": (
         CONTRACT,

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from timedb.contract.columns import AUDIT_COLUMNS
 from timedb.contract.errors import TimeDBError
 from timedb.contract.wire import AccuracyCommand, Aggregate, ReadCommand, Relative, View, WireModel, parse_object
-from timedb.rest_gateway.answer.formats import FormatName
+from timedb.files.formats import FormatName
 from timedb.rest_gateway.ask.models import COUNT, Flag, Labels, Limit, QueryTime
 
 __all__ = ["AccuracyQuery", "ValuesQuery", "in_words_of_the_query"]

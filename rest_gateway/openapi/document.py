@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from timedb.contract.errors import TimeDBError
 from timedb.contract.wire import WireModel
-from timedb.rest_gateway.answer.formats import FORMATS
+from timedb.files.formats import FORMATS
 from timedb.rest_gateway.http.errors import STATUS
 from timedb.rest_gateway.openapi import examples
 

@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from timedb.contract.columns import META_AS_OF, META_CURSOR, META_TABLE_VERSION, META_TOKEN
 from timedb.contract.wire import UpdateValues, parse_object
+from timedb.files.formats import BodyFormat, write_body
 from timedb.rest_gateway.answer.answers import AccuracyRows, Updated, ValueRows, json_answer
-from timedb.rest_gateway.answer.formats import BodyFormat, choose_format, write_body
+from timedb.rest_gateway.answer.formats import choose_format, style_of
 from timedb.rest_gateway.ask.inputs import json_body, query
 from timedb.rest_gateway.ask.models import NoQuery, UpdateRequest
 from timedb.rest_gateway.ask.reads import AccuracyQuery, ValuesQuery, in_words_of_the_query
@@ -128,7 +129,7 @@ def _answer(
         stream = caller.stream(asked.to_command())
     metadata = stream.schema.metadata or {}
     cursor = metadata.get(META_CURSOR, b"").decode() or None
-    body = make_body(stream.schema, cursor, non_finite_text=non_finite_text)
+    body = make_body(stream.schema, style_of(cursor, non_finite_text=non_finite_text))
     return streamed(
         write_body(body, stream),
         stream.close,

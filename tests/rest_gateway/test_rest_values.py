@@ -16,7 +16,8 @@ from pyarrow import parquet
 
 from tests.rest_gateway.calls import START, assert_error, hours, read, upload
 from timedb.contract.columns import AUDIT_COLUMNS
-from timedb.rest_gateway.answer.formats import ParquetBody, write_body
+from timedb.files.formats import ParquetBody, write_body
+from timedb.rest_gateway.answer.formats import style_of
 
 if TYPE_CHECKING:
     pass
@@ -220,7 +221,7 @@ def test_format_wins_over_accept(rest: httpx.Client, revised: str, path: str) ->
 
 def test_row_groups_of_parquet_are_written_as_they_fill_up() -> None:
     batch = pa.record_batch({"value": pa.array(range(100_000), pa.float64()), "series_id": pa.array(["a"] * 100_000)})
-    pieces = list(write_body(ParquetBody(batch.schema, None, non_finite_text=False), [batch] * 7))
+    pieces = list(write_body(ParquetBody(batch.schema, style_of(None, non_finite_text=False)), [batch] * 7))
     file = parquet.ParquetFile(BytesIO(b"".join(pieces)))
     assert [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)] == [300_000] * 2 + [
         100_000

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-import polars as pl
 import pyarrow as pa
-from pyarrow import parquet
 
 from timedb.cli.options import Format
 from timedb.cli.output import confirm
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.times import format_time
 from timedb.contract.wire import shown
+from timedb.files.formats import FORMATS, Piece, Style, write_body
+from timedb.files.row_text import CSV, JSON_NON_FINITE_TEXT, NDJSON_NON_FINITE_TEXT
 
-__all__ = ["FORMATS", "STANDARD_OUTPUT", "ResultWriter", "format_of", "may_write", "sink_of"]
+__all__ = ["STANDARD_OUTPUT", "format_of", "may_write", "pieces_of", "sink_of"]
 
 STANDARD_OUTPUT = Path("-")
 _SUFFIXES: dict[str, Format] = {
@@ -34,112 +31,25 @@ _SUFFIXES: dict[str, Format] = {
     ".arrows": "arrow",
     ".parquet": "parquet",
 }
-_CSV_TIME = "%Y-%m-%dT%H:%M:%S%.6f%:z"
 
 
-class ResultWriter(Protocol):
-    """Writes batches of one schema."""
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Write one more batch."""
-
-    def close(self) -> None:
-        """Write the end."""
+def _end_of_array(count: int) -> bytes:
+    return b"\n]\n" if count else b"]\n"
 
 
-class CsvWriter:
-    """A header, then a line a row; null is empty, NaN is ``NaN``, a list is JSON."""
-
-    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
-        self._sink = sink
-        self._write(pl.DataFrame(schema.empty_table()), header=True)
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Write one more batch."""
-        self._write(pl.DataFrame(batch), header=False)
-
-    def _write(self, frame: pl.DataFrame, *, header: bool) -> None:
-        for name, kind in frame.schema.items():
-            if isinstance(kind, pl.List):
-                texts = [
-                    None if each is None else json.dumps(each, ensure_ascii=False) for each in frame[name].to_list()
-                ]
-                frame = frame.with_columns(pl.Series(name, texts, dtype=pl.String))
-        self._sink.write(frame.write_csv(include_header=header, datetime_format=_CSV_TIME).encode())
-
-    def close(self) -> None:
-        """Nothing ends a CSV file."""
+_STYLE = Style(
+    json=replace(JSON_NON_FINITE_TEXT, row_start=",\n{", space=" "),
+    ndjson=replace(NDJSON_NON_FINITE_TEXT, space=" "),
+    csv=replace(CSV, non_finite=("NaN", "inf", "-inf"), space=" "),
+    json_start=b"[",
+    json_end=_end_of_array,
+)
 
 
-class JsonWriter:
-    """An array of objects; numbers that are not finite are text, as in all JSON of TimeDB."""
-
-    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
-        self._sink = sink
-        self._before = b"[\n"
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Write one more batch."""
-        for row in batch.to_pylist():
-            self._sink.write(self._before + _json_line(row).encode())
-            self._before = b",\n"
-
-    def close(self) -> None:
-        """Close the array."""
-        self._sink.write(b"[]\n" if self._before.startswith(b"[") else b"\n]\n")
-
-
-class NdjsonWriter:
-    """An object a line; numbers as in JSON."""
-
-    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
-        self._sink = sink
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Write one more batch."""
-        self._sink.write("".join(f"{_json_line(row)}\n" for row in batch.to_pylist()).encode())
-
-    def close(self) -> None:
-        """Nothing ends lines."""
-
-
-class ArrowWriter:
-    """An Arrow IPC stream, as the server sent it."""
-
-    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
-        self._writer = pa.ipc.new_stream(sink, schema)
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Write one more batch."""
-        self._writer.write_batch(batch)
-
-    def close(self) -> None:
-        """Write the end of the stream."""
-        self._writer.close()
-
-
-class ParquetWriter:
-    """Parquet with zstd; the file's metadata has the table version and ``as_of`` of the read."""
-
-    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
-        self._writer = parquet.ParquetWriter(sink, schema, compression="zstd")
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Write one more batch."""
-        self._writer.write_batch(batch)
-
-    def close(self) -> None:
-        """Write the footer."""
-        self._writer.close()
-
-
-FORMATS: dict[Format, Callable[[BinaryIO, pa.Schema], ResultWriter]] = {
-    "csv": CsvWriter,
-    "json": JsonWriter,
-    "ndjson": NdjsonWriter,
-    "arrow": ArrowWriter,
-    "parquet": ParquetWriter,
-}
+def pieces_of(format: Format, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[Piece]:
+    """An answer in a format, piece by piece; JSON is an array, and what is not finite a text in it."""
+    body = next(each for each in FORMATS if each.name == format)
+    return write_body(body(schema, _STYLE), batches)
 
 
 def format_of(option: str, output: Path | None, said: Format | None) -> Format:
@@ -214,15 +124,3 @@ def _file(output: Path) -> Iterator[BinaryIO]:
         partial.replace(whole)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _json_line(row: dict[str, object]) -> str:
-    return json.dumps({name: _json_value(value) for name, value in row.items()}, ensure_ascii=False)
-
-
-def _json_value(value: object) -> object:
-    if isinstance(value, datetime):
-        return format_time(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timedb.contract.errors import Internal, InvalidRequest, TimeDBError
 
-__all__ = ["confirm", "progress_bar", "say", "show", "show_error"]
+__all__ = ["confirm", "say", "show", "show_error"]
 
 _SHOWN_CHARS = 500
 
@@ -29,28 +28,6 @@ def show(answer: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, as_json: bo
     elif answer:
         header = tuple(answer[0])
         _print_aligned([header, *(tuple(_text(row.get(name)) for name in header) for row in answer)])
-
-
-@contextmanager
-def progress_bar(total: int | None = None) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal while rows go by; elsewhere nothing.
-
-    Args:
-        total: Rows in all; None if nobody knows.
-
-    Yields:
-        What to call with the number of rows that went by.
-    """
-    if not sys.stderr.isatty():
-        yield lambda rows: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("rows", total=total)
-        yield lambda rows: progress.advance(task, rows)
 
 
 def confirm(question: str, *, yes: bool) -> None:

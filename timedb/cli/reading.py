@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from timedb.cli.options import AsJson, FlightUrl, Format, Labels, client_of, instant_of_option, selected_labels
-from timedb.cli.output import progress_bar, say, show
+from timedb.cli.output import say, show
 from timedb.contract.errors import InvalidRequest
 
 __all__ = ["register"]
@@ -214,8 +215,9 @@ class _Answer:
 
     def write(self, selection: dict[str, Any], flight_url: str | None) -> None:
         """Read and write, batch by batch; the token goes to standard error."""
-        from timedb.cli.formats import FORMATS, sink_of
+        from timedb.cli.formats import pieces_of, sink_of
         from timedb.cli.labelled import LabelledBatches
+        from timedb.client.progress import CountedBatches, RowCount, bar
         from timedb.client.selection import message_of
         from timedb.contract.columns import META_TOKEN
         from timedb.contract.wire import ReadCommand
@@ -224,13 +226,10 @@ class _Answer:
         sink_of_answer = sink_of(self.option, self.output, binary=self.format in ("arrow", "parquet"))
         with client_of(flight_url) as client, client.stream(command) as stream, sink_of_answer as sink:
             batches = LabelledBatches(client, stream) if self.labels else stream
-            writer = FORMATS[self.format](sink, batches.schema)
-            with progress_bar() as advance:
-                for batch in batches:
-                    writer.write(batch)
-                    if self.output is not None:
-                        advance(batch.num_rows)
-            writer.close()
+            with bar("Reading") if self.output is not None else nullcontext() as show:
+                counted = batches if show is None else CountedBatches(batches, RowCount(show))
+                for piece in pieces_of(self.format, batches.schema, counted):
+                    sink.write(piece)
             say(f"token: {(stream.schema.metadata or {}).get(META_TOKEN, b'').decode()}")
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from timedb.cli.options import AsJson, FlightUrl, client_of
-from timedb.cli.output import progress_bar, say, show
+from timedb.cli.output import say, show
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from timedb.cli.files import UploadFile
     from timedb.client.receipt import Receipt
 
@@ -100,6 +97,7 @@ def upload(
     """
     from timedb.cli.files import csv_form, open_file
     from timedb.cli.upload_columns import FileColumns, pairs_of
+    from timedb.client.progress import bar
     from timedb.files.cells import check_time_zone
 
     check_time_zone("--time-zone", time_zone)
@@ -113,16 +111,22 @@ def upload(
         time_zone=time_zone,
     )
     form = csv_form(delimiter, decimal, thousands, null)
-    with open_file(file, columns, format, form) as opened, client_of(flight_url) as client:
+
+    with (
+        open_file(file, columns, format, form) as opened,
+        client_of(flight_url) as client,
+        bar("Uploading", opened.rows) as progress,
+    ):
         _tell(opened)
         receipt = client.upload(
-            _with_progress(opened),
+            opened.reader,
             run_id=run_id,
             workflow_id=workflow_id,
             known_time=opened.chosen.known_at,
             create_series=create_series,
             skip_unchanged=skip_unchanged,
             unit=unit,
+            progress=progress,
         )
     show(_shown(receipt, whole=json), as_json=json)
 
@@ -155,16 +159,3 @@ def _shown(receipt: Receipt, *, whole: bool) -> dict[str, Any]:
     if not whole:
         return {**counts, "series": len(receipt.series), "change_time": change_time}
     return {**counts, "series": receipt.series, "change_time": change_time, "table_version": receipt.table_version}
-
-
-def _with_progress(file: UploadFile) -> pa.RecordBatchReader:
-    """The rows of a file, with a bar on a terminal while they are taken."""
-    import pyarrow as pa
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        with progress_bar(file.rows) as advance:
-            for batch in file.reader:
-                yield batch
-                advance(batch.num_rows)
-
-    return pa.RecordBatchReader.from_batches(file.reader.schema, batches())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from timedb.client.connection import Batches
 
-__all__ = ["CountedBatches", "Progress", "RowCount", "counting"]
+__all__ = ["CountedBatches", "Progress", "RowCount", "bar", "counting"]
 
 Progress = bool | Callable[[int], None]
 """True: a bar on standard error, where that is a terminal or a notebook. A function: called with the rows so far."""
@@ -68,14 +69,26 @@ def counting(progress: Progress, what: str, total: int | None = None) -> Iterato
     if progress is False:
         yield None
     elif progress is True:
-        with _bar(what, total) as show:
+        with bar(what, total) as show:
             yield RowCount(show)
     else:
         yield RowCount(progress)
 
 
 @contextmanager
-def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where that is a terminal or a notebook; elsewhere nothing.
+
+    Args:
+        what: The first word.
+        total: Rows in all, where that is known.
+
+    Yields:
+        What to call with the rows so far.
+    """
+    if not sys.stderr.isatty() and "IPython" not in sys.modules:
+        yield lambda rows: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -83,8 +96,8 @@ def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rows]} rows"))
     shown = console.is_terminal or console.is_jupyter
-    with Bar(*columns, TimeElapsedColumn(), console=console, disable=not shown) as bar:
-        task = bar.add_task(what, total=total, rows="0")
-        yield lambda rows: bar.update(task, completed=rows, rows=f"{rows:,}")
+    with Bar(*columns, TimeElapsedColumn(), console=console, disable=not shown) as lines:
+        task = lines.add_task(what, total=total, rows="0")
+        yield lambda rows: lines.update(task, completed=rows, rows=f"{rows:,}")
         if total is None:
-            bar.update(task, total=1, completed=1)
+            lines.update(task, total=1, completed=1)

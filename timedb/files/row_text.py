@@ -6,7 +6,7 @@ text of each pool in turn, so that one ``take`` over all pools together lays out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,7 +16,16 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["CSV", "JSON", "JSON_NON_FINITE_TEXT", "NDJSON", "NDJSON_NON_FINITE_TEXT", "RowWriter", "Syntax"]
+__all__ = [
+    "CSV",
+    "JSON",
+    "JSON_NON_FINITE_TEXT",
+    "NDJSON",
+    "NDJSON_NON_FINITE_TEXT",
+    "RowWriter",
+    "Syntax",
+    "csv_header",
+]
 
 _TEXT = pa.large_string()
 _ROWS_A_CHUNK = 16_384
@@ -56,6 +65,7 @@ class Syntax:
         time_quote: Around a time.
         null: A field without a value.
         non_finite: NaN, Infinity and -Infinity; none: as ``null``.
+        space: Behind the commas and colons of JSON.
     """
 
     row_start: str
@@ -65,6 +75,7 @@ class Syntax:
     time_quote: str
     null: str
     non_finite: tuple[str, str, str] | None
+    space: str = ""
 
 
 _QUOTED_NON_FINITE = ('"NaN"', '"Infinity"', '"-Infinity"')
@@ -74,6 +85,11 @@ JSON_NON_FINITE_TEXT = Syntax(",{", "}", True, _json_texts, '"', "null", _QUOTED
 NDJSON = Syntax("{", "}\n", True, _json_texts, '"', "null", None)
 NDJSON_NON_FINITE_TEXT = Syntax("{", "}\n", True, _json_texts, '"', "null", _QUOTED_NON_FINITE)
 CSV = Syntax("", "\n", False, _csv_texts, "", "", ("NaN", "Infinity", "-Infinity"))
+
+
+def csv_header(names: Sequence[str]) -> bytes:
+    """The line of names of a CSV file."""
+    return ",".join(_csv_texts(pa.array(names, _TEXT)).to_pylist()).encode() + b"\n"
 
 
 class RowWriter:
@@ -130,7 +146,11 @@ class RowWriter:
         elif pa.types.is_dictionary(column.type):
             known = self._dictionary(position, column)
         else:
-            texts = _lists(column) if pa.types.is_list(column.type) else column.cast(_TEXT).fill_null("")
+            texts = (
+                _lists(column, self._syntax.space)
+                if pa.types.is_list(column.type)
+                else column.cast(_TEXT).fill_null("")
+            )
             known = _join(before, self._syntax.quote(texts) if self._quotes(column) else texts, after), _all(column)
         return _with_nulls(known, column, before + self._syntax.null + after)
 
@@ -169,8 +189,10 @@ def _pairs(first: pa.Array, second: pa.Array) -> pa.Array:
 def _punctuation(schema: pa.Schema, syntax: Syntax) -> list[tuple[str, str]]:
     """What stands before and after each field of a row."""
     last = len(schema) - 1
+    comma, colon = ("," + syntax.space, ":" + syntax.space) if syntax.labelled else (",", "")
     before = [
-        (syntax.row_start if position == 0 else ",") + (orjson.dumps(name).decode() + ":" if syntax.labelled else "")
+        (syntax.row_start if position == 0 else comma)
+        + (orjson.dumps(name).decode() + colon if syntax.labelled else "")
         for position, name in enumerate(schema.names)
     ]
     after = [""] * last + [syntax.row_end]
@@ -237,14 +259,13 @@ def _with_nulls(known: Column, column: pa.Array, null: str) -> Column:
     return pa.concat_arrays([pool, pa.array([null], _TEXT)]), np.where(is_null, len(pool), index)
 
 
-def _lists(column: pa.ListArray) -> pa.Array:
+def _lists(column: pa.ListArray, space: str) -> pa.Array:
     """Lists of text as JSON arrays, an empty one for null."""
     lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
     items = _json_texts(column.flatten().cast(_TEXT).fill_null(""))
-    return _join(
-        "[", pc.binary_join(pa.LargeListArray.from_arrays(pa.array(offsets), items), pa.scalar(",", _TEXT)), "]"
-    )
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), items)
+    return _join("[", pc.binary_join(lists, pa.scalar("," + space, _TEXT)), "]")
 
 
 def _numbers(column: pa.Array, syntax: Syntax) -> Column:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from timedb.contract.columns import COLUMN_TYPES
 from timedb.contract.times import format_time
-from timedb.rest_gateway.answer import row_text
-from timedb.rest_gateway.answer.row_text import (
+from timedb.files import row_text
+from timedb.files.row_text import (
     CSV,
     JSON,
     JSON_NON_FINITE_TEXT,
