@@ -43,33 +43,25 @@ class InnerDoor(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships
         super().shutdown()
 
     def do_put(self, *call: Any) -> Any:
-        """As the server."""
         return self._server.do_put(*call)
 
     def do_get(self, *call: Any) -> Any:
-        """As the server."""
         return self._server.do_get(*call)
 
     def do_exchange(self, *call: Any) -> Any:
-        """As the server."""
         return self._server.do_exchange(*call)
 
     def do_action(self, *call: Any) -> Any:
-        """As the server."""
         return self._server.do_action(*call)
 
     def list_actions(self, *call: Any) -> Any:
-        """As the server."""
         return self._server.list_actions(*call)
 
     def list_flights(self, *call: Any) -> Any:
-        """As the server."""
         return self._server.list_flights(*call)
 
     def get_flight_info(self, *call: Any) -> Any:
-        """As the server."""
         return self._server.get_flight_info(*call)
 
     def get_schema(self, *call: Any) -> Any:
-        """As the server."""
         return self._server.get_schema(*call)

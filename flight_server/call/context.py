@@ -75,7 +75,6 @@ class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships
         return number
 
     def sending_headers(self) -> dict[str, str]:
-        """Called by pyarrow."""
         return {REQUEST_ID_HEADER: self.request_id, INSTANCE_HEADER: self._instance}
 
 
@@ -90,7 +89,6 @@ class RequestIds(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarr
         self._instance = instance
 
     def start_call(self, info: flight.CallInfo, headers: dict[str, list[Any]]) -> RequestId:
-        """Called by pyarrow."""
         sent = headers.get(REQUEST_ID_HEADER, [""])[0]
         request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
         return RequestId(request_id, Credentials(headers), headers.get(MESSAGE_BYTES_HEADER, [None])[0], self._instance)

@@ -61,7 +61,7 @@ def to_flight_error(error: TimeDBError, request_id: str) -> Exception:
 
 
 class SchemaError(flight.FlightServerError, ValueError):  # type: ignore[misc]  # pyarrow ships no types
-    """What :func:`to_schema_error` makes."""
+    """An error of ``get_schema``: an error of Flight that is a ``ValueError``, too."""
 
 
 def to_schema_error(error: TimeDBError, request_id: str) -> Exception:

@@ -115,7 +115,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
     def do_get(
         self, call: CallContext, context: flight.ServerCallContext, ticket: flight.Ticket
     ) -> flight.FlightDataStream:
-        """Read."""
+        """Stream what a ticket names: a read, accuracy, or the answer of a SQL query."""
         tenant = self._tenant(call)
         sql = is_flight_sql(ticket.ticket)
         read = None if sql else self._parse_read(ticket.ticket, "ticket")

@@ -40,7 +40,7 @@ _PACKAGE = "arrow.flight.protocol.sql."
 
 @dataclass(frozen=True)
 class Envelope(Message):
-    """``google.protobuf.Any``."""
+    """``google.protobuf.Any``: a message with the name of its type."""
 
     type_url: str = single(1, "text", "")
     value: bytes = single(2, "bytes", b"")
@@ -55,19 +55,19 @@ class CommandGetSqlInfo(Message):
 
 @dataclass(frozen=True)
 class CommandGetXdbcTypeInfo(Message):
-    """Types of columns."""
+    """Asks which types columns can have."""
 
     data_type: int | None = single(1, "number")
 
 
 @dataclass(frozen=True)
 class CommandGetCatalogs(Message):
-    """Catalogs."""
+    """Asks which catalogs there are."""
 
 
 @dataclass(frozen=True)
 class CommandGetDbSchemas(Message):
-    """Schemas."""
+    """Asks which schemas there are."""
 
     catalog: str | None = single(1, "text")
     db_schema_filter_pattern: str | None = single(2, "text")
@@ -75,7 +75,7 @@ class CommandGetDbSchemas(Message):
 
 @dataclass(frozen=True)
 class CommandGetTables(Message):
-    """Tables."""
+    """Asks which tables there are."""
 
     catalog: str | None = single(1, "text")
     db_schema_filter_pattern: str | None = single(2, "text")
@@ -86,7 +86,7 @@ class CommandGetTables(Message):
 
 @dataclass(frozen=True)
 class CommandGetTableTypes(Message):
-    """Types of tables."""
+    """Asks which types of tables there are."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class CommandGetCrossReference(Message):
 
 @dataclass(frozen=True)
 class CommandStatementQuery(Message):
-    """A query."""
+    """Runs the text of a query."""
 
     query: str = single(1, "text", "")
     transaction_id: bytes | None = single(2, "bytes")
@@ -142,7 +142,7 @@ class TicketStatementQuery(Message):
 
 @dataclass(frozen=True)
 class CommandPreparedStatementQuery(Message):
-    """A prepared query."""
+    """Runs a query that was prepared."""
 
     prepared_statement_handle: bytes = single(1, "bytes", b"")
 
@@ -156,7 +156,7 @@ class DoPutPreparedStatementResult(Message):
 
 @dataclass(frozen=True)
 class ActionCreatePreparedStatementRequest(Message):
-    """Prepare a query."""
+    """Prepares the text of a query."""
 
     query: str = single(1, "text", "")
     transaction_id: bytes | None = single(2, "bytes")

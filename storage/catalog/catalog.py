@@ -262,7 +262,6 @@ class StoredCatalog(Catalog):
         return (known if kept else _NOTHING).with_rows(snapshot, self._read(sorted(fresh)))
 
     def id_for(self, name: str, labels: str, known: KnownSeries) -> str:
-        """See :meth:`Catalog.id_for`."""
         found = known.identified(name, labels)
         if found is not None:
             return found
@@ -274,7 +273,6 @@ class StoredCatalog(Catalog):
         """Nothing: all are his who sees all."""
 
     def create(self, messages: Sequence[CreateSeries], *, created_by: str | None) -> list[tuple[str, bool]]:
-        """See :meth:`Catalog.create`."""
         asked = [(message, canonical_labels(message.labels)) for message in messages]
         for unit in {message.unit for message in messages} - {None}:
             check_unit(str(unit), field="unit")
@@ -324,7 +322,6 @@ class StoredCatalog(Catalog):
         self._write(change)
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
-        """See :meth:`Catalog.update`."""
         if message.unit is not None:
             check_unit(message.unit, field="unit")
 

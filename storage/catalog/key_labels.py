@@ -45,24 +45,20 @@ class LimitedCatalog(Catalog):
         return limited
 
     def id_for(self, name: str, labels: str, known: KnownSeries) -> str:
-        """See :meth:`Catalog.id_for`."""
         return self._whole.id_for(name, labels, known)
 
     def check_new(self, name: str, labels: str) -> None:
-        """See :meth:`Catalog.check_new`."""
         wanted = json.loads(labels)
         if not _fit(wanted, self._limits):
             limits = json.dumps(self._limits, sort_keys=True, ensure_ascii=False)
             raise Forbidden(f"labels: the key is limited to series of {limits}; {shown(name)} has {wanted!a}")
 
     def create(self, messages: Sequence[CreateSeries], *, created_by: str | None) -> list[tuple[str, bool]]:
-        """See :meth:`Catalog.create`."""
         for message in messages:
             self.check_new(message.name, canonical_labels(message.labels))
         return self._whole.create(messages, created_by=created_by)
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
-        """See :meth:`Catalog.update`."""
         if message.series_id not in self.all():
             raise NotFound(f"series_id: there is no series {shown(message.series_id)}")
         return self._whole.update(message)

@@ -70,7 +70,7 @@ class Register:
         return {row[self._key]: row for row in rows.iter_rows(named=True)}
 
     def scan(self) -> pl.LazyFrame:
-        """All records."""
+        """Every record of the register, as a query that reads when it is collected."""
         return self._scan(sorted(self.snapshot().files))
 
     def write(self, base: Snapshot, records: Sequence[Mapping[str, Any]], reached: int) -> bool:

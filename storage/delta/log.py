@@ -97,7 +97,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One version's actions."""
+    """What one version of a table did: its actions, as the log has them."""
 
     version: int
     adds: Sequence[DataFile] = ()
@@ -322,7 +322,7 @@ def parse_commit(version: int, data: bytes) -> Commit:
 
 
 def transaction(app_id: str, version: int) -> dict[str, Any]:
-    """The ``txn`` action."""
+    """The ``txn`` action: an application's own number, which a table keeps until the next of that ``app_id``."""
     return {"txn": {"appId": app_id, "version": version, "lastUpdated": time.time_ns() // 1_000_000}}
 
 

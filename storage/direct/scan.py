@@ -52,7 +52,7 @@ class ReadOnlyFolder(LocalStore):
         return ReadOnlyFolder(self.root / path)
 
     def sync(self, path: str) -> None:
-        """Nothing."""
+        """Do nothing: whoever reads makes nothing durable."""
 
 
 class FixedCatalog(StoredCatalog):
@@ -63,7 +63,6 @@ class FixedCatalog(StoredCatalog):
         self._fixed = known
 
     def known(self) -> KnownSeries:
-        """Those."""
         return self._fixed
 
 
@@ -84,7 +83,7 @@ class DirectTenant:
     tenant_id: str
 
     def state(self) -> State:
-        """The newest versions."""
+        """The values and the series at the newest versions that the folder has now."""
         values = Table(self.store.below("values"), VALUES, PARTITIONS).snapshot()
         catalog = StoredCatalog(Table(self.store.below("series"), SERIES), self.tenant_id)
         return State(values, catalog.known())  # in this order: a series is made before its first value

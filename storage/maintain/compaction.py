@@ -240,7 +240,7 @@ class _SettledFiles:
                     self._write(tier)
 
     def finish(self) -> None:
-        """Write what waits."""
+        """Write the rows that wait for a fuller file."""
         for tier in list(self._waiting):
             self._write(tier)
 

@@ -201,11 +201,9 @@ class _Object:
         self.renew()
 
     def renew(self) -> None:
-        """Write it."""
         self._store.replace(self._path, self._content)
 
     def remove(self) -> None:
-        """Delete it."""
         self._store.delete(self._path)
 
 

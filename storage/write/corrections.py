@@ -85,7 +85,7 @@ class Corrections:
 
     @property
     def rows(self) -> int:
-        """Corrections that wait."""
+        """How many corrections wait for the commit."""
         return len(self.message.updates)
 
     @property
@@ -95,7 +95,7 @@ class Corrections:
 
     @property
     def key(self) -> str | None:
-        """The update_id."""
+        """The ``update_id``, by which a retry is known again; None: it has none."""
         return self.message.update_id
 
     def prepare(self, turn: Turn) -> Prepared | Answer:

@@ -78,7 +78,7 @@ class Run:
 
     @property
     def stamps(self) -> int:
-        """One change_time."""
+        """How many change_times it takes: one, of all its rows."""
         return 1
 
     @property

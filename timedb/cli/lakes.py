@@ -17,7 +17,7 @@ Lake = Annotated[str | None, typer.Option(help="Where the lake is. [TIMEDB_LAKE,
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to ``timedb``."""
     app.command()(create)
     app.command()(delete)
 

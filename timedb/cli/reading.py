@@ -36,7 +36,7 @@ _EXPORTED_VERSIONS = f"{_EXPORTED},change_time,changed_by,retracted,value_id"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to ``timedb``."""
     for command in (read, export, accuracy):
         app.command()(command)
 

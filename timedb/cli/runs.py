@@ -18,7 +18,7 @@ SeriesIds = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to ``timedb``."""
     app.command()(withdraw)
     app.command("restore-run")(restore_run)
 

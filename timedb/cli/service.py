@@ -13,7 +13,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to ``timedb``."""
     for command in (status, series, maintain):
         app.command()(command)
 

@@ -29,7 +29,7 @@ _SIGNAL_SECONDS = 0.5
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to ``timedb``."""
     app.command()(serve)
     app.command()(api)
 

@@ -11,14 +11,14 @@ __all__ = ["register"]
 
 
 class Dialect(StrEnum):
-    """Whose SQL."""
+    """The engines for which ``timedb sql`` writes text."""
 
     DUCKDB = "duckdb"
     SPARK = "spark"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command of this module to ``timedb``."""
     app.command()(sql)
 
 

@@ -20,7 +20,7 @@ FAULTS_FOUND = 1
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to ``timedb``."""
     for command in (doctor, upgrade, backup, restore, retention):
         app.command()(command)
 

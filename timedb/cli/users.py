@@ -33,7 +33,7 @@ users = typer.Typer(no_args_is_help=True, help="Make and revoke API keys. Server
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to ``timedb``."""
     for name, command in (
         ("create", create),
         ("list", list_users),

@@ -20,7 +20,7 @@ Format = Literal["csv", "parquet", "arrow", "ndjson", "json"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to ``timedb``."""
     app.command()(upload)
 
 

@@ -33,7 +33,6 @@ class _Headers(flight.ClientMiddlewareFactory):  # type: ignore[misc]  # pyarrow
         self.found: dict[str, list[str]] = {}
 
     def start_call(self, info: flight.CallInfo) -> flight.ClientMiddleware:
-        """Called by pyarrow."""
         return _Answer(self)
 
 
@@ -42,7 +41,6 @@ class _Answer(flight.ClientMiddleware):  # type: ignore[misc]  # pyarrow ships n
         self._headers = headers
 
     def received_headers(self, headers: dict[str, list[str]]) -> None:
-        """Called by pyarrow."""
         self._headers.found.update(headers)
 
 

@@ -53,7 +53,7 @@ class Batches(Protocol):
         """The schema of all batches."""
 
     def __iter__(self) -> Any:
-        """Iterate over ``pa.RecordBatch``."""
+        """Iterate over ``pa.RecordBatch``, each once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class _Parts:
                 self._tables[part] = table
 
     def give_up(self) -> None:
-        """End all streams."""
+        """End every stream that is open; those that follow end as they begin."""
         with self._lock:
             self._given_up = True
             for stream in self._open:

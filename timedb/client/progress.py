@@ -32,7 +32,7 @@ class RowCount:
         self._lock = threading.Lock()
 
     def add(self, rows: int) -> None:
-        """So many more."""
+        """Count rows that have arrived since, and show the new sum."""
         with self._lock:
             self._rows += rows
             self._show(self._rows)

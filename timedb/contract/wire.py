@@ -293,7 +293,7 @@ class LookupCommand(Command):
 
 
 class CreateSeries(WireModel):
-    """Action ``create_series``."""
+    """Action ``create_series``: a series by name and labels, made where there is none."""
 
     name: Name
     unit: Name | None = None
@@ -350,7 +350,7 @@ class ListSeries(WireModel):
 
 
 class SeriesLabels(WireModel):
-    """Action ``series_labels``."""
+    """Action ``series_labels``: the label keys and values of the series of a name, or of all."""
 
     name: str | None = None
 
@@ -390,7 +390,7 @@ class UpdateValues(WireModel):
 
 
 class GetRun(WireModel):
-    """Action ``get_run``."""
+    """Action ``get_run``: what is known of one run, by its id."""
 
     run_id: str
 

@@ -24,7 +24,6 @@ class JsonLines(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
         message = record.getMessage()
         line = {
             "time": format_time(datetime.fromtimestamp(record.created, UTC)),

@@ -90,7 +90,7 @@ class Channel:
         return kind, self._receive(length)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close this end; the other one reads an end of file."""
         self.connection.close()
 
     def _send(self, data: bytes | memoryview) -> None:

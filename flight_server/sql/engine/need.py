@@ -26,6 +26,6 @@ class Need:
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """For a message."""
+        """As the message that asks for the table has it."""
         bounds = {"low": dict(self.low), "high": dict(self.high), "texts": dict(self.texts)}
         return {"columns": list(self.columns), **bounds}

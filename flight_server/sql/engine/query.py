@@ -206,7 +206,7 @@ class _Runner:
             self._engine.execute(f"CREATE VIEW {CATALOG}.{SCHEMA}.{_quoted(name)} AS FROM temp.main.{_quoted(inner)}")
 
     def scan(self, name: str, need: Need) -> pa.RecordBatchReader:
-        """Read a table."""
+        """Ask the server for a table, and read its answer piece by piece."""
         with self._lock:
             self._scans += 1
             number = self._scans
