@@ -20,22 +20,23 @@ __all__ = ["check_time_zone", "check_windows", "gate", "known_by_cut_off", "loca
 
 _DAY = 86_400_000_000
 _EARLIEST = from_micros(MIN_MICROS)
-_EPOCH = date(1970, 1, 1)
+_LATEST = datetime.max.replace(tzinfo=UTC)
+_EPOCH = date(1970, 1, 1).toordinal()
 _TIME = pl.Datetime("us", "UTC")
 
 
 def local_instant(day: date, clock: time, zone: ZoneInfo) -> datetime:
-    """The instant (UTC) at which the clock of a zone shows a time of a day; the earliest there is where none is left.
+    """The instant (UTC) at which the clock of a zone shows a time of a day; the last there is where none is left.
 
     A repeated local time is its earlier instant; a skipped one is the first existing instant after the gap.
     """
     try:
         local = datetime.combine(day, clock, zone)
         instant = local.astimezone(UTC)
+        if instant.astimezone(zone).replace(tzinfo=None) == local.replace(tzinfo=None):
+            return instant
     except OverflowError:
-        return _EARLIEST
-    if instant.astimezone(zone).replace(tzinfo=None) == local.replace(tzinfo=None):
-        return instant
+        return _EARLIEST if day.year == 1 else _LATEST
     # In a gap: the offset before it (fold=0) lands after the gap by as much as the clock lies beyond its start.
     before, after = local.utcoffset(), local.replace(fold=1).utcoffset()
     return _gap_end(instant, zone, abs((after or timedelta()) - (before or timedelta())))
@@ -54,13 +55,21 @@ def _gap_end(instant: datetime, zone: ZoneInfo, length: timedelta) -> datetime:
     return high.replace(microsecond=0)
 
 
-def gate(day: date, relative: Relative, zone: ZoneInfo) -> datetime:
-    """The daily gate's cut-off (UTC) for values about a local day."""
+def gate(day: int, relative: Relative, zone: ZoneInfo) -> datetime:
+    """The daily gate's cut-off (UTC) for values about a local day.
+
+    Args:
+        day: Counted from 1970-01-01. At the ends of time a local day may lie outside the years 1 to 9999.
+        relative: The gate.
+        zone: Its time zone.
+    """
+    before = _EPOCH + day - relative.days_ahead
+    near = min(max(before, 1), date.max.toordinal())
+    instant = local_instant(date.fromordinal(near), time.fromisoformat(relative.time_of_day), zone)
     try:
-        before = day - timedelta(days=relative.days_ahead)
+        return instant + timedelta(days=before - near)
     except OverflowError:
-        return _EARLIEST
-    return local_instant(before, time.fromisoformat(relative.time_of_day), zone)
+        return _EARLIEST if before < near else _LATEST
 
 
 def check_time_zone(name: str, field: str = "relative.time_zone") -> None:
@@ -76,33 +85,22 @@ def check_time_zone(name: str, field: str = "relative.time_zone") -> None:
         raise InvalidRequest(f"{field}: {shown(name)} is not a time zone of the IANA database") from None
 
 
-def check_windows(
-    relative: Relative,
-    asked: tuple[datetime | None, datetime | None],
-    held: tuple[datetime, datetime],
-    max_windows: int,
-) -> None:
-    """Refuse a time zone that there is not, and more windows than a read may have.
+def check_windows(relative: Relative, start: datetime | None, end: datetime | None, max_windows: int) -> None:
+    """Refuse a time zone that there is not, and more windows than a read may ask for.
 
-    Windows of a fixed length cost nothing, so that only what was asked for counts: the range that the read names. Those
-    whose cut-off lies on the calendar are made one by one, and count over all valid_times that the files may hold.
+    Only the range that the read names counts: windows are made for the rows that lie in them, never more than rows.
 
     Args:
         relative: The windows.
-        asked: The start and end of valid_time that the read names.
-        held: The first and the last valid_time that its files may hold.
-        max_windows: The most windows between them.
+        start, end: The range of valid_time that the read names; None: open.
+        max_windows: The most windows in that range.
 
     Raises:
         InvalidRequest: names the field.
     """
     check_time_zone(_zone_name(relative))
     length = relative.window_length
-    if length is None:
-        return  # local days: never more than the rows have
-    made = not length.is_calendar and _offset(relative).is_calendar
-    start, end = asked[0] or (held[0] if made else None), asked[1] or (held[1] if made else None)
-    if start is None or end is None:
+    if length is None or start is None or end is None:
         return
     shortest = length.months * 28 * _DAY + length.days * _DAY + length.micros
     if (to_micros(end) - to_micros(start)) // shortest > max_windows:
@@ -144,45 +142,43 @@ def _cut_offs(relative: Relative, times: pl.Series) -> pl.Series:
     if not len(instants):
         return times
     zone = ZoneInfo(_zone_name(relative))
+    length = relative.window_length
+    if length is not None and not length.is_calendar:
+        numbers, place = np.unique((instants - to_micros(_start(relative))) // length.micros, return_inverse=True)
+        starts = (_window_start(relative, int(number), zone) for number in numbers)
+        return _at(times.name, _micros_of(_shift(start, _offset(relative), zone) for start in starts), place)
     # Not Polars' own clock, which knows no summer time from 2100 on, while the gates come from zoneinfo.
     clock = LocalClock.of(zone.key, int(instants.min()), int(instants.max()))
     numbers, place = np.unique(clock.shows(instants) // _DAY, return_inverse=True)
-    days = [_EPOCH + timedelta(days=int(number)) for number in numbers]
-    if relative.window_length is None:
-        cuts = _micros_of(gate(day, relative, zone) for day in days)
-    else:
-        windows = sorted({_window_start(relative, number, zone) for number in _window_numbers(relative, days, zone)})
-        cuts = _micros_of(_shift(start, _offset(relative), zone) for start in windows)
-        place = np.searchsorted(_micros_of(windows), instants, side="right") - 1
-    return pl.Series(times.name, cuts[place]).cast(_TIME)
+    days = [int(number) for number in numbers]
+    if length is None:
+        return _at(times.name, _micros_of(gate(day, relative, zone) for day in days), place)
+    windows = sorted({_window_start(relative, near, zone) for near in _window_numbers(relative, length, days, zone)})
+    cuts = _micros_of(_shift(start, _offset(relative), zone) for start in windows)
+    return _at(times.name, cuts, np.searchsorted(_micros_of(windows), instants, side="right") - 1)
+
+
+def _at(name: str, instants: Instants, place: Instants) -> pl.Series:
+    return pl.Series(name, instants[place]).cast(_TIME)
 
 
 def _micros_of(instants: Iterable[datetime]) -> Instants:
     return np.array([to_micros(instant) for instant in instants], dtype=np.int64)
 
 
-def _window_numbers(relative: Relative, days: Iterable[date], zone: ZoneInfo) -> set[int]:
-    """The numbers of all windows that some local days can touch, counted from ``start_window``."""
+def _window_numbers(relative: Relative, length: Duration, days: Iterable[int], zone: ZoneInfo) -> set[int]:
+    """The numbers of all windows of calendar length that some local days can touch, counted from ``start_window``."""
     start = _start(relative).astimezone(zone).date()
-    length = relative.window_length or Duration(days=1)
     numbers: set[int] = set()
-    for day in days:
+    for number in days:
         if length.months:
+            # A day beyond the years 1 to 9999 lies in the window of the last one within, or in the next.
+            day = date.fromordinal(min(max(_EPOCH + number, 1), date.max.toordinal()))
             near = ((day.year - start.year) * 12 + day.month - start.month) // length.months
-            numbers.update(range(near - 1, near + 2))
-        elif length.days:
-            near = (day - start).days // length.days
-            numbers.update(range(near - 1, near + 2))
         else:
-            numbers.update(_clock_windows(relative, length, day, zone))
+            near = (_EPOCH + number - start.toordinal()) // length.days
+        numbers.update(range(near - 1, near + 2))
     return numbers
-
-
-def _clock_windows(relative: Relative, length: Duration, day: date, zone: ZoneInfo) -> range:
-    """Windows of hours and less (with a cut-off on the calendar) that a local day touches."""
-    first = to_micros(_start(relative))
-    midnight = to_micros(local_instant(day, time(), zone))
-    return range((midnight - first) // length.micros - 1, (midnight + 2 * _DAY - first) // length.micros + 1)
 
 
 def _window_start(relative: Relative, number: int, zone: ZoneInfo) -> datetime:
@@ -201,7 +197,7 @@ def _shift(instant: datetime, by: Duration, zone: ZoneInfo) -> datetime:
             instant = local_instant(day, local.time(), zone)
         return instant + timedelta(microseconds=by.micros)
     except (OverflowError, ValueError):
-        return _EARLIEST if by.sign < 0 else datetime.max.replace(tzinfo=UTC)
+        return _EARLIEST if by.sign < 0 else _LATEST
 
 
 def _day_of_month(year: int, month: int, day: int) -> date:

@@ -40,7 +40,7 @@ from timedb.storage.read.token import Token
 from timedb.storage.read.winners import DECISIVE, Area, winners_of
 from timedb.storage.rows import views
 from timedb.storage.rows.rows import gathered, in_order
-from timedb.storage.rows.scan import Selection, live_files, range_of
+from timedb.storage.rows.scan import Selection, live_files
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.removed import refuse_removed
 from timedb.storage.tables.schemas import VALUES_DATA
@@ -402,8 +402,7 @@ def plan_read(
     if ticket.bucket is not None:
         files = {ticket.bucket: files[ticket.bucket]} if ticket.bucket in files else {}
     if ticket.relative is not None:
-        asked = ticket.start_valid, ticket.end_valid
-        check_windows(ticket.relative, asked, _valid_times(selection, files), max_windows)
+        check_windows(ticket.relative, ticket.start_valid, ticket.end_valid, max_windows)
     return ReadPlan(
         ticket,
         table=table,
@@ -449,13 +448,6 @@ def _check_units(unit: str, known: Mapping[str, Series], series_ids: Collection[
             converter(series.unit, unit, field="unit")
         except InvalidRequest as error:
             raise InvalidRequest(f"{error.detail} (series {shown(series.name)})") from None
-
-
-def _valid_times(selection: Selection, files: Mapping[str, Sequence[DataFile]]) -> tuple[datetime, datetime]:
-    """The first and the last valid_time that rows of a selection can have, as far as files tell."""
-    low, high = range_of([file for held in files.values() for file in held], "valid_time")
-    first, last = from_micros(low or 0), from_micros(high or 0)
-    return max(first, selection.start_valid or first), min(last, selection.end_valid or last)
 
 
 def _buckets(

@@ -17,6 +17,7 @@ from timedb.storage import Lake, Tenant
 
 ROWS = 3
 SHARED = [f"shared-{number}" for number in range(4)]
+UNITS = ("W", "kW", "MW", "GW", "Wh", "kWh", "MWh", "V", "A", "Hz")
 
 
 def rows_of(name: str, run: int) -> list[Sent]:
@@ -25,12 +26,17 @@ def rows_of(name: str, run: int) -> list[Sent]:
     return [Sent(one, hour(run), None, hour(0), float(index)) for index, one in enumerate(series)]
 
 
+def disputed_unit(name: str) -> str:
+    """The unit that a writer wants for a series that all of them make, each another one."""
+    return UNITS[int(name.rpartition("-")[2])]
+
+
 def write(tenant: Tenant, name: str, runs: int) -> None:
     """Make the shared series at the same time as everybody else, then upload run after run."""
     for series in SHARED:
         tenant.create_series(CreateSeries(name=series, unit="MW"), created_by=name)
     try:
-        tenant.create_series(CreateSeries(name="disputed", unit=name), created_by=name)
+        tenant.create_series(CreateSeries(name="disputed", unit=disputed_unit(name)), created_by=name)
     except Conflict:
         print(json.dumps({"conflict": name}), flush=True)
     for run in range(runs):

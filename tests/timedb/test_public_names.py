@@ -81,7 +81,7 @@ def test_the_import_alone_loads_no_library() -> None:
 
 
 def test_the_vocabulary_does_not_pull_in_the_client() -> None:
-    code = "from timedb import errors, wire, columns, settings, times, identity"
+    code = "from timedb.contract import errors, wire, columns, settings, times, identity"
     assert not loaded_after(code) & {"timedb.client", "timedb.run.sdk", "polars", "fastapi", "pyarrow.flight"}
 
 

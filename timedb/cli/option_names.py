@@ -9,7 +9,6 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from timedb.contract.columns import UPLOAD_COLUMNS
 from timedb.contract.errors import TimeDBError
 
 __all__ = ["OptionCommand", "speak_of_options"]
@@ -61,6 +60,8 @@ def _in_options(detail: str, ctx: typer.Context) -> str:
     fields = options | {field: options[name] for field, name in _CALLED.items() if name in options}
     uploads = "value" in options  # of whose file's columns errors speak, too
     if uploads:
+        from timedb.contract.columns import UPLOAD_COLUMNS  # with Pydantic, which no help needs
+
         fields = {name: option for name, option in fields.items() if name not in UPLOAD_COLUMNS}
     detail = _ADD_LABELS.sub(lambda _: _label_advice(detail, options), detail)
     said, rest = detail, ""

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.storage.lakes import Sent, read, upload
+from tests.storage.lakes import Sent, read, read_table, upload
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.times import to_micros
 from timedb.storage import Tenant
@@ -108,6 +108,39 @@ def test_overlapping_and_all_versions_have_the_gate_too(tenant: Tenant) -> None:
         for all_versions in (False, True):
             (row,) = read(tenant, view, all_versions=all_versions, **gate_fields)
             assert row.run_id == "0"
+
+
+ENDS = (to_micros(datetime.min.replace(tzinfo=UTC)), micros("9999-12-31 23:30"))
+FORMS: list[dict[str, Any]] = [
+    {"days_ahead": 1, "time_of_day": "10:00"},
+    {"days_ahead": 0, "time_of_day": "00:00"},
+    {"window_length": "P1M", "issue_offset": "-P1D", "start_window": "2025-01-31T00:00:00Z"},
+    {"window_length": "P3D", "issue_offset": "-PT1H", "start_window": "2025-01-01T00:00:00Z"},
+    {"window_length": "1us", "issue_offset": "-P1M", "start_window": "2025-01-01T00:00:00Z"},
+    {"window_length": "90m", "issue_offset": "-P1D", "start_window": "2025-01-01T00:00:00Z"},
+]
+
+
+@pytest.mark.parametrize("zone", [STOCKHOLM, "America/New_York", "Pacific/Kiritimati", "UTC"])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_rows_at_the_ends_of_time_have_cut_offs_too(tenant: Tenant, form: dict[str, Any], zone: str) -> None:
+    long_ago, now = ENDS[0], micros("2025-06-01 12:00")
+    times = [*ENDS, now]
+    upload(tenant, [Sent("south", valid, None, long_ago, 1.0) for valid in times], "early")
+    upload(tenant, [Sent("south", valid, None, valid, 2.0) for valid in times], "late")
+    for _ in range(2):
+        rows = read(tenant, "flat", all_versions=False, relative={"time_zone": zone, **form})
+        found = {row.valid_time: row.run_id for row in rows}
+        assert found[now] == found[ENDS[1]] == "early"
+        assert found.get(ENDS[0]) in (None, "early", "late")  # no cut-off lies before the beginning
+        resampled = {"period": "P1D", "aggregate": "count", "time_zone": zone}
+        assert [row["value"] for row in daily(tenant, resampled)] == [1.0, 1.0, 1.0]
+        tenant.compact()
+
+
+def daily(tenant: Tenant, resample: dict[str, str]) -> list[dict[str, Any]]:
+    """The rows of a flat read by periods."""
+    return list(read_table(tenant, view="flat", resample=resample).to_pylist())
 
 
 @pytest.mark.parametrize(
