@@ -55,6 +55,13 @@ def configparser_of(text: str) -> dict[str, dict[str, str]]:
     return {section: dict(parser[section]) for section in parser.sections()}
 
 
+def test_an_editable_install_needs_no_package_that_the_lock_lacks(tmp_path: Path) -> None:
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["editable"])
+    with zipfile.ZipFile(built) as wheel:
+        (paths,) = (wheel.read(name).decode() for name in wheel.namelist() if name.endswith(".pth"))
+    assert paths.split() == [str(ROOT)]
+
+
 def test_the_sdist_holds_what_the_tests_need(tmp_path: Path) -> None:
     (built,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     with tarfile.open(built) as archive:
