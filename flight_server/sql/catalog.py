@@ -136,13 +136,22 @@ def _type_name(kind: pa.DataType) -> str:
 
 
 def _like(text: str, pattern: str | None) -> bool:
-    """Whether a name fits a pattern: ``%`` is any text, ``_`` any character, a backslash takes the next as it is."""
+    """Whether a name fits a pattern: ``%`` is any text, ``_`` any character, a backslash takes the next as it is.
+
+    The places of the text that the pattern can have reached are moved on together, part by part: no pattern makes it go
+    back, as a regular expression would, for ever (``%`` sixty times).
+    """
     if pattern is None:
         return True
-    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
-    wild = {"%": ".*", "_": "."}
-    regex = "".join(wild.get(part) or re.escape(part[-1]) for part in parts)
-    return re.fullmatch(regex, text, re.DOTALL | re.IGNORECASE) is not None
+    text, reached = text.casefold(), {0}
+    for part in re.findall(r"\\.|.", pattern.casefold(), re.DOTALL):
+        if part == "%":
+            reached = set(range(min(reached), len(text) + 1))
+        else:
+            reached = {at + 1 for at in reached if at < len(text) and part in ("_", text[at], "\\" + text[at])}
+        if not reached:
+            return False
+    return len(text) in reached
 
 
 _ANSWERS: dict[type[Message], Callable[[Any], pa.Table]] = {
