@@ -6,14 +6,23 @@ import json
 import re
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, FailFast, Field, PlainSerializer, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 from timedb.contract.times import format_time, parse_time, to_micros
 from timedb.contract.wire import MAX_LIMIT, CreateSeries, UnitChange, ValueUpdate, WireModel
-from timedb.contract.wire_fields import MAX_NAME_CHARS, Name, Number, Tag, Text
+from timedb.contract.wire_fields import (
+    MAX_NAME_CHARS,
+    Name,
+    Number,
+    RunParams,
+    SelectedLabels,
+    Tag,
+    Text,
+    finite_float,
+)
 from timedb.rest_gateway.openapi.examples import RUN, SERIES_ID, TIME
 
 __all__ = [
@@ -93,8 +102,10 @@ def _read_json_object(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
+        found = json.loads(value, parse_float=finite_float)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except json.JSONDecodeError:
         found = None
     if not isinstance(found, dict):
         raise ValueError('is not a JSON object such as {"site": "north"}')
@@ -120,7 +131,7 @@ COUNT = BeforeValidator(_read_count)
 """Behind the bounds of a whole number in a query, for a schema shows only those that stand before it."""
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), COUNT]
 Labels = Annotated[
-    dict[str, str | list[str] | None],
+    SelectedLabels,
     BeforeValidator(_read_json_object),
     WithJsonSchema(
         {
@@ -188,7 +199,7 @@ class SeriesChange(WireModel):
 
 @dataclass(slots=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
 class ValueRow:
-    """One value of a run. It names its series by ``value_key`` or by ``series_id``, which wins over the former."""
+    """One value of a run. It names its series by ``value_key`` or by ``series_id``; both have to agree."""
 
     # No model: a body may hold hundreds of thousands of them, and this is a fifth of the size.
     valid_time: RowTime
@@ -225,7 +236,7 @@ class UploadRequest(WireModel):
     run_finish_time: Time | None = None
     known_time: Annotated[Time | None, Field(description="When the values became known; default: on receipt")] = None
     run_id: Annotated[Name | None, Field(description="Chosen by the client, it makes a retry safe")] = None
-    run_params: dict[str, Any] | None = None
+    run_params: RunParams | None = None
     series_descriptions: Annotated[
         dict[Name, Text] | None, Field(description="Descriptions by value_key, for series that this call creates")
     ] = None
@@ -247,7 +258,7 @@ class UploadQuery(WireModel):
     run_id: Annotated[Name | None, Field(description="Chosen by the client, it makes a retry safe")] = None
     run_params: (
         Annotated[
-            dict[str, Any],
+            RunParams,
             BeforeValidator(_read_json_object),
             WithJsonSchema({"type": "string", "description": 'JSON object, such as {"model": "v2"}'}),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ FILE_TYPES: dict[str, TableKind] = {
 }
 LINES_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _BATCH_ROWS = 65_536
+_OF_COLUMN = re.compile(r"(?P<column>[a-z_]+): (?:row (?P<row>\d+):? )?")
 _UNPACKED = 8
 """How many times the greatest body a batch of Arrow or a row group of Parquet may be once it is decompressed."""
 
@@ -44,11 +46,27 @@ class RunUpload:
         fields: Of the upload's command, those that were given.
         rows: How many values there are; None if that is known only at the end.
         reader: The values.
+        value_key: Whether the body calls ``series_key`` that.
+        by_item: Whether its rows are items of ``value_rows``.
     """
 
     fields: dict[str, Any]
     rows: int | None
     reader: pa.RecordBatchReader
+    value_key: bool = True
+    by_item: bool = True
+
+    def in_its_words(self, detail: str) -> str:
+        """What the Flight server says of a column and row, as the body calls them."""
+        found = _OF_COLUMN.match(detail)
+        if found is None:
+            return detail
+        if self.by_item:
+            detail = detail.replace("; add labels: ", "; say which by series_id, their labels are ", 1)
+        column = "value_key" if self.value_key and found["column"] == "series_key" else found["column"]
+        if self.by_item and found["row"]:
+            return f"value_rows.{found['row']}.{column}: {detail[found.end() :]}"
+        return column + detail[found.end("column") :]
 
 
 async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
@@ -112,7 +130,7 @@ def _of_table(body: bytes, kind: TableKind, fields: dict[str, Any], max_rows: in
         check_stream(pa.py_buffer(body), "body", most)
     table = open_table(pa.BufferReader(body), kind, what="body", max_rows=max_rows, max_group_bytes=most)
     reader = table.read(_columns(table.names), Reading(time_zone="UTC"))
-    return RunUpload(fields, table.rows, open_data(reader).open())
+    return RunUpload(fields, table.rows, open_data(reader).open(), value_key="value_key" in table.names, by_item=False)
 
 
 def _columns(names: list[str]) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from timedb.client.receipt import Receipt
-from timedb.contract.errors import OutcomeUnknown
+from timedb.contract.errors import InvalidRequest, NotFound, OutcomeUnknown
 from timedb.contract.wire import GetRun, ListRuns, RestoreRun, UploadCommand, WithdrawRun, parse_object
 from timedb.rest_gateway.answer.answers import Restored, Run, Runs, Uploaded, Withdrawn, json_answer
 from timedb.rest_gateway.ask.inputs import json_body, query
@@ -52,6 +52,8 @@ def _upload(run: Annotated[RunUpload, Depends(read_upload)], caller: TheCaller) 
         receipt = Receipt.from_message(caller.send(command, run.reader))
     except OutcomeUnknown as error:
         raise OutcomeUnknown(f"{error.detail} (run_id {run_id})", request_id=error.request_id) from error
+    except (InvalidRequest, NotFound) as error:
+        raise type(error)(run.in_its_words(error.detail), request_id=error.request_id) from error
     withdrawal = receipt.withdrawal_text()
     answer: dict[str, object] = {
         "run_id": receipt.run_id,

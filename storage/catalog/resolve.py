@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timedb.contract.errors import NotFound
+from timedb.contract.errors import InvalidRequest, NotFound
 from timedb.contract.wire import shown
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
 from timedb.storage.rows.normalise import Identity
@@ -39,7 +39,7 @@ def resolve(identity: Identity, catalog: Catalog, known: KnownSeries, *, create:
     Raises:
         NotFound: there is no such series, and none may be made.
         Forbidden: the caller may not make it.
-        InvalidRequest: a bare name has several candidates.
+        InvalidRequest: a bare name has several candidates, or is not that of the id.
     """
     series = _find(identity, known, create=create)
     if series is None:
@@ -53,7 +53,9 @@ def _find(identity: Identity, known: KnownSeries, *, create: bool) -> Series | N
     if identity.series_id is not None:
         if identity.series_id not in known.by_id:
             raise NotFound(f"series_id: there is no series {shown(identity.series_id)}")
-        return known.by_id[identity.series_id]
+        found = known.by_id[identity.series_id]
+        _refuse_contradiction(identity, found)
+        return found
     name = identity.name or ""
     # Not by the id that its name stands for: a series that was renamed keeps that of its first name.
     series_id = known.identified(name, identity.labels or "{}")
@@ -69,3 +71,19 @@ def _find(identity: Identity, known: KnownSeries, *, create: bool) -> Series | N
     elif series is None and not create:
         raise NotFound(f"series_key: there is no series {shown(name)} with labels {shown(identity.labels)}")
     return series
+
+
+def _refuse_contradiction(identity: Identity, found: Series) -> None:
+    """Refuse a row whose id is that of another series than the name, or the labels, beside it.
+
+    Raises:
+        InvalidRequest: names the row and both.
+    """
+    said, labels = identity.name, identity.labels
+    if said in (None, found.name) and labels in (None, found.labels):
+        return
+    called = f"{shown(said)}{'' if labels is None else f' with labels {labels}'}"
+    raise InvalidRequest(
+        f"series_key: row {identity.row} says {called}, but its series_id {shown(found.series_id)} is that of "
+        f"{shown(found.name)} with labels {found.labels}; leave one of them out"
+    )

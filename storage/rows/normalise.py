@@ -5,7 +5,6 @@ An upload's batches share one :class:`SeriesCodes`, so that identifiers are look
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import TypeAdapter, ValidationError
 
 from timedb.contract.columns import UPLOAD_COLUMNS
 from timedb.contract.errors import InvalidRequest
@@ -22,7 +22,7 @@ from timedb.contract.identity import canonical_labels
 from timedb.contract.number_columns import NumberError, floats_of
 from timedb.contract.times import MAX_MICROS, MIN_MICROS
 from timedb.contract.wire import MAX_NAME_CHARS, shown
-from timedb.contract.wire_fields import MAX_TEXT_CHARS
+from timedb.contract.wire_fields import MAX_TEXT_CHARS, Labels, describe
 
 __all__ = [
     "BATCH",
@@ -51,6 +51,7 @@ BATCH = pa.schema(
 
 Codes = np.ndarray[Any, np.dtype[np.int32]]
 
+_LABELS = TypeAdapter(Labels)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _REQUIRED = ("valid_time", "value")
 _IDENTIFIERS = ("series_id", "series_key", "labels")
@@ -61,11 +62,15 @@ _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """How a row names its series: by id, or by name with or without labels (canonical JSON text)."""
+    """How a row names its series: by id, or by name with or without labels (canonical JSON text).
+
+    Where both are given they have to agree; ``row`` is the first that says so.
+    """
 
     series_id: str | None
     name: str | None
     labels: str | None
+    row: int = field(default=0, compare=False)
 
 
 @dataclass
@@ -279,33 +284,29 @@ def _distinct(
 
 
 def _identity(series_id: str | None, name: str | None, labels: str | None, row: int) -> Identity:
-    if series_id is not None:
-        return Identity(series_id, None, None)
+    if series_id is not None and name is None:
+        return Identity(series_id, None, None, row)
     if name is None:
         raise InvalidRequest(f"series_key: row {row} names no series")
     if not name.strip() or len(name) > MAX_NAME_CHARS or _CONTROL.search(name):
         raise InvalidRequest(
             f"series_key: row {row}: {shown(name)} is not a name of 1 to {MAX_NAME_CHARS} printable characters"
         )
-    return Identity(None, name, None if labels is None else _labels(labels, row))
+    return Identity(series_id, name, None if labels is None else _labels(labels, row), row)
 
 
 def _labels(text: str, row: int) -> str:
-    canonical = _canonical(text)
-    if canonical is None:
-        raise InvalidRequest(f"labels: row {row}: {shown(text)} is not a JSON object of texts")
-    return canonical
+    try:
+        return _canonical(text)
+    except ValidationError as error:
+        raise InvalidRequest(
+            f"labels: row {row}: {shown(text)} is not a JSON object of texts: {describe(error)}"
+        ) from None
 
 
 @lru_cache(maxsize=1 << 12)  # many series share few texts
-def _canonical(text: str) -> str | None:
-    try:
-        labels = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        return None
-    return canonical_labels(labels)
+def _canonical(text: str) -> str:
+    return canonical_labels(_LABELS.validate_json(text, strict=True))
 
 
 def time_column(batch: pa.RecordBatch, name: str, first_row: int) -> pa.Array:

@@ -202,3 +202,19 @@ def test_a_query_that_says_nothing_of_a_run_is_refused(rest: httpx.Client, name:
         assert_error(post(rest, body, CSV, **query), 422, "invalid_request", *query)
     assert_error(post(rest, b"{}", "application/json", colour="red"), 422, "invalid_request", "colour")
     assert_error(post(rest, body, CSV, "br"), 422, "invalid_request", "Content-Encoding", "br")
+
+
+def test_errors_of_the_server_name_what_the_body_calls_it(rest: httpx.Client, name: str) -> None:
+    row = {"value_key": name, "valid_time": START, "value": 1}
+    run = {"run_start_time": START, "value_rows": [row]}
+    unknown = rest.post("/runs", json={**run, "create_series": False})
+    assert_error(unknown, 404, "not_found", f"value_key: there is no series '{name}'")
+    backwards = rest.post("/runs", json={**run, "value_rows": [row, {**row, "valid_time_end": "2024-01-01"}]})
+    assert_error(backwards, 422, "invalid_request", "value_rows.1.valid_time_end: 2024-01-01")
+    for site in "ab":
+        assert rest.post("/series", json={"name": name, "labels": {"site": site}}).status_code == 200
+    ambiguous = rest.post("/runs", json=run)
+    assert_error(ambiguous, 422, "invalid_request", "value_key: ", "say which by series_id, their labels are {")
+    for column in ("series_key", "value_key"):
+        table = post(rest, f"{column},valid_time,value\n,{START},1\n".encode(), CSV)
+        assert_error(table, 422, "invalid_request", f"{column}: row 0 names no series")

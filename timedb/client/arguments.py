@@ -13,24 +13,32 @@ from timedb.contract.wire import shown
 __all__ = ["corrections", "plain", "texts"]
 
 
-def plain(name: str, value: Any) -> Any:
+_DEEPEST = 200
+"""Levels, of which JSON parsers take no more."""
+
+
+def plain(name: str, value: Any, levels: int = _DEEPEST) -> Any:
     """A value with the types of the standard library: numpy's scalars, pandas' times and UUIDs become what they mean.
 
     Args:
         name: How an error calls it.
         value: Anything; mappings and lists are looked into.
+        levels: How deep.
 
     Raises:
-        InvalidRequest: a time that is finer than a microsecond, or one of numpy's, which have no time zone.
+        InvalidRequest: it is nested deeper, or holds a time that is finer than a microsecond, or one of numpy's, which
+            have no time zone.
     """
     if isinstance(value, datetime):
         return _instant(name, value)
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, Mapping | list | tuple) and not levels:
+        raise InvalidRequest(f"{name.partition('.')[0]}: is nested too deeply")
     if isinstance(value, Mapping):
-        return {key: plain(f"{name}.{key}" if name else str(key), each) for key, each in value.items()}
+        return {key: plain(f"{name}.{key}" if name else str(key), each, levels - 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(f"{name}.{index}", each) for index, each in enumerate(value)]
+        return [plain(f"{name}.{index}", each, levels - 1) for index, each in enumerate(value)]
     if hasattr(value, "dtype") and hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         return _day(name, value) if value.dtype.kind == "M" else value.item()
     return value

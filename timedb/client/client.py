@@ -262,7 +262,7 @@ class Client(RunCalls):
             run_start_time: When it ran; None: now.
             run_finish_time: When it ended.
             known_time: When the values became known, unless the rows say so; None: now.
-            run_params: Anything that JSON can say.
+            run_params: Anything that JSON can say, at most 100 levels deep.
             create_series: Whether names that do not exist yet become series; else they are an error.
             skip_unchanged: Leave out rows that say the same as the one known just before. It is as if they had never
                 been sent: a run that arrives later and was known in between, or a later correction or withdrawal of the

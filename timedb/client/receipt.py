@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from timedb.contract.times import parse_time
 
 __all__ = ["Receipt"]
 
+_SHOWN = 3
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Receipt:
     """The receipt of one upload.
 
@@ -37,6 +40,13 @@ class Receipt:
     table_version: int
     withdrawn: dict[str, Any] | None = None
     withdrawn_rows: int = 0
+
+    def __repr__(self) -> str:
+        """Everything but the series, which may be very many: of those the first ones, and how many there are."""
+        texts = {each.name: repr(getattr(self, each.name)) for each in fields(self)}
+        texts["series_ids"] = _cut(repr(dict(islice(self.series_ids.items(), _SHOWN))), len(self.series_ids))
+        texts["series"] = _cut(repr(self.series[:_SHOWN]), len(self.series))
+        return f"Receipt({', '.join(f'{name}={text}' for name, text in texts.items())})"
 
     def withdrawal_text(self) -> str | None:
         """For people: that the run is withdrawn, since when, by whom and why; None where it stands."""
@@ -65,3 +75,8 @@ class Receipt:
             withdrawn=message.get("withdrawn"),
             withdrawn_rows=message.get("withdrawn_rows", 0),
         )
+
+
+def _cut(text: str, items: int) -> str:
+    """The text of the first of so many items, with how many there are."""
+    return text if items <= _SHOWN else f"{text[:-1]}, … {items} in all{text[-1]}"

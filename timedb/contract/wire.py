@@ -6,7 +6,7 @@ contract in prose.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -20,6 +20,8 @@ from timedb.contract.wire_fields import (
     Length,
     Name,
     Number,
+    RunParams,
+    SelectedLabels,
     Tag,
     Text,
     Time,
@@ -88,7 +90,7 @@ class UploadCommand(Command):
     run_start_time: Time | None = None
     run_finish_time: Time | None = None
     known_time: Time | None = None
-    run_params: dict[str, Any] | None = None
+    run_params: RunParams | None = None
     rows: Annotated[int, Field(ge=0)] | None = None
     create_series: bool = True
     skip_unchanged: bool = False
@@ -185,7 +187,7 @@ class Selecting(WireModel):
 
     series_ids: list[str] | None = None
     series_keys: list[str] | None = None
-    labels: dict[str, str | list[str] | None] | None = None
+    labels: SelectedLabels | None = None
     start_valid: Time | None = None
     end_valid: Time | None = None
     start_known: Time | None = None
@@ -342,7 +344,7 @@ class ListSeries(WireModel):
     """
 
     name: str | None = None
-    labels: dict[str, str | list[str] | None] | None = None
+    labels: SelectedLabels | None = None
     series_ids: list[str] | None = None
     search: Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)] | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
@@ -443,7 +445,7 @@ class RetentionRule(WireModel):
     """
 
     name: Name | None = None
-    labels: dict[str, str | list[str] | None] | None = None
+    labels: SelectedLabels | None = None
     drop_after_days: Annotated[Days, Field(ge=1)] | None = None
     thin_after_days: Annotated[Days, Field(ge=0)] | None = None
     keep_last: Annotated[int, Field(ge=1)] | None = None

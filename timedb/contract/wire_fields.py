@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from uuid import UUID
 
 from pydantic import (
     BaseModel,
@@ -40,6 +41,8 @@ __all__ = [
     "Length",
     "Name",
     "Number",
+    "RunParams",
+    "SelectedLabels",
     "Tag",
     "Text",
     "Time",
@@ -48,6 +51,7 @@ __all__ = [
     "WireModel",
     "check_range",
     "describe",
+    "finite_float",
     "parse",
     "parse_object",
     "shown",
@@ -143,6 +147,50 @@ UnitChange = Annotated[Literal["declare"], BeforeValidator(_read_unit_change)]
 Days = Annotated[int, Field(le=365_000)]
 
 
+def _read_label_keys(value: object) -> object:
+    if isinstance(value, dict) and (half := [key for key in value if isinstance(key, str) and _is_half(key)]):
+        raise ValueError(f"{half[0]!a} {_HALF}")
+    return value
+
+
+def _read_run_params(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, dict) and _check_json(value, "", MAX_RUN_PARAMS_DEPTH) and isinstance(info.context, _FromWire):
+        info.context.infinite = True
+    return value
+
+
+def _check_json(value: object, path: str, depth: int) -> bool:
+    """Whether a number in it is infinite.
+
+    Raises:
+        ValueError: it holds what JSON cannot say, or is nested too deeply; names the place.
+    """
+    if isinstance(value, str) and _is_half(value):
+        raise ValueError(f"{path} {_HALF}")
+    if isinstance(value, dict | list | tuple):
+        if not depth:
+            raise ValueError(f"is nested more than {MAX_RUN_PARAMS_DEPTH} levels deep")
+        for key in value if isinstance(value, dict) else ():
+            if not isinstance(key, str):
+                raise ValueError(f"{shown(key)} is no text, as the keys of JSON are")
+            if _is_half(key):
+                raise ValueError(f"{key!a} {_HALF}")
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        infinite = [_check_json(part, f"{path}.{key}" if path else str(key), depth - 1) for key, part in parts]
+        return any(infinite)
+    if not isinstance(value, _SAID_IN_JSON):
+        raise ValueError(f"{path} is of type {type(value).__name__}, which JSON cannot say")
+    return isinstance(value, float) and math.isinf(value)
+
+
+MAX_RUN_PARAMS_DEPTH = 100
+_SAID_IN_JSON = (str, int, float, Decimal, date, UUID, type(None))
+SelectedLabels = Annotated[dict[str, str | list[str] | None], BeforeValidator(_read_label_keys)]
+"""Labels that series are chosen by: a value, one of several, or None for "has it not"."""
+RunParams = Annotated[dict[str, Any], BeforeValidator(_read_run_params)]
+"""Anything that JSON can say, within :data:`MAX_RUN_PARAMS_DEPTH` levels."""
+
+
 class WireModel(BaseModel):
     """Base of all messages: strict types, unknown fields are errors, NaN and the infinities travel as text."""
 
@@ -159,17 +207,25 @@ class WireModel(BaseModel):
         except ValueError:
             if (field := _half_character(self.model_dump(exclude_unset=True))) is None:
                 raise
-            raise InvalidRequest(f"{field}: holds half of a character (a lone surrogate)") from None
+            raise InvalidRequest(f"{field}: {_HALF}") from None
+
+
+_HALF = "holds half of a character (a lone surrogate)"
+
+
+def _is_half(text: str) -> bool:
+    """Whether a text is not Unicode."""
+    return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _half_character(value: object, field: str = "") -> str | None:
     """Which field has a text that is not Unicode; None: there is none."""
     if isinstance(value, str):
-        return field if any("\ud800" <= char <= "\udfff" for char in value) else None
+        return field if _is_half(value) else None
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in parts:
         own = f"{field}.{key}" if field else str(key)
-        if (found := _half_character(part, own)) or (found := _half_character(key, ascii(own))):
+        if (found := _half_character(key, ascii(own))) or (found := _half_character(part, own)):
             return found
     return None
 
@@ -229,13 +285,21 @@ def parse(model: type[M], body: bytes, *, what: str, max_bytes: int) -> M:
 
 def _check_range_of_numbers(body: bytes, what: str) -> None:
     """Refuse a number that was written with digits and came out infinite."""
+    try:
+        json.loads(body, parse_float=finite_float, parse_int=str)
+    except ValueError as error:
+        raise InvalidRequest(f"{what}: {error}") from None
 
-    def finite(text: str) -> float:
-        if math.isinf(number := float(text)):
-            raise InvalidRequest(f"{what}: {shown(text)[1:-1]} is too large for a 64-bit float")
-        return number
 
-    json.loads(body, parse_float=finite, parse_int=str)
+def finite_float(text: str) -> float:
+    """A number of a JSON text, for its parser.
+
+    Raises:
+        ValueError: it is beyond the range.
+    """
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{shown(text)[1:-1]} is too large for a 64-bit float")
+    return number
 
 
 def parse_object(model: type[M], fields: dict[str, Any], *, what: str = "") -> M:
@@ -271,13 +335,23 @@ def describe(error: ValidationError, what: str = "", model: type[BaseModel] | No
         case "missing":
             return f"{field}: is missing"
         case "json_invalid":
-            return f"{what or 'body'}: is not JSON ({reason.removeprefix('Invalid JSON: ')})"
+            return f"{what or 'body'}: {_json_fault(reason.removeprefix('Invalid JSON: '))}"
         case "string_pattern_mismatch" if meant := _MEANT_BY.get(fault["ctx"]["pattern"]):
             reason = meant
     value = fault["input"]
     if isinstance(value, dict | list | BaseModel) and fault["type"] == "value_error":
         return f"{field}: {reason}" if field else reason
     return f"{field}: {shown(value)} {reason[:1].lower()}{reason[1:]}" if field else reason
+
+
+def _json_fault(reason: str) -> str:
+    """What the parser found, in words that say what to do about it."""
+    fault, _, place = reason.partition(" at line ")
+    if fault == "recursion limit exceeded":
+        return f"is JSON nested too deeply, at line {place}"
+    if "hex escape" in fault:
+        return f"has a JSON escape \\u… that is no character, such as half of one (a lone surrogate), at line {place}"
+    return f"is not JSON ({reason})"
 
 
 def _telling(faults: list[Any]) -> Any:

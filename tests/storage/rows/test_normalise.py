@@ -154,13 +154,13 @@ def test_blank_annotations_are_null() -> None:
 def test_series_by_id_by_name_and_by_labels() -> None:
     given = batch(
         series_id=pa.array([None, "an id"]),
-        series_key=pa.array(["a", "ignored"]),
+        series_key=pa.array(["a", "b"]),
         labels=pa.array(['{"b": "2", "a": "1"}', None]),
     )
     _, codes = normalised(given)
     assert {(one.series_id, one.name, one.labels) for one in codes.identities} == {
         (None, "a", '{"a":"1","b":"2"}'),
-        ("an id", None, None),
+        ("an id", "b", None),
     }
 
 
