@@ -51,7 +51,7 @@ test: $(STAMP) $(VENV)/.browser ## Run the tests; PYTEST_ARGS="tests/storage -k 
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_ARGS)
 
 coverage: $(STAMP) $(VENV)/.browser ## Run the tests and say which lines they do not reach; fails under the floor in pyproject.toml
-	COVERAGE_CORE=sysmon $(BIN)/python -m pytest --numprocesses=$(WORKERS) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	COVERAGE_CORE=$$($(BIN)/python -c "import sys; print('sysmon' if sys.version_info >= (3, 12) else 'ctrace')") $(BIN)/python -m pytest --numprocesses=$(WORKERS) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 soak: $(STAMP) ## Run the behaviour suite on many more random histories (minutes)
 	$(BIN)/python -m pytest tests/behaviour --hypothesis-profile=soak --timeout=3600 $(PYTEST_ARGS)

@@ -16,8 +16,8 @@ from timedb.contract.errors import InvalidRequest
 from timedb.contract.settings import ServerSettings
 from timedb.flight_server.call.slots import Slots
 from timedb.flight_server.call.tls import ServerTls
-from timedb.flight_server.inner_door import InnerDoor
 from timedb.flight_server.rpc.server import FlightServer
+from timedb.flight_server.unix_socket import UnixSocketServer
 
 if TYPE_CHECKING:
     from timedb.storage import Lake
@@ -77,8 +77,8 @@ class FlightService:
         self._stop_metrics: Callable[[], None] | None = None
         if settings.metrics_port is not None:
             self._serve_metrics(settings.metrics_host, settings.metrics_port)
-        self._inner_door = None if tls is None else InnerDoor(self._server)
-        self.inner_url = self.url if self._inner_door is None else self._inner_door.url
+        self._unix_socket = None if tls is None else UnixSocketServer(self._server)
+        self.inner_url = self.url if self._unix_socket is None else self._unix_socket.url
         self._stopped = threading.Event()
         self._stopping = threading.Lock()
         lake.announce(self.url)
@@ -135,8 +135,8 @@ class FlightService:
             self._stopped.set()
 
     def _shut_down(self) -> None:
-        if self._inner_door is not None:
-            self._inner_door.shutdown()
+        if self._unix_socket is not None:
+            self._unix_socket.shutdown()
         self._server.shutdown()
 
 

@@ -34,8 +34,8 @@ from timedb.flight_server.rpc.actions import ACTIONS, HEALTH, find_action
 from timedb.flight_server.rpc.exchange import answer_lookups
 from timedb.flight_server.rpc.reads import flight_of_plan, flights_of_series
 from timedb.flight_server.rpc.uploads import UploadStream
-from timedb.flight_server.sql.door import ACTIONS as SQL_ACTIONS
-from timedb.flight_server.sql.door import FlightSql, is_flight_sql
+from timedb.flight_server.sql.flight_sql import ACTIONS as SQL_ACTIONS
+from timedb.flight_server.sql.flight_sql import FlightSql, is_flight_sql
 
 if TYPE_CHECKING:
     from timedb.storage import Lake, Plan, Tenant

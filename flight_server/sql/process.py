@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from timedb.contract.errors import Busy, Internal, InvalidRequest, NotFound, TimeDBError, TooLarge, Unimplemented
 from timedb.contract.settings import ServerSettings
-from timedb.flight_server.sql.engine.frames import (
+from timedb.flight_server.sql.engine.channel import (
     BATCH,
     DESCRIPTION,
     END,
@@ -32,8 +32,8 @@ from timedb.flight_server.sql.engine.frames import (
     Channel,
     Hangup,
 )
-from timedb.flight_server.sql.engine.need import Need
 from timedb.flight_server.sql.engine.streams import open_pieces, pieces_of, schema_from_text, schema_to_text
+from timedb.flight_server.sql.engine.table_scan import TableScan
 
 __all__ = ["Description", "Processes", "Query", "Statement", "Tables"]
 
@@ -88,7 +88,7 @@ class Tables:
     """
 
     schemas: Mapping[str, pa.Schema]
-    read: Callable[[str, Need], pa.RecordBatchReader]
+    read: Callable[[str, TableScan], pa.RecordBatchReader]
 
 
 class Processes:
@@ -285,8 +285,8 @@ class Query:
         try:
             if kind == SCAN:
                 said = json.loads(body)
-                need = Need(said["columns"], said["low"], said["high"], said["texts"])
-                self._scans[int(said["scan"])] = self._scan(str(said["table"]), need)
+                scan = TableScan(said["columns"], said["low"], said["high"], said["texts"])
+                self._scans[int(said["scan"])] = self._scan(str(said["table"]), scan)
                 return
             if kind != NEXT:
                 raise Hangup(f"{kind!r} from a query")
@@ -299,8 +299,8 @@ class Query:
             return
         self._channel.send(BATCH, data)
 
-    def _scan(self, name: str, need: Need) -> Iterator[bytes]:
-        reader = self._tables.read(name, need)
+    def _scan(self, name: str, scan: TableScan) -> Iterator[bytes]:
+        reader = self._tables.read(name, scan)
         yield from pieces_of(reader.schema, reader)
 
     def _error(self, body: bytearray) -> BaseException:

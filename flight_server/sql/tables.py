@@ -10,7 +10,7 @@ from timedb.contract.columns import COLUMN_TYPES
 from timedb.contract.errors import Internal
 from timedb.contract.times import MAX_MICROS, MIN_MICROS, from_micros
 from timedb.contract.wire import ReadTicket, parse_object
-from timedb.flight_server.sql.engine.need import Need
+from timedb.flight_server.sql.engine.table_scan import TableScan
 from timedb.flight_server.sql.process import Tables
 from timedb.storage.tables.schemas import RUNS, SERIES, WITHDRAWN
 
@@ -49,33 +49,33 @@ _BOUNDS = {"flat": ("valid",), "overlapping": ("valid", "known"), "values": ("va
 def tables_of(moment: Moment) -> Tables:
     """The tables of a tenant, all on one snapshot."""
 
-    def read(name: str, need: Need) -> pa.RecordBatchReader:
-        if name not in SCHEMAS or not set(need.columns) <= set(SCHEMAS[name].names):
-            raise Internal(f"a query asks for {need.columns} of {name}")
+    def read(name: str, scan: TableScan) -> pa.RecordBatchReader:
+        if name not in SCHEMAS or not set(scan.columns) <= set(SCHEMAS[name].names):
+            raise Internal(f"a query asks for {scan.columns} of {name}")
         if name == "series":
-            return moment.series_rows(need.columns).to_reader()
+            return moment.series_rows(scan.columns).to_reader()
         if name == "runs":
-            return moment.run_rows(need.columns).to_reader()
-        ticket = _ticket(moment, name, need)
+            return moment.run_rows(scan.columns).to_reader()
+        ticket = _ticket(moment, name, scan)
         if ticket is None:
-            return pa.schema([SCHEMAS[name].field(column) for column in need.columns]).empty_table().to_reader()
+            return pa.schema([SCHEMAS[name].field(column) for column in scan.columns]).empty_table().to_reader()
         return moment.read(ticket)
 
     return Tables(SCHEMAS, read)
 
 
-def _ticket(moment: Moment, name: str, need: Need) -> ReadTicket | None:
+def _ticket(moment: Moment, name: str, scan: TableScan) -> ReadTicket | None:
     """The read that gives what is needed; None where that is nothing."""
-    fields: dict[str, Any] = {**_READS[name], "columns": list(need.columns)}
+    fields: dict[str, Any] = {**_READS[name], "columns": list(scan.columns)}
     for time in _BOUNDS[name]:
-        start, end = need.low.get(f"{time}_time", MIN_MICROS), need.high.get(f"{time}_time", MAX_MICROS) + 1
+        start, end = scan.low.get(f"{time}_time", MIN_MICROS), scan.high.get(f"{time}_time", MAX_MICROS) + 1
         if start >= end:
             return None
         if start > MIN_MICROS:
             fields[f"start_{time}"] = from_micros(start)
         if end <= MAX_MICROS:
             fields[f"end_{time}"] = from_micros(end)
-    series_ids = _series_ids(moment, need)
+    series_ids = _series_ids(moment, scan)
     if series_ids is not None:
         if not series_ids:
             return None
@@ -83,13 +83,13 @@ def _ticket(moment: Moment, name: str, need: Need) -> ReadTicket | None:
     return parse_object(ReadTicket, fields)
 
 
-def _series_ids(moment: Moment, need: Need) -> set[str] | None:
+def _series_ids(moment: Moment, scan: TableScan) -> set[str] | None:
     """The series that count; None: all of them."""
     found: set[str] | None = None
-    if "series_id" in need.texts:
-        found = set(need.texts["series_id"]) & moment.series.keys()
-    if "series_key" in need.texts:
-        names = set(need.texts["series_key"])
+    if "series_id" in scan.texts:
+        found = set(scan.texts["series_id"]) & moment.series.keys()
+    if "series_key" in scan.texts:
+        names = set(scan.texts["series_key"])
         named = {series.series_id for series in moment.series.values() if series.name in names}
         found = named if found is None else found & named
     return found

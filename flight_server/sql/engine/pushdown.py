@@ -1,4 +1,4 @@
-"""What a query needs of each table: the columns that it can name, and bounds that its filters imply.
+"""What a query scans of each table: the columns that it can name, and bounds that its filters imply.
 
 Both are only hints: DuckDB applies every filter itself. They may ask for more than is needed, never for less.
 """
@@ -14,10 +14,10 @@ from typing import Any
 
 import duckdb
 
-from .need import Need
 from .syntax import Node, Query, nodes_of
+from .table_scan import TableScan
 
-__all__ = ["needs_of"]
+__all__ = ["scans_of"]
 
 _TIMES = ("valid_time", "known_time")
 _TEXTS = ("series_id", "series_key")
@@ -40,12 +40,12 @@ _MAX_TEXTS = 10_000
 _CHEAPEST = "valid_time"  # for COUNT(*), which names no column
 
 
-def needs_of(
+def scans_of(
     query: Query,
     tables: Mapping[str, Sequence[str]],
     connection: duckdb.DuckDBPyConnection,
     values: Mapping[str, object],
-) -> dict[str, Need]:
+) -> dict[str, TableScan]:
     """What a query needs of the tables that it names.
 
     Args:
@@ -58,16 +58,16 @@ def needs_of(
         duckdb.Error: a constant cannot be evaluated; the query may never look at it, but the transaction is over.
     """
     reader = _Reader(connection, values)
-    bounds: dict[int, Need] = {}
+    bounds: dict[int, TableScan] = {}
     for node in nodes_of(query.tree):
         if node.get("type") == "SELECT_NODE":
             bounds |= _bounds_of_select(node, query, tables, reader)
-    needs = {}
+    scans = {}
     for name in query.names:
-        uses = [bounds.get(id(node), Need()) for node in query.tables if node["table_name"].lower() == name]
-        need = Need() if name in query.shadowed else _hull(uses)
-        needs[name] = replace(need, columns=_columns(query, tables[name]))
-    return needs
+        uses = [bounds.get(id(node), TableScan()) for node in query.tables if node["table_name"].lower() == name]
+        scan = TableScan() if name in query.shadowed else _hull(uses)
+        scans[name] = replace(scan, columns=_columns(query, tables[name]))
+    return scans
 
 
 def _columns(query: Query, columns: Sequence[str]) -> list[str]:
@@ -86,15 +86,15 @@ def _columns(query: Query, columns: Sequence[str]) -> list[str]:
     return [name for name in columns if name in named] or [_CHEAPEST if _CHEAPEST in columns else columns[0]]
 
 
-def _hull(uses: Sequence[Need]) -> Need:
-    """What covers all of several needs."""
+def _hull(uses: Sequence[TableScan]) -> TableScan:
+    """A scan that covers several."""
     first, *others = uses
     low, high, texts = dict(first.low), dict(first.high), {name: set(found) for name, found in first.texts.items()}
     for other in others:
         low = {name: min(bound, other.low[name]) for name, bound in low.items() if name in other.low}
         high = {name: max(bound, other.high[name]) for name, bound in high.items() if name in other.high}
         texts = {name: found | set(other.texts[name]) for name, found in texts.items() if name in other.texts}
-    return Need(low=low, high=high, texts={name: sorted(found) for name, found in texts.items()})
+    return TableScan(low=low, high=high, texts={name: sorted(found) for name, found in texts.items()})
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,17 @@ class _Source:
 
 def _bounds_of_select(
     select: Node, query: Query, tables: Mapping[str, Sequence[str]], reader: _Reader
-) -> dict[int, Need]:
+) -> dict[int, TableScan]:
     sources = _sources(select.get("from_table"), query, tables)
     if sources is None or not select.get("where_clause") or select.get("sample"):
         return {}
-    found: dict[int, Need] = {}
+    found: dict[int, TableScan] = {}
     for test in _conjuncts(select["where_clause"]):
         for column, kind, constant in _comparisons(test):
             source = _resolve(column, sources)
             if source is not None:
-                need = found.get(id(source.node), Need())
-                found[id(source.node)] = _narrowed(need, str(column[-1]).lower(), kind, constant, reader)
+                scan = found.get(id(source.node), TableScan())
+                found[id(source.node)] = _narrowed(scan, str(column[-1]).lower(), kind, constant, reader)
     return found
 
 
@@ -186,22 +186,22 @@ def _column(node: Node) -> Sequence[object]:
     return node["column_names"] if node.get("class") == "COLUMN_REF" else ()
 
 
-def _narrowed(need: Need, column: str, kind: str, constants: list[Node], reader: _Reader) -> Need:
+def _narrowed(scan: TableScan, column: str, kind: str, constants: list[Node], reader: _Reader) -> TableScan:
     if column in _TEXTS and kind in ("COMPARE_EQUAL", "COMPARE_IN"):
         texts = reader.texts(constants)
         if texts is None or len(texts) > _MAX_TEXTS:
-            return need
-        kept = set(texts) & set(need.texts.get(column, texts))
-        return replace(need, texts={**need.texts, column: sorted(kept)})
+            return scan
+        kept = set(texts) & set(scan.texts.get(column, texts))
+        return replace(scan, texts={**scan.texts, column: sorted(kept)})
     if column not in _TIMES or (times := reader.times(constants)) is None:
-        return need
-    low, high = dict(need.low), dict(need.high)
+        return scan
+    low, high = dict(scan.low), dict(scan.high)
     # A microsecond to either side makes up for whatever a conversion has rounded.
     if kind in (*_LOWER, "COMPARE_IN"):
         low[column] = max(low.get(column, _FIRST), min(times) - 1)
     if kind in (*_UPPER, "COMPARE_IN"):
         high[column] = min(high.get(column, _LAST), max(times) + 1)
-    return replace(need, low=low, high=high)
+    return replace(scan, low=low, high=high)
 
 
 class _Reader:

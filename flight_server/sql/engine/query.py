@@ -20,13 +20,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from .frames import BATCH, DESCRIPTION, END, ERROR, JOB, NEXT, PARAMETERS, RESULT, SCAN, Channel, Hangup
-from .need import Need
+from .channel import BATCH, DESCRIPTION, END, ERROR, JOB, NEXT, PARAMETERS, RESULT, SCAN, Channel, Hangup
 from .parameters import parameter_schema
-from .pushdown import needs_of
-from .refusal import Refusal, refusal_of
+from .pushdown import scans_of
+from .query_error import QueryError, query_error_of
 from .streams import open_pieces, pieces_of, schema_from_text, schema_to_text
 from .syntax import CATALOG, SCHEMA, Query, parse
+from .table_scan import TableScan
 
 __all__ = ["serve"]
 
@@ -62,10 +62,8 @@ def serve(connection: socket.socket) -> None:
     except Hangup:
         return
     except BaseException as error:
-        refusal = refusal_of(error)
-        told = (
-            {"trace": traceback.format_exc()} if refusal is None else {"code": refusal.code, "detail": refusal.detail}
-        )
+        said = query_error_of(error)
+        told = {"trace": traceback.format_exc()} if said is None else {"code": said.code, "detail": said.detail}
         with suppress(Hangup):
             channel.send(ERROR, json.dumps(told).encode())
 
@@ -134,7 +132,7 @@ class _Runner:
             self._answer(query)
 
     def _describe(self, query: Query) -> None:
-        self._register({name: Need(schema.names) for name, schema in self._schemas.items()})
+        self._register({name: TableScan(schema.names) for name, schema in self._schemas.items()})
         schema: pa.Schema | None = None
         if not self._job["partly"]:
             schema = self._schema_of(query, self._bound(query))
@@ -154,12 +152,12 @@ class _Runner:
         columns = {name: schema.names for name, schema in self._schemas.items()}
         self._engine.begin()
         try:
-            needs = needs_of(query, columns, self._engine, values)
+            scans = scans_of(query, columns, self._engine, values)
         except duckdb.Error:
             self._engine.rollback()
             self._engine.begin()
-            needs = {name: Need(columns[name]) for name in query.names}
-        self._register({name: Need(columns[name]) for name in columns if query.shows} | needs)
+            scans = {name: TableScan(columns[name]) for name in query.names}
+        self._register({name: TableScan(columns[name]) for name in columns if query.shows} | scans)
         reader = self._engine.execute(query.runnable, _arguments(values)).to_arrow_reader(_BATCH_ROWS)
         self._tell(reader.schema, pa.schema([]))
         for piece in pieces_of(reader.schema, self._parts(reader)):
@@ -178,7 +176,7 @@ class _Runner:
         for batch in answer:
             count += batch.num_rows
             if count > self._job["rows"]:
-                raise Refusal("too_large", f"query: the answer has more than {self._job['rows']} rows")
+                raise QueryError("too_large", f"query: the answer has more than {self._job['rows']} rows")
             rows = max(1, _BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1))
             for start in range(0, batch.num_rows, rows):
                 yield batch.slice(start, rows)
@@ -187,7 +185,7 @@ class _Runner:
         """The values of the parameters, by name; those of ``?`` in the order in which they came.
 
         Raises:
-            Refusal: there are too few or too many.
+            QueryError: there are too few or too many.
         """
         if all(name.isdigit() for name in query.parameters):
             given = {str(place): value for place, value in enumerate(self._values.values(), 1)}
@@ -195,22 +193,22 @@ class _Runner:
             given = dict(self._values)
         if set(given) != set(query.parameters):
             wanted = f"{len(query.parameters)} ({', '.join(query.parameters)})" if query.parameters else "none"
-            raise Refusal("invalid_request", f"parameters: {len(given)} are bound, the query has {wanted}")
+            raise QueryError("invalid_request", f"parameters: {len(given)} are bound, the query has {wanted}")
         return given
 
-    def _register(self, needs: Mapping[str, Need]) -> None:
-        for name, need in needs.items():
-            schema = pa.schema([self._schemas[name].field(column) for column in need.columns])
+    def _register(self, scans: Mapping[str, TableScan]) -> None:
+        for name, scan in scans.items():
+            schema = pa.schema([self._schemas[name].field(column) for column in scan.columns])
             inner = f"{name} of the server"
-            self._engine.register(inner, _Table(self, name, schema, need))
+            self._engine.register(inner, _Table(self, name, schema, scan))
             self._engine.execute(f"CREATE VIEW {CATALOG}.{SCHEMA}.{_quoted(name)} AS FROM temp.main.{_quoted(inner)}")
 
-    def scan(self, name: str, need: Need) -> pa.RecordBatchReader:
+    def scan(self, name: str, scan: TableScan) -> pa.RecordBatchReader:
         """Ask the server for a table, and read its answer piece by piece."""
         with self._lock:
             self._scans += 1
             number = self._scans
-            self._channel.send(SCAN, json.dumps({"scan": number, "table": name, **need.to_json()}).encode())
+            self._channel.send(SCAN, json.dumps({"scan": number, "table": name, **scan.to_json()}).encode())
         return open_pieces(partial(self._next_piece, number))
 
     def _next_piece(self, scan: int) -> bytearray:
@@ -225,17 +223,17 @@ class _Runner:
 class _Table:
     """A table as DuckDB reads it: from the server, anew each time."""
 
-    def __init__(self, runner: _Runner, name: str, schema: pa.Schema, need: Need) -> None:
+    def __init__(self, runner: _Runner, name: str, schema: pa.Schema, scan: TableScan) -> None:
         self._runner = runner
         self._name = name
         self._schema = schema
-        self._need = need
+        self._scan = scan
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return pa.RecordBatchReader.from_batches(self._schema, self._batches()).__arrow_c_stream__(requested_schema)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        yield from self._runner.scan(self._name, self._need)
+        yield from self._runner.scan(self._name, self._scan)
 
 
 def _arguments(values: Mapping[str, object]) -> Any:

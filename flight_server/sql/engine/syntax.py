@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from .refusal import Refusal
+from .query_error import QueryError
 
 __all__ = ["CATALOG", "SCHEMA", "Node", "Query", "nodes_of", "parse"]
 
@@ -102,22 +102,22 @@ def parse(connection: duckdb.DuckDBPyConnection, text: str, names: Collection[st
         names: The tables that there are, in lower case.
 
     Raises:
-        Refusal: it is empty, several, no query, or uses what is not offered.
+        QueryError: it is empty, several, no query, or uses what is not offered.
         duckdb.Error: it is no SQL.
     """
     statements = connection.extract_statements(text)
     if not statements:
-        raise Refusal("invalid_request", "query: is empty")
+        raise QueryError("invalid_request", "query: is empty")
     kinds = [statement.type.name for statement in statements]
     if any(kind != "SELECT" for kind in kinds):
         other = next(kind for kind in kinds if kind != "SELECT")
-        raise Refusal("unimplemented", f"query: {other} is not offered: the tables can be read, with SELECT")
+        raise QueryError("unimplemented", f"query: {other} is not offered: the tables can be read, with SELECT")
     if len(statements) > 1:
-        raise Refusal("unimplemented", "query: several statements at once are not offered")
+        raise QueryError("unimplemented", "query: several statements at once are not offered")
     row = connection.execute("SELECT json_serialize_sql($1)", [text]).fetchone()
     tree: Node = json.loads(row[0] if row else "{}")
     if tree.get("error", True):
-        raise Refusal("unimplemented", f"query: {tree.get('error_message', 'this form of it')} is not offered")
+        raise QueryError("unimplemented", f"query: {tree.get('error_message', 'this form of it')} is not offered")
     shadowed = {entry["key"].lower() for node in nodes_of(tree) for entry in _ctes(node)}
     tables = []
     for node in nodes_of(tree):
@@ -127,7 +127,7 @@ def parse(connection: duckdb.DuckDBPyConnection, text: str, names: Collection[st
                 tables.append(node)
             elif not _is_cte(node, shadowed):
                 known = ", ".join(sorted(names))
-                raise Refusal("not_found", f"query: there is no table {_full_name(node)!r}; there are {known}")
+                raise QueryError("not_found", f"query: there is no table {_full_name(node)!r}; there are {known}")
     return Query(tree, statements[0].query.strip().rstrip(";"), tables, shadowed & set(names), _parameters(tree))
 
 
@@ -168,20 +168,20 @@ def _full_name(node: Node) -> str:
 def _refuse_unknown(node: Node) -> None:
     kind = node.get("type")
     if kind == "TABLE_FUNCTION" and node["function"].get("function_name", "").lower() not in _TABLE_FUNCTIONS:
-        raise Refusal("unimplemented", f"query: the table function {_name(node['function'])} is not offered")
+        raise QueryError("unimplemented", f"query: the table function {_name(node['function'])} is not offered")
     if kind == "BASE_TABLE" and node.get("at_clause"):
-        raise Refusal("unimplemented", "query: AT is not offered; known_time and change_time are columns")
+        raise QueryError("unimplemented", "query: AT is not offered; known_time and change_time are columns")
     if kind == "SHOW_REF" and not node.get("query") and node.get("table_name") != _SHOW_TABLES:
-        raise Refusal("unimplemented", "query: SHOW is not offered but for SHOW TABLES and DESCRIBE")
+        raise QueryError("unimplemented", "query: SHOW is not offered but for SHOW TABLES and DESCRIBE")
     if node.get("class") in ("FUNCTION", "WINDOW"):
         name = str(node.get("function_name", "")).lower()
         foreign = (node.get("schema") or SCHEMA).lower() != SCHEMA or (node.get("catalog") or "system") != "system"
         if name in _REFUSED_FUNCTIONS or name.startswith("__") or foreign or node.get("export_state"):
-            raise Refusal("unimplemented", f"query: the function {_name(node)} is not offered")
+            raise QueryError("unimplemented", f"query: the function {_name(node)} is not offered")
     if "type_info" in node or "id" in node:
         named = {str(node.get("id", "")).upper(), str((node.get("type_info") or {}).get("name", "")).upper()}
         if named & _REFUSED_TYPES:
-            raise Refusal("unimplemented", f"query: the type {(named & _REFUSED_TYPES).pop()} is not offered")
+            raise QueryError("unimplemented", f"query: the type {(named & _REFUSED_TYPES).pop()} is not offered")
 
 
 def _name(node: Node) -> str:

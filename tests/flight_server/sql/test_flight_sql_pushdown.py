@@ -10,9 +10,9 @@ import duckdb
 import pytest
 
 from timedb.contract.times import to_micros
-from timedb.flight_server.sql.engine.need import Need
-from timedb.flight_server.sql.engine.pushdown import needs_of
+from timedb.flight_server.sql.engine.pushdown import scans_of
 from timedb.flight_server.sql.engine.syntax import parse
+from timedb.flight_server.sql.engine.table_scan import TableScan
 
 TABLES = {
     "flat": ["series_id", "series_key", "valid_time", "known_time", "value"],
@@ -34,8 +34,8 @@ def engine() -> Iterator[duckdb.DuckDBPyConnection]:
         yield engine
 
 
-def needs(engine: duckdb.DuckDBPyConnection, sql: str, **values: object) -> dict[str, Need]:
-    return needs_of(parse(engine, sql, TABLES), TABLES, engine, values)
+def scans(engine: duckdb.DuckDBPyConnection, sql: str, **values: object) -> dict[str, TableScan]:
+    return scans_of(parse(engine, sql, TABLES), TABLES, engine, values)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def needs(engine: duckdb.DuckDBPyConnection, sql: str, **values: object) -> dict
     ],
 )
 def test_columns(engine: duckdb.DuckDBPyConnection, sql: str, columns: list[str]) -> None:
-    assert needs(engine, sql)["flat"].columns == columns
+    assert scans(engine, sql)["flat"].columns == columns
 
 
 BOUNDS: list[tuple[str, dict[str, Any]]] = [
@@ -100,8 +100,8 @@ BOUNDS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("test", "bounds"), BOUNDS)
 def test_bounds(engine: duckdb.DuckDBPyConnection, test: str, bounds: dict[str, Any]) -> None:
-    found = needs(engine, f"SELECT value FROM flat WHERE {test}")["flat"]
-    assert found == Need(found.columns, **bounds)
+    found = scans(engine, f"SELECT value FROM flat WHERE {test}")["flat"]
+    assert found == TableScan(found.columns, **bounds)
 
 
 SHAPES: list[tuple[str, dict[str, Any]]] = [
@@ -131,13 +131,13 @@ SHAPES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("rest", "bounds"), SHAPES)
 def test_where_a_filter_counts(engine: duckdb.DuckDBPyConnection, rest: str, bounds: dict[str, Any]) -> None:
-    found = needs(engine, f"SELECT 1 {rest}")["flat"]
-    assert found == Need(found.columns, **bounds)
+    found = scans(engine, f"SELECT 1 {rest}")["flat"]
+    assert found == TableScan(found.columns, **bounds)
 
 
 def test_a_name_that_a_with_takes_is_no_longer_certain(engine: duckdb.DuckDBPyConnection) -> None:
     sql = "WITH flat AS (SELECT * FROM flat WHERE valid_time >= '2025-01-01') SELECT value FROM flat"
-    assert needs(engine, sql)["flat"] == Need(ALL)
+    assert scans(engine, sql)["flat"] == TableScan(ALL)
 
 
 def test_parameters_count_as_what_they_are_bound_to(engine: duckdb.DuckDBPyConnection) -> None:
@@ -145,18 +145,18 @@ def test_parameters_count_as_what_they_are_bound_to(engine: duckdb.DuckDBPyConne
     moment = datetime(2025, 1, 1, tzinfo=UTC)
     times: dict[str, Any] = {"low": {"valid_time": T1 - 1}, "high": {"known_time": T2 + 1}}
     for start in (moment, moment.replace(tzinfo=None), moment.date(), "2025-01-01"):
-        found = needs(engine, sql, **{"1": start, "2": "a", "3": "2025-01-02T00:00:00Z"})
-        assert found["flat"] == Need(
+        found = scans(engine, sql, **{"1": start, "2": "a", "3": "2025-01-02T00:00:00Z"})
+        assert found["flat"] == TableScan(
             ["series_key", "valid_time", "known_time", "value"], texts={"series_key": ["a"]}, **times
         )
-    nothing = needs(engine, sql, **{"1": None, "2": 5, "3": 5})
-    assert nothing["flat"] == Need(["series_key", "valid_time", "known_time", "value"])
+    nothing = scans(engine, sql, **{"1": None, "2": 5, "3": 5})
+    assert nothing["flat"] == TableScan(["series_key", "valid_time", "known_time", "value"])
 
 
 def test_now_is_that_of_the_transaction(engine: duckdb.DuckDBPyConnection) -> None:
     engine.begin()
     moment = engine.execute("SELECT epoch_us(now())").fetchall()[0][0]
-    found = needs(engine, "SELECT value FROM flat WHERE valid_time < now() AND valid_time > now() - INTERVAL 1 DAY")
+    found = scans(engine, "SELECT value FROM flat WHERE valid_time < now() AND valid_time > now() - INTERVAL 1 DAY")
     engine.rollback()
     assert found["flat"].high == {"valid_time": moment + 1}
     assert found["flat"].low == {"valid_time": moment - 86_400_000_001}

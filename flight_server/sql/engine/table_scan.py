@@ -1,4 +1,4 @@
-"""What a query needs of a table."""
+"""The scan of a table that a query asks for: which columns, and which rows at most."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Need"]
+__all__ = ["TableScan"]
 
 
 @dataclass(frozen=True)
-class Need:
+class TableScan:
     """Columns, and bounds outside of which no row counts.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-__all__ = ["Refusal", "refusal_of"]
+__all__ = ["QueryError", "query_error_of"]
 
 _FAULTS_OF_THE_QUERY = {
     "Parser",
@@ -30,7 +30,7 @@ _TOO_DEEP = "query: it is nested too deeply"
 _TOO_MUCH_MEMORY = "query: it needs more memory than one query may take"
 
 
-class Refusal(Exception):
+class QueryError(Exception):
     """A query that is not answered.
 
     Attributes:
@@ -44,14 +44,14 @@ class Refusal(Exception):
         super().__init__(detail)
 
 
-def refusal_of(error: BaseException) -> Refusal | None:
+def query_error_of(error: BaseException) -> QueryError | None:
     """What an error of DuckDB, raised by it or by a stream over it, says to the client; None: it is no fault of his."""
-    if isinstance(error, Refusal):
+    if isinstance(error, QueryError):
         return error
     if isinstance(error, MemoryError):
-        return Refusal("too_large", _TOO_MUCH_MEMORY)
+        return QueryError("too_large", _TOO_MUCH_MEMORY)
     if isinstance(error, RecursionError):
-        return Refusal("invalid_request", _TOO_DEEP)
+        return QueryError("invalid_request", _TOO_DEEP)
     text = str(error)
     try:
         said = json.loads(text[text.index("{") :])
@@ -59,16 +59,16 @@ def refusal_of(error: BaseException) -> Refusal | None:
     except (ValueError, KeyError, TypeError):
         return None
     if kind == "Out of Memory" or "bad allocation" in message or "bad_alloc" in message:
-        return Refusal("too_large", _TOO_MUCH_MEMORY)
+        return QueryError("too_large", _TOO_MUCH_MEMORY)
     if kind == "Not implemented":
-        return Refusal("unimplemented", f"query: {_line(message)}")
+        return QueryError("unimplemented", f"query: {_line(message)}")
     if kind not in _FAULTS_OF_THE_QUERY or "Python exception" in message:
         return None
     if "expression depth" in message:
-        return Refusal("invalid_request", _TOO_DEEP)
+        return QueryError("invalid_request", _TOO_DEEP)
     position = said.get("position")
     where = f" (at character {int(position) + 1})" if isinstance(position, str) and position.isdigit() else ""
-    return Refusal("invalid_request", f"query: {_line(message)}{where}")
+    return QueryError("invalid_request", f"query: {_line(message)}{where}")
 
 
 def _line(message: str) -> str:

@@ -1,4 +1,4 @@
-"""A second door to a Flight server that speaks TLS: for a gateway of its own process, without TLS.
+"""A second address of a Flight server that speaks TLS: for a gateway of its own process, without TLS.
 
 The gateway could not check the certificate of a server that it reaches under another name than its clients do, and with
 mutual TLS it would need a certificate of its own. So it comes through a Unix socket in a folder that only this user can
@@ -16,12 +16,12 @@ from pyarrow import flight
 from timedb.flight_server.call.boundary import MIDDLEWARE_KEY
 from timedb.flight_server.call.context import RequestIds
 
-__all__ = ["InnerDoor"]
+__all__ = ["UnixSocketServer"]
 
 _MAX_FOLDER_CHARS = 80  # the address of a Unix socket has 107 bytes at most
 
 
-class InnerDoor(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
+class UnixSocketServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
     """Hands each call to another Flight server of this process.
 
     Attributes:
