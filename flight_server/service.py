@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +11,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from timedb.contract.errors import InvalidRequest
+from timedb.contract.hosts import listens_on_loopback, reachable, url_of
 from timedb.contract.settings import ServerSettings
+from timedb.contract.waiting import wait_in_slices
 from timedb.flight_server.call.slots import Slots
 from timedb.flight_server.call.tls import ServerTls
 from timedb.flight_server.rpc.server import FlightServer
@@ -22,13 +22,11 @@ from timedb.flight_server.unix_socket import UnixSocketServer
 if TYPE_CHECKING:
     from timedb.storage import Lake
 
-__all__ = ["FlightService", "is_loopback_host", "start_flight_server"]
+__all__ = ["FlightService", "start_flight_server"]
 
 logger = logging.getLogger("timedb.flight")
 
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _MIN_JOIN_SECONDS = 0.5
-_WAIT_SECONDS = 0.5
 
 
 def start_flight_server(lake: Lake, settings: ServerSettings) -> FlightService:
@@ -61,10 +59,11 @@ class FlightService:
         host = settings.host.strip("[]")
         _refuse_open_lake(lake, host, insecure=settings.insecure)
         tls = ServerTls.load(settings)
-        if tls is None and lake.has_users and not is_loopback_host(host):
+        if tls is None and lake.has_users and not listens_on_loopback(host):
             logger.warning("keys cross the network in the clear; set TIMEDB_TLS_CERTIFICATE, or let a proxy speak TLS")
+        scheme = "grpc" if tls is None else "grpc+tls"
         try:
-            self._server = FlightServer(lake, settings, _location(host, settings.flight_port, tls), tls)
+            self._server = FlightServer(lake, settings, url_of(scheme, host, settings.flight_port), tls)
         except (pa.ArrowException, OSError) as error:
             logger.debug("cannot listen", exc_info=error)
             raise InvalidRequest(
@@ -72,7 +71,7 @@ class FlightService:
                 "service does, stop it, or take another port (--flight-port, TIMEDB_FLIGHT_PORT; 0 is any free one)"
             ) from None
         self.port: int = self._server.port
-        self.url = _location(_WILDCARDS.get(host, host), self.port, tls)
+        self.url = url_of(scheme, reachable(host), self.port)
         self.metrics_url: str | None = None
         self._stop_metrics: Callable[[], None] | None = None
         if settings.metrics_port is not None:
@@ -108,9 +107,7 @@ class FlightService:
     def wait(self) -> None:
         """Block until :meth:`stop` is done, whoever calls it; signals are handled meanwhile."""
         # Not the server's own wait: that blocks in C++, and Python's signal handlers would never run.
-        # In slices: the SIGINT handler of Polars restarts system calls, so a plain wait would sleep on.
-        while not self._stopped.wait(_WAIT_SECONDS):
-            pass
+        wait_in_slices(self._stopped.wait)
 
     def stop(self) -> None:
         """Refuse new calls, let those in flight end, and stop listening; a second time does nothing.
@@ -140,28 +137,14 @@ class FlightService:
         self._server.shutdown()
 
 
-def _location(host: str, port: int, tls: ServerTls | None) -> str:
-    scheme = "grpc" if tls is None else "grpc+tls"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
 def _refuse_open_lake(lake: Lake, host: str, *, insecure: bool) -> None:
     """Do not even listen where other machines could call, if whoever calls may do anything.
 
     Raises:
         InvalidRequest: says what to do about it.
     """
-    if not (lake.has_users or insecure or is_loopback_host(host)):
+    if not (lake.has_users or insecure or listens_on_loopback(host)):
         raise InvalidRequest(
             f"TIMEDB_HOST: other machines could call {host}, and the lake has no users; make users with timedb users "
             "create, or say --insecure (TIMEDB_INSECURE=1) where something else keeps strangers out"
         )
-
-
-def is_loopback_host(host: str) -> bool:
-    """Whether only this machine can call a server that listens on a host."""
-    try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
-    except OSError:
-        return True  # nobody can listen there, which is for others to say
-    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import threading
@@ -16,6 +15,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 from timedb.contract.errors import Forbidden, Internal, InvalidRequest, Timeout
+from timedb.contract.hosts import is_loopback
 from timedb.contract.message_sizes import MESSAGE_BYTES, MESSAGE_BYTES_HEADER
 from timedb.contract.wire import INSTANCE_HEADER, shown
 from timedb.flight_server.call.audit import write_line
@@ -28,7 +28,7 @@ __all__ = [
     "CallContext",
     "RequestIds",
     "end_if_gone",
-    "is_loopback",
+    "is_local",
     "refuse_strangers",
 ]
 
@@ -205,17 +205,17 @@ def refuse_strangers(lake: Lake, peer: str, *, insecure: bool) -> None:
 
     Args:
         lake: The lake.
-        peer: Who calls, as :func:`is_loopback` takes it.
+        peer: Who calls, as :func:`is_local` takes it.
         insecure: Serve other machines all the same.
 
     Raises:
         Forbidden: the lake has no users and the peer is another machine.
     """
-    if not (lake.has_users or insecure or is_loopback(peer)):
+    if not (lake.has_users or insecure or is_local(peer)):
         raise Forbidden("the lake has no users, so only callers on the server's own machine are served")
 
 
-def is_loopback(peer: str) -> bool:
+def is_local(peer: str) -> bool:
     """Whether a peer, as gRPC names it, is on this machine.
 
     Args:
@@ -225,10 +225,4 @@ def is_loopback(peer: str) -> bool:
     scheme, _, rest = peer.partition(":")
     if scheme not in ("ipv4", "ipv6"):
         return scheme in ("unix", "unix-abstract")
-    host = urllib.parse.unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+    return is_loopback(urllib.parse.unquote(rest).rpartition(":")[0].strip("[]"))

@@ -10,38 +10,25 @@ import json
 
 from pyarrow import flight
 
-from timedb.contract.errors import (
-    Busy,
-    Conflict,
-    Forbidden,
-    IncompleteUpload,
-    Internal,
-    InvalidRequest,
-    NotFound,
-    OutcomeUnknown,
-    TimeDBError,
-    Timeout,
-    TooLarge,
-    Unauthenticated,
-    Unimplemented,
-)
+from timedb.contract import errors
+from timedb.contract.errors import TimeDBError
 
 __all__ = ["FLIGHT_CLASSES", "as_timedb_error", "to_flight_error", "to_schema_error"]
 
 FLIGHT_CLASSES: dict[type[TimeDBError], type[Exception]] = {
     TimeDBError: flight.FlightInternalError,
-    InvalidRequest: flight.FlightServerError,
-    Unauthenticated: flight.FlightUnauthenticatedError,
-    Forbidden: flight.FlightUnauthorizedError,
-    NotFound: flight.FlightServerError,
-    Conflict: flight.FlightServerError,
-    IncompleteUpload: flight.FlightServerError,
-    TooLarge: flight.FlightServerError,
-    Busy: flight.FlightUnavailableError,
-    Timeout: flight.FlightTimedOutError,
-    OutcomeUnknown: flight.FlightServerError,
-    Unimplemented: flight.FlightServerError,
-    Internal: flight.FlightInternalError,
+    errors.InvalidRequest: flight.FlightServerError,
+    errors.Unauthenticated: flight.FlightUnauthenticatedError,
+    errors.Forbidden: flight.FlightUnauthorizedError,
+    errors.NotFound: flight.FlightServerError,
+    errors.Conflict: flight.FlightServerError,
+    errors.IncompleteUpload: flight.FlightServerError,
+    errors.TooLarge: flight.FlightServerError,
+    errors.Busy: flight.FlightUnavailableError,
+    errors.Timeout: flight.FlightTimedOutError,
+    errors.OutcomeUnknown: flight.FlightServerError,
+    errors.Unimplemented: flight.FlightServerError,
+    errors.Internal: flight.FlightInternalError,
 }
 """The Flight class of every error of ours. Others do not exist without a traceback in the message."""
 
@@ -52,7 +39,7 @@ _MAX_ENCODED_CHARS = 1500
 
 def as_timedb_error(error: BaseException) -> TimeDBError:
     """The error that stands for any exception; one that is not ours says nothing of itself."""
-    return error if isinstance(error, TimeDBError) else Internal()
+    return error if isinstance(error, TimeDBError) else errors.Internal()
 
 
 def to_flight_error(error: TimeDBError, request_id: str) -> Exception:
@@ -81,7 +68,7 @@ def _listed(error: TimeDBError) -> type[TimeDBError]:
 
 def _wire_form(error: TimeDBError, request_id: str) -> tuple[str, bytes]:
     # The detail of an internal error may have come from inside; the log has it.
-    detail = error.summary if error.code == Internal.code else _trimmed(error.detail)
+    detail = error.summary if error.code == errors.Internal.code else _trimmed(error.detail)
     body = {"code": error.code, "message": error.summary, "detail": detail, "request_id": request_id}
     return f"{error.code}: {detail}", json.dumps(body, ensure_ascii=False).encode()
 

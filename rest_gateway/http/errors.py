@@ -8,38 +8,25 @@ from __future__ import annotations
 import orjson
 from starlette.responses import Response
 
-from timedb.contract.errors import (
-    Busy,
-    Conflict,
-    Forbidden,
-    IncompleteUpload,
-    Internal,
-    InvalidRequest,
-    NotFound,
-    OutcomeUnknown,
-    TimeDBError,
-    Timeout,
-    TooLarge,
-    Unauthenticated,
-    Unimplemented,
-)
+from timedb.contract import errors
+from timedb.contract.errors import TimeDBError
 
 __all__ = ["STATUS", "error_body", "error_for_status", "error_response", "status_of"]
 
 STATUS: dict[type[TimeDBError], int] = {
     TimeDBError: 500,
-    InvalidRequest: 422,
-    Unauthenticated: 401,
-    Forbidden: 403,
-    NotFound: 404,
-    Conflict: 409,
-    IncompleteUpload: 422,
-    TooLarge: 413,
-    Busy: 503,
-    Timeout: 504,
-    OutcomeUnknown: 503,
-    Unimplemented: 501,
-    Internal: 500,
+    errors.InvalidRequest: 422,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.IncompleteUpload: 422,
+    errors.TooLarge: 413,
+    errors.Busy: 503,
+    errors.Timeout: 504,
+    errors.OutcomeUnknown: 503,
+    errors.Unimplemented: 501,
+    errors.Internal: 500,
 }
 """The HTTP status of every class of the error tree."""
 
@@ -81,4 +68,4 @@ def error_for_status(status: int, detail: str) -> TimeDBError:
     for cls, known in STATUS.items():
         if known == status and cls is not TimeDBError:
             return cls(detail)
-    return InvalidRequest(detail) if 400 <= status < 500 else Internal()
+    return errors.InvalidRequest(detail) if 400 <= status < 500 else errors.Internal()

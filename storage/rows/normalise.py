@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
-from timedb.contract.columns import UPLOAD_COLUMNS
+from timedb.contract.columns import UPLOAD_COLUMNS, is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.identity import canonical_labels
 from timedb.contract.number_columns import NumberError, floats_of
@@ -98,19 +98,13 @@ class SeriesCodes:
         return self._seen[2]
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
 
 
 def _is_list(kind: pa.DataType) -> bool:
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view)
-    return any(test(kind) for test in lists) and (_is_text(kind.value_type) or pa.types.is_null(kind.value_type))
+    return any(test(kind) for test in lists) and (is_text(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
 def check_columns(
@@ -157,7 +151,7 @@ def _check_type(column: pa.Field) -> None:
     fits, wanted = {
         "value": (_is_number(kind), "a number"),
         "tags": (_is_list(kind), "a list of text"),
-    }.get(column.name, (_is_text(kind), "text"))
+    }.get(column.name, (is_text(kind), "text"))
     if not fits:
         raise InvalidRequest(f"{column.name}: {kind} is not {wanted}")
 

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from timedb.contract.errors import (
-    Busy,
-    Conflict,
-    Forbidden,
-    IncompleteUpload,
-    Internal,
-    InvalidRequest,
-    NotFound,
-    OutcomeUnknown,
-    TimeDBError,
-    Timeout,
-    TooLarge,
-    Unauthenticated,
-    Unimplemented,
-)
+from timedb.contract import errors
+from timedb.contract.errors import TimeDBError
 
 __all__ = ["EXIT_CODES", "exit_code"]
 
 EXIT_CODES: dict[type[TimeDBError], int] = {
-    Internal: 1,
-    InvalidRequest: 2,  # what the shell's own usage errors end with, too
-    Unauthenticated: 3,
-    Forbidden: 4,
-    NotFound: 5,
-    Conflict: 6,
-    IncompleteUpload: 7,
-    TooLarge: 8,
-    Busy: 9,
-    Timeout: 10,
-    OutcomeUnknown: 11,
-    Unimplemented: 12,
+    errors.Internal: 1,
+    errors.InvalidRequest: 2,  # what the shell's own usage errors end with, too
+    errors.Unauthenticated: 3,
+    errors.Forbidden: 4,
+    errors.NotFound: 5,
+    errors.Conflict: 6,
+    errors.IncompleteUpload: 7,
+    errors.TooLarge: 8,
+    errors.Busy: 9,
+    errors.Timeout: 10,
+    errors.OutcomeUnknown: 11,
+    errors.Unimplemented: 12,
 }
 
 
 def exit_code(error: TimeDBError) -> int:
     """The exit code of an error; of one that this release does not know, that of ``internal``."""
-    return EXIT_CODES.get(type(error), EXIT_CODES[Internal])
+    return EXIT_CODES.get(type(error), EXIT_CODES[errors.Internal])

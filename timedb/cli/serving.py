@@ -15,6 +15,7 @@ import typer
 
 from timedb.cli.allocators import choose_allocators
 from timedb.cli.options import AsJson
+from timedb.contract.waiting import wait_in_slices
 
 if TYPE_CHECKING:
     from timedb.contract.settings import ServerSettings
@@ -24,8 +25,6 @@ __all__ = ["register"]
 
 Lake = Annotated[str | None, typer.Option(help="Where the lake is. [TIMEDB_LAKE, ./timedb-data]")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [TIMEDB_HOST, 127.0.0.1]")]
-
-_SIGNAL_SECONDS = 0.5
 
 
 def register(app: typer.Typer) -> None:
@@ -129,9 +128,7 @@ def _run(service: Service, stop: threading.Event, *, as_json: bool) -> None:
         print(json_lib.dumps(_about(service)), flush=True)
     else:
         _print_banner(service)
-    # In slices: a signal that another thread gets to handle does not wake this one, and only this one runs the handler.
-    while not stop.wait(_SIGNAL_SECONDS):
-        pass
+    wait_in_slices(stop.wait)
     service.stop()
     logging.shutdown()
     sys.stdout.flush()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import flight
 
+from timedb.contract.hosts import is_loopback_url
 from timedb.contract.settings import ClientSettings, load_settings
 from timedb.contract.wire import INSTANCE_HEADER
 
@@ -21,7 +22,6 @@ __all__ = ["API_NAME", "describe_api", "flight_instance", "nobody_at", "wrong_sc
 API_NAME = "TimeDB API"
 _PROBE_SECONDS = 3.0
 _KNOCK_SECONDS = 1.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TLS_RECORDS = (0x15, 0x16)  # alert and handshake
 _NO_PROXY = [("grpc.enable_http_proxy", 0)]
 
@@ -64,7 +64,7 @@ def flight_instance(url: str) -> str | None:
 
 def describe_api(base_url: str) -> dict[str, Any] | None:
     """What ``GET /`` says, if it is a REST gateway of ours that answers."""
-    proxies = urllib.request.ProxyHandler({} if urlsplit(base_url).hostname in _LOOPBACK else None)
+    proxies = urllib.request.ProxyHandler({} if is_loopback_url(base_url) else None)
     try:
         secure = urllib.request.HTTPSHandler(context=_probe_context(base_url))
         opener = urllib.request.build_opener(proxies, secure)
@@ -77,12 +77,11 @@ def describe_api(base_url: str) -> dict[str, Any] | None:
 
 def _probe_context(base_url: str) -> ssl.SSLContext | None:
     """How the question what runs there is asked over TLS; it carries no secret."""
-    where = urlsplit(base_url)
-    if where.scheme != "https":
+    if urlsplit(base_url).scheme != "https":
         return None
     settings = load_settings(ClientSettings)
     context = ssl.create_default_context(cafile=settings.tls_root_certificates)
-    if where.hostname in _LOOPBACK:
+    if is_loopback_url(base_url):
         # A certificate names the machine as others call it.
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if settings.tls_client_certificate is not None:

@@ -15,8 +15,10 @@ from pyarrow import flight
 from timedb.client.flight_errors import flight_errors
 from timedb.client.read_stream import ReadStream
 from timedb.contract.errors import Internal, InvalidRequest
+from timedb.contract.hosts import is_loopback_url
 from timedb.contract.message_sizes import MESSAGE_BYTES_ASKED, MESSAGE_BYTES_HEADER, joined
 from timedb.contract.settings import ClientSettings, read_setting_file
+from timedb.contract.waiting import wait_in_slices
 from timedb.contract.wire import (
     AccuracyCommand,
     AccuracyTicket,
@@ -34,13 +36,9 @@ _LONG_ACTIONS = frozenset({"apply_retention", "compact", "maintain"})
 _WRITE_ACTIONS = frozenset(
     {"create_many_series", "create_series", "update_series", "update_values", "withdraw_run", "restore_run"}
 )
-_LOOPBACK = tuple(
-    f"{scheme}://{host}" for scheme in ("grpc", "grpc+tcp", "grpc+tls") for host in ("127.", "localhost", "[::1]")
-)
 # A server that comes back is found again at once, not after gRPC's two minutes.
 _OPTIONS = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000))
 _GIVE_UP_SECONDS = 5.0
-_SIGNAL_SECONDS = 0.5
 _MAX_HEADER_CHARS = 1024
 _MESSAGE_BYTES = (MESSAGE_BYTES_HEADER.encode(), str(MESSAGE_BYTES_ASKED).encode())
 
@@ -140,7 +138,7 @@ class Connection:
         """
         certificates = certificates or Certificates()
         options = list(_OPTIONS)
-        if url.startswith(_LOOPBACK):
+        if is_loopback_url(url):
             options.append(("grpc.enable_http_proxy", 0))
         try:
             client = flight.FlightClient(
@@ -220,7 +218,7 @@ class Connection:
             with flight_errors(self.url, acted=True):
                 writer.write_metadata(CommitMarker(commit=True, rows=rows).to_bytes())
                 writer.done_writing()
-                answers.wait()
+                wait_in_slices(answers.wait)
                 writer.close()  # now the server's verdict is known: the metadata just ends, also where it failed
                 return answers.receipt(self.url)
         except BaseException:
@@ -270,14 +268,9 @@ class _Answers:
         except Exception as error:
             self._failure = error
 
-    def wait(self, seconds: float | None = None) -> bool:
+    def wait(self, seconds: float) -> bool:
         """Wait until there are no more; False if that took longer than ``seconds``."""
-        if seconds is not None:
-            self._thread.join(seconds)
-        else:
-            # In slices: Polars' handler for SIGINT restarts a wait without end, and Ctrl+C would never come through.
-            while self._thread.is_alive():
-                self._thread.join(_SIGNAL_SECONDS)
+        self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def receipt(self, url: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from timedb.contract.columns import UPLOAD_COLUMNS
+from timedb.contract.columns import UPLOAD_COLUMNS, is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import shown
@@ -110,19 +110,13 @@ def _wire_type(column: pa.Field) -> pa.DataType:
             f"{column.name}: its times have no time zone; say which, with dt.replace_time_zone('UTC') in Polars"
             " or dt.tz_localize('UTC') in pandas"
         )
-    if _is_text(kind):
-        return pa.string()
-    if pt.is_dictionary(kind) and _is_text(kind.value_type):
-        return _IDENTIFIER
+    if is_text(kind):
+        return _IDENTIFIER if pt.is_dictionary(kind) else pa.string()
     if (pt.is_list(kind) or pt.is_large_list(kind) or pt.is_list_view(kind) or pt.is_fixed_size_list(kind)) and (
-        _is_text(kind.value_type) or pt.is_null(kind.value_type)
+        is_text(kind.value_type) or pt.is_null(kind.value_type)
     ):
         return _TEXT_LIST
     return kind
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
 def _for_wire(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:

@@ -11,11 +11,10 @@ from timedb.client.connection import Connection
 from timedb.client.progress import RowCount
 from timedb.client.read_stream import ReadStream
 from timedb.contract.errors import Busy
+from timedb.contract.waiting import wait_in_slices
 from timedb.contract.wire import ReadCommand
 
 __all__ = ["fetch", "fetch_parts"]
-
-_SIGNAL_SECONDS = 0.5
 
 
 def fetch(stream: ReadStream, count: RowCount | None) -> pa.Table:
@@ -55,12 +54,13 @@ def fetch_parts(connection: Connection, read: ReadCommand, streams: int, count: 
 
 
 def _wait_for(workers: list[Future[None]]) -> None:
-    waiting = set(workers)
-    while waiting:
-        # In slices: Polars' handler for SIGINT restarts a wait without end, and Ctrl+C would never come through.
-        done, waiting = wait(waiting, _SIGNAL_SECONDS, FIRST_EXCEPTION)
+    def are_done(seconds: float) -> bool:
+        done, waiting = wait(workers, seconds, FIRST_EXCEPTION)
         for worker in done:
             worker.result()
+        return not waiting
+
+    wait_in_slices(are_done)
 
 
 class _Parts:

@@ -18,6 +18,7 @@ __all__ = [
     "META_TABLE_VERSION",
     "META_TOKEN",
     "UPLOAD_COLUMNS",
+    "is_text",
     "result_columns",
     "result_schema",
 ]
@@ -72,6 +73,13 @@ LOOKUP_COLUMNS = ("series_id", "series_key", "labels", "valid_time", "valid_time
 
 LOOKED_UP = pa.schema([("value", pa.float64()), ("known_time", TIMESTAMP), ("found", pa.bool_())])
 """What a lookup's answer adds to its columns."""
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts, as they are or as a dictionary's."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def result_columns(read: ReadCommand) -> list[str]:

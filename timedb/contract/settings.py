@@ -107,6 +107,11 @@ class ServerSettings(BaseSettings):
     checkpoint_commits: int = Field(100, ge=2, description="Commits of a table after which it is checkpointed")
     shutdown_seconds: float = Field(10.0, ge=0, description="Seconds that calls in flight get when the server stops")
 
+    @property
+    def http_scheme(self) -> str:
+        """What the URL of the REST gateway begins with."""
+        return "http" if self.tls_certificate is None else "https"
+
 
 class ClientSettings(BaseSettings):
     """What a client finds in the environment when the caller says nothing."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from timedb.contract.columns import is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.number_columns import NumberError, floats_of_texts
 from timedb.contract.times import from_micros, parse_time, to_micros
@@ -54,7 +55,7 @@ class Cells:
             InvalidRequest: a text is no number, or one that a float64 cannot hold.
         """
         column = _decoded(self.column)
-        if not _is_text(column.type):
+        if not is_text(column.type):
             return self.column
         texts = column if thousands is None and decimal == "." else pc.utf8_trim_whitespace(column)
         if thousands is not None:
@@ -83,7 +84,7 @@ class Cells:
                 or exists twice.
         """
         column = _decoded(self.column)
-        if _is_text(column.type):
+        if is_text(column.type):
             column = self._parsed(column, time_zone)
         elif pt.is_date(column.type):
             column, time_zone = column.cast(pa.timestamp("us")), time_zone or "UTC"
@@ -136,7 +137,7 @@ class Cells:
     def lists(self) -> pa.Array:
         """JSON arrays of texts as lists; a column that is no text stays as it is."""
         column = _decoded(self.column)
-        if not _is_text(column.type):
+        if not is_text(column.type):
             return self.column
         lists: list[list[str] | None] = []
         for row, text in enumerate(column.to_pylist()):
@@ -242,7 +243,3 @@ def _all_dates(texts: pa.Array) -> bool:
 
 def _decoded(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pt.is_dictionary(column.type) else column
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))

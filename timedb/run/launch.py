@@ -17,10 +17,11 @@ import uvicorn
 from timedb.client import connect
 from timedb.client.answering import describe_api, flight_instance
 from timedb.contract.errors import Internal, InvalidRequest, TimeDBError
+from timedb.contract.hosts import listens_on_loopback, reachable, url_of
 from timedb.contract.settings import ServerSettings
+from timedb.contract.waiting import wait_in_slices
 from timedb.flight_server import FlightService, start_flight_server
 from timedb.flight_server.call.tls import ServerTls
-from timedb.flight_server.service import is_loopback_host
 from timedb.rest_gateway import create_app
 from timedb.storage import Lake
 
@@ -32,10 +33,8 @@ __all__ = ["Service", "refuse_another", "start_flight", "start_gateway", "start_
 
 _log = logging.getLogger("timedb.flight")
 
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _STARTUP_SECONDS = 60.0
 _FORCED_SECONDS = 2.0
-_SIGNAL_SECONDS = 0.5
 _PROBE_SECONDS = 5.0
 # A proxy on this machine may say for whom it speaks; nobody else, whatever uvicorn's own environment variable says.
 _TRUSTED_PROXIES = "127.0.0.1,::1"
@@ -96,9 +95,7 @@ class Service:
 
     def wait(self) -> None:
         """Block until the service has been stopped; signals are handled meanwhile."""
-        # With a timeout: Polars' handler for SIGINT restarts a wait without one, and Ctrl+C would never come through.
-        while not self._stopped.wait(_SIGNAL_SECONDS):
-            pass
+        wait_in_slices(self._stopped.wait)
 
 
 def start_service(settings: ServerSettings, *, rest: bool = True) -> Service:
@@ -194,7 +191,7 @@ def _refuse_open_lake(flight_url: str, settings: ServerSettings) -> None:
     Raises:
         InvalidRequest: says what to do about it.
     """
-    if settings.insecure or is_loopback_host(settings.host.strip("[]")):
+    if settings.insecure or listens_on_loopback(settings.host.strip("[]")):
         return
     with connect(flight_url, api_key="", timeout=_PROBE_SECONDS) as client:
         try:
@@ -227,19 +224,12 @@ def _listen(host: str, port: int, parts: ExitStack) -> socket.socket:
     return listener
 
 
-def _address(settings: ServerSettings, listener: socket.socket) -> str:
-    host = settings.host.strip("[]")
-    host, port = _WILDCARDS.get(host, host), listener.getsockname()[1]
-    scheme = "http" if settings.tls_certificate is None else "https"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
 class _RestServer:
     """uvicorn in a thread; it leaves this process's signals and logging alone."""
 
     def __init__(self, app: Any, listener: socket.socket, settings: ServerSettings) -> None:
         self.instance: str = app.state.instance
-        self.url = _address(settings, listener)
+        self.url = url_of(settings.http_scheme, reachable(settings.host), listener.getsockname()[1])
         self._shutdown_seconds = settings.shutdown_seconds
         ServerTls.load(settings)  # says what is wrong with it, where uvicorn would not
         config = uvicorn.Config(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from timedb.client.answering import API_NAME, describe_api
 from timedb.contract.errors import InvalidRequest
+from timedb.contract.hosts import reachable, url_of
 from timedb.contract.settings import ServerSettings, load_settings, local_path
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def _start(host: str | None, port: int | None) -> Service:
     from timedb.run.launch import start_gateway
 
     settings = load_settings(ServerSettings, host=host, rest_port=port)
-    print(f"Starting {API_NAME} server on {_scheme(settings)}://{settings.host}:{settings.rest_port}...")
+    print(f"Starting {API_NAME} server on {settings.http_scheme}://{settings.host}:{settings.rest_port}...")
     with _session.lock:
         service = start_gateway(settings)
         _session.add(service)
@@ -237,13 +238,7 @@ def _url_of(host: str | None, port: int | None) -> str | None:
     settings = load_settings(ServerSettings, host=host, rest_port=port)
     if settings.rest_port == 0:
         return None
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host).strip("[]")
-    host = f"[{name}]" if ":" in name else name
-    return f"{_scheme(settings)}://{host}:{settings.rest_port}"
-
-
-def _scheme(settings: ServerSettings) -> str:
-    return "http" if settings.tls_certificate is None else "https"
+    return url_of(settings.http_scheme, reachable(settings.host), settings.rest_port)
 
 
 def _same_lake(one: str | None, other: str) -> bool:

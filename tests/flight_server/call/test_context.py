@@ -14,7 +14,7 @@ from timedb.contract.errors import Forbidden
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.flight_server import FlightService
-from timedb.flight_server.call.context import is_loopback, refuse_strangers
+from timedb.flight_server.call.context import is_local, refuse_strangers
 from timedb.flight_server.rpc.server import FlightServer
 from timedb.storage import Lake
 
@@ -35,7 +35,7 @@ from timedb.storage import Lake
     ],
 )
 def test_loopback(peer: str) -> None:
-    assert is_loopback(peer)
+    assert is_local(peer)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_loopback(peer: str) -> None:
     ],
 )
 def test_not_loopback(peer: str) -> None:
-    assert not is_loopback(peer)
+    assert not is_local(peer)
 
 
 def test_an_open_lake_serves_its_own_machine_only(lake: Lake) -> None:
