@@ -96,7 +96,7 @@ bench-peers: # those that pip cannot install beside the rest; what is not to be 
 
 docs: $(STAMP) ## Write the generated pages of docs/ anew and build the site into site/
 	$(BIN)/python docs/generate.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## Remove .venv and all caches; the lake stays
 	rm -rf $(VENV) .campaign.jsonl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -15,13 +15,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-import typer
 
 import timedb as td
-from docs.generate import commands_of
+from tests.commands import COMMANDS
 from tests.timedb.cli.test_cli import ask, timedb
 from tests.timedb.conftest import T0
-from timedb.cli import app
 from timedb.cli.exit_codes import EXIT_CODES
 from timedb.cli.output import show
 from timedb.client import Client
@@ -31,7 +29,6 @@ __all__ = ["ask"]
 
 FORMATS = ("csv", "json", "ndjson", "arrow", "parquet")
 HOUR = timedelta(hours=1)
-COMMANDS = dict(commands_of(typer.main.get_command(app)))
 COLUMNS = ["series_key", "valid_time", "valid_time_end", "known_time", "value", "annotation", "tags"]
 
 

@@ -12,16 +12,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-import typer
 
 import timedb as td
-from docs.generate import commands_of
+from tests.commands import COMMANDS
 from tests.timedb.cli.test_cli import timedb
 from tests.timedb.conftest import frame
-from timedb.cli import app
 from timedb.run.launch import Service
 
-COMMANDS = dict(commands_of(typer.main.get_command(app)))
 CASES = int(os.environ.get("TIMEDB_CLI_CASES", "120"))
 SEED = int(os.environ.get("TIMEDB_CLI_SEED", "1"))
 WORDS = (
