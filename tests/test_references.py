@@ -29,7 +29,8 @@ def files(suffix: str) -> list[Path]:
     return sorted([*ROOT.glob(f"*{suffix}"), *found])
 
 
-SOURCES, PAGES = files(".py"), files(".md")
+SOURCES = files(".py")
+PAGES = [path for path in files(".md") if path.name != "CHANGELOG.md"]  # which tells of what was
 
 
 def prose(path: Path) -> Iterator[str]:
