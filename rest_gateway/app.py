@@ -32,7 +32,7 @@ from timedb.rest_gateway.ask.models import (
 from timedb.rest_gateway.http.connection import FlightConnection
 from timedb.rest_gateway.http.errors import error_for_status, error_response, status_of
 from timedb.rest_gateway.http.metrics import Metrics
-from timedb.rest_gateway.http.middleware import CallContext, HeadAsGet, LoopbackOnly
+from timedb.rest_gateway.http.middleware import CallMiddleware, HeadAsGet, LoopbackOnly
 from timedb.rest_gateway.openapi.document import ANSWER_HEADERS, errors, install_openapi
 from timedb.rest_gateway.routes import runs as routes_runs
 from timedb.rest_gateway.routes import series as routes_series
@@ -67,7 +67,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
         settings = load_settings(ServerSettings)
     connection = FlightConnection(flight_url)
     metrics = Metrics()
-    middleware = [Middleware(CallContext, metrics=metrics)]
+    middleware = [Middleware(CallMiddleware, metrics=metrics)]
     if not settings.insecure:
         middleware.append(Middleware(LoopbackOnly, lake_is_open=connection.lake_is_open))
     if origins := settings.cors_origins.replace(",", " ").split():

@@ -30,6 +30,7 @@ __all__ = [
     "NewSeries",
     "NoQuery",
     "Restoration",
+    "RowLines",
     "RunsQuery",
     "SeriesChange",
     "SeriesLabelsQuery",
@@ -39,7 +40,6 @@ __all__ = [
     "UploadQuery",
     "UploadRequest",
     "ValueRow",
-    "ValueRows",
     "Withdrawal",
 ]
 
@@ -269,7 +269,7 @@ class UploadQuery(WireModel):
     unit: Annotated[Name | None, Field(description="Of all values; converted to the unit of their series")] = None
 
 
-class ValueRows(WireModel):
+class RowLines(WireModel):
     """The rows of a body of lines, each an item of ``value_rows``."""
 
     value_rows: Annotated[list[ValueRow], FailFast()]

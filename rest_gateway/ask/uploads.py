@@ -21,7 +21,7 @@ from timedb.contract.wire import WireModel, parse, shown
 from timedb.files.table_files import Reading, TableKind, open_table
 from timedb.rest_gateway.answer.ipc_sizes import check_stream
 from timedb.rest_gateway.ask.inputs import BodyBudget, is_json, media_type_of, read_query
-from timedb.rest_gateway.ask.models import UploadQuery, UploadRequest, ValueRows
+from timedb.rest_gateway.ask.models import RowLines, UploadQuery, UploadRequest
 from timedb.rest_gateway.ask.rows import rows_to_table
 
 __all__ = ["FILE_TYPES", "LINES_TYPES", "RunUpload", "read_upload"]
@@ -116,10 +116,10 @@ def _of_lines(body: bytes, fields: dict[str, Any]) -> RunUpload:
         except (ValueError, RecursionError):
             raise InvalidRequest(f"body: line {number} is not JSON") from None
     whole = b'{"value_rows":[' + b",".join(line for _, line in lines) + b"]}"
-    return _of_rows(parse(ValueRows, whole, what="body", max_bytes=len(whole)), fields)
+    return _of_rows(parse(RowLines, whole, what="body", max_bytes=len(whole)), fields)
 
 
-def _of_rows(message: UploadRequest | ValueRows, fields: dict[str, Any]) -> RunUpload:
+def _of_rows(message: UploadRequest | RowLines, fields: dict[str, Any]) -> RunUpload:
     table = rows_to_table(message.value_rows)
     return RunUpload(fields, table.num_rows, table.to_reader(max_chunksize=_BATCH_ROWS))
 

@@ -18,7 +18,7 @@ from timedb.contract.errors import Busy, InvalidRequest, NotFound, TimeDBError, 
 from timedb.contract.wire import AccuracyCommand, GetRun, ReadCommand, UploadCommand, WireModel
 from timedb.rest_gateway.http.errors import status_of
 
-__all__ = ["Batches", "Caller", "FlightConnection", "TheCaller"]
+__all__ = ["CallerClient", "FlightConnection", "ReadBatches", "TheCaller"]
 
 # What gRPC carries in a text header; anything else cannot be a key and is treated as none.
 _SENDABLE_KEY = re.compile(r"[\x21-\x7e]{1,1024}")
@@ -42,13 +42,13 @@ class FlightConnection:
         self._client: Client | None = None
         self._seen_closed = False
 
-    def as_caller(self, api_key: str | None, request_id: str | None = None) -> Caller:
+    def as_caller(self, api_key: str | None, request_id: str | None = None) -> CallerClient:
         """The shared connection under the caller's key, and under no other."""
         with self._lock:
             if self._client is None:
                 # The empty key keeps the client from looking for one in the environment.
                 self._client = connect(self._flight_url, api_key="")
-            return Caller(self._client.as_caller(api_key, request_id))
+            return CallerClient(self._client.as_caller(api_key, request_id))
 
     def close(self) -> None:
         """Close the connection; a later call opens it anew."""
@@ -73,7 +73,7 @@ class FlightConnection:
         return not self._seen_closed
 
 
-class Caller:
+class CallerClient:
     """What one caller asks of the Flight server.
 
     Where the connection fails, the error that comes out says no more than its code does: which server that was and
@@ -93,10 +93,10 @@ class Caller:
         with _transport_hidden():
             return self._client.send(command, reader)
 
-    def stream(self, read: ReadCommand | AccuracyCommand) -> Batches:
+    def stream(self, read: ReadCommand | AccuracyCommand) -> ReadBatches:
         """Start a read; as :meth:`timedb.client.Client.stream`."""
         with _transport_hidden():
-            return Batches(self._client, read)
+            return ReadBatches(self._client, read)
 
     def check_access(self) -> None:
         """Ask for something that never exists, to learn whether the Flight server serves this caller.
@@ -110,7 +110,7 @@ class Caller:
             return
 
 
-class Batches:
+class ReadBatches:
     """The record batches of a read. One thread reads at a time; any thread may close.
 
     Attributes:
@@ -149,7 +149,7 @@ async def _caller(
     request: Request,
     key: Annotated[str | None, Security(_key_header)],
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-) -> Caller:
+) -> CallerClient:
     given = {key or "", bearer.credentials if bearer else "", *request.headers.getlist("x-api-key")} - {""}
     # Of several keys nobody can say which one counts, so none is passed on, and the Flight server asks for one.
     chosen = given.pop() if len(given) == 1 else ""
@@ -157,5 +157,5 @@ async def _caller(
     return connection.as_caller(chosen if _SENDABLE_KEY.fullmatch(chosen) else None, request.state.request_id)
 
 
-TheCaller = Annotated[Caller, Depends(_caller)]
+TheCaller = Annotated[CallerClient, Depends(_caller)]
 """Handler parameter: the Flight server under the key of whoever made this call."""

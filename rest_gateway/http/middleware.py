@@ -18,7 +18,7 @@ from timedb.contract.hosts import is_loopback
 from timedb.rest_gateway.http.errors import error_response
 from timedb.rest_gateway.http.metrics import Metrics
 
-__all__ = ["CallContext", "HeadAsGet", "LoopbackOnly"]
+__all__ = ["CallMiddleware", "HeadAsGet", "LoopbackOnly"]
 
 REQUEST_ID_HEADER = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -26,7 +26,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _log = logging.getLogger("timedb.rest")
 
 
-class CallContext:
+class CallMiddleware:
     """Gives each call its id, logs it, counts it, and turns what nobody caught into the one error shape."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

@@ -15,7 +15,7 @@ from timedb.rest_gateway.answer.formats import choose_format, style_of
 from timedb.rest_gateway.ask.inputs import json_body, query
 from timedb.rest_gateway.ask.models import NoQuery, UpdateRequest
 from timedb.rest_gateway.ask.reads import AccuracyQuery, ValuesQuery, in_words_of_the_query
-from timedb.rest_gateway.http.connection import Caller, TheCaller
+from timedb.rest_gateway.http.connection import CallerClient, TheCaller
 from timedb.rest_gateway.http.streaming import streamed
 from timedb.rest_gateway.openapi.document import answer_formats, describe_inputs, errors
 
@@ -123,7 +123,7 @@ def update_values(body: Annotated[UpdateRequest, Depends(json_body(UpdateRequest
 
 
 def _answer(
-    caller: Caller, asked: ValuesQuery | AccuracyQuery, make_body: type[BodyFormat], *, non_finite_text: bool
+    caller: CallerClient, asked: ValuesQuery | AccuracyQuery, make_body: type[BodyFormat], *, non_finite_text: bool
 ) -> Response:
     with in_words_of_the_query():
         stream = caller.stream(asked.to_command())

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from timedb.client.arguments import corrections, plain
-from timedb.client.connection import Batches, Certificates, Connection
+from timedb.client.connection import BatchSource, Certificates, Connection
 from timedb.client.frames import UploadData, open_data
 from timedb.client.lookups import look_up
 from timedb.client.parallel import fetch, fetch_parts
@@ -138,7 +138,7 @@ class Client(RunCalls):
         """Start a read and get its batches as they arrive."""
         return self._connection.stream(read)
 
-    def send(self, command: UploadCommand, reader: Batches) -> dict[str, Any]:
+    def send(self, command: UploadCommand, reader: BatchSource) -> dict[str, Any]:
         """Send an upload, once, batch by batch as they are; the receipt of the contract."""
         return self._connection.send(command, reader)
 

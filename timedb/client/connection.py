@@ -30,7 +30,7 @@ from timedb.contract.wire import (
     shown,
 )
 
-__all__ = ["Batches", "Certificates", "Connection"]
+__all__ = ["BatchSource", "Certificates", "Connection"]
 
 _LONG_ACTIONS = frozenset({"apply_retention", "compact", "maintain"})
 _WRITE_ACTIONS = frozenset(
@@ -43,7 +43,7 @@ _MAX_HEADER_CHARS = 1024
 _MESSAGE_BYTES = (MESSAGE_BYTES_HEADER.encode(), str(MESSAGE_BYTES_ASKED).encode())
 
 
-class Batches(Protocol):
+class BatchSource(Protocol):
     """What is sent: batches of one schema, such as a ``pa.RecordBatchReader``."""
 
     @property
@@ -197,7 +197,7 @@ class Connection:
         with flight_errors(self.url):
             return self.flight_client.get_flight_info(descriptor, self.options(long=False))
 
-    def send(self, command: UploadCommand, batches: Batches) -> dict[str, Any]:
+    def send(self, command: UploadCommand, batches: BatchSource) -> dict[str, Any]:
         """Send an upload and wait for its receipt.
 
         What iterating over ``batches`` raises passes through, and nothing is written then.

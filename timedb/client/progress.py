@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from timedb.client.connection import Batches
+    from timedb.client.connection import BatchSource
 
 __all__ = ["CountedBatches", "Progress", "RowCount", "bar", "counting"]
 
@@ -46,7 +46,7 @@ class RowCount:
 class CountedBatches:
     """Batches that are counted as they are taken: each when the next one is asked for, so when it has gone out."""
 
-    def __init__(self, batches: Batches, count: RowCount) -> None:
+    def __init__(self, batches: BatchSource, count: RowCount) -> None:
         self.schema: pa.Schema = batches.schema
         self._batches = batches
         self._count = count
