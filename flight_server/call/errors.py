@@ -1,7 +1,8 @@
 """Our errors as Flight errors: the one table, and the form that they have on the wire.
 
-The message is ``<code>: <detail>``; ``extra_info`` is JSON ``{"code", "message", "detail", "request_id"}``. Only
-what a :class:`TimeDBError` says reaches a client; of any other exception it learns the request id.
+The message is ``<code>: <detail>``; ``extra_info`` is JSON ``{"code", "message", "detail", "request_id"}`` and, where
+it is about one, ``"field"``. Only what a :class:`TimeDBError` says reaches a client; of any other exception it learns
+the request id.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ def _wire_form(error: TimeDBError, request_id: str) -> tuple[str, bytes]:
     # The detail of an internal error may have come from inside; the log has it.
     detail = error.summary if error.code == errors.Internal.code else _trimmed(error.detail)
     body = {"code": error.code, "message": error.summary, "detail": detail, "request_id": request_id}
+    if error.field is not None and detail.startswith(error.field):
+        body["field"] = error.field
     return f"{error.code}: {detail}", json.dumps(body, ensure_ascii=False).encode()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Self
@@ -19,7 +18,6 @@ __all__ = ["AccuracyQuery", "ValuesQuery", "in_words_of_the_query"]
 
 _SELECTING = ("start_valid", "end_valid", "start_known", "end_known", "as_of", "token", "labels")
 _DAILY_OR_WINDOWS = set(Relative.model_fields) - {"time_zone"}
-_FIELD = re.compile(r"^(?:relative: |relative\.|resample\.)?(series_keys?|series_ids|after|resample)?\b")
 _PARAMETERS = {
     "series_keys": "name",
     "series_key": "name",
@@ -35,10 +33,13 @@ def in_words_of_the_query() -> Iterator[None]:
     try:
         yield
     except TimeDBError as error:
-        detail = _FIELD.sub(lambda field: _PARAMETERS.get(field[1] or "", ""), error.detail)
-        if detail == error.detail:
+        if error.field is None:
             raise
-        raise type(error)(detail, request_id=error.request_id) from None
+        if error.field == "relative" and error.detail.startswith("relative: "):  # whose fields are parameters
+            error = type(error)(error.detail.removeprefix("relative: "), request_id=error.request_id)
+        path = (error.field or "").removeprefix("relative.").removeprefix("resample.")
+        head, dot, rest = path.partition(".")
+        raise error.of_field(_PARAMETERS.get(head, head) + dot + rest) from None
 
 
 class RowsQuery(WireModel):

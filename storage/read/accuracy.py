@@ -294,4 +294,4 @@ def _actual_series(ticket: AccuracyTicket, catalog: Catalog) -> Series:
     try:
         return catalog.find(ticket.actual_key)[0]
     except (NotFound, InvalidRequest) as error:
-        raise type(error)(error.detail.replace("series_key:", "actual_key:", 1)) from None
+        raise (error.of_field("actual_key") if error.field == "series_key" else error) from None

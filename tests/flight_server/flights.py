@@ -39,7 +39,8 @@ def fails(code: str, *parts: str) -> Iterator[Failure]:
     assert type(caught.value) is FLIGHT_CLASSES[type(error_for_code(code))]
     extra: bytes = caught.value.extra_info  # type: ignore[attr-defined]  # pyarrow ships no types
     body = json.loads(extra)
-    assert set(body) == {"code", "message", "detail", "request_id"}
+    assert set(body) - {"field"} == {"code", "message", "detail", "request_id"}
+    assert body["detail"].startswith(body.get("field", ""))
     assert body["code"] == code
     assert body["message"] == error_for_code(code).summary
     assert str(caught.value).startswith(f"{code}: {body['detail']}")

@@ -39,7 +39,7 @@ class OptionCommand(TyperCommand):
         try:
             return super().invoke(ctx)
         except TimeDBError as error:
-            raise type(error)(_in_options(error.detail, ctx), request_id=error.request_id) from None
+            raise _in_options(error, ctx) from None
 
 
 def speak_of_options(app: typer.Typer) -> None:
@@ -51,7 +51,7 @@ def speak_of_options(app: typer.Typer) -> None:
             speak_of_options(group.typer_instance)
 
 
-def _in_options(detail: str, ctx: typer.Context) -> str:
+def _in_options(error: TimeDBError, ctx: typer.Context) -> TimeDBError:
     options = {
         str(each.name): max(each.opts, key=len)
         for each in ctx.command.params
@@ -63,23 +63,27 @@ def _in_options(detail: str, ctx: typer.Context) -> str:
         from timedb.contract.columns import UPLOAD_COLUMNS  # with Pydantic, which no help needs
 
         fields = {name: option for name, option in fields.items() if name not in UPLOAD_COLUMNS}
-    detail = _ADD_LABELS.sub(lambda _: _label_advice(detail, options), detail)
-    said, rest = detail, ""
-    if found := _LISTS.search(detail):
-        said, rest = detail[: found.start()], detail[found.start() :]
-    said = _RELATIVE.sub("--days-ahead and --window-length", said.removeprefix("relative: "))
-    said = _settings_as_options(_fields_as_options(said, fields, only_first=uploads), ctx, options)
-    return said + rest
+    said = _ADD_LABELS.sub(lambda _: _label_advice(error.detail, options), error.detail).removeprefix("relative: ")
+    said = _RELATIVE.sub("--days-ahead and --window-length", said)
+    told = type(error)(said, field=error.field, request_id=error.request_id)
+    field = (told.field or "").removeprefix("relative.").removeprefix("resample.")
+    name = _setting_as_option(field, ctx, options) if field.startswith("TIMEDB_") else fields.get(field)
+    if name is not None:
+        told = told.of_field(name)
+    if uploads:
+        return told
+    said, rest = told.detail, ""
+    if found := _LISTS.search(said):
+        said, rest = said[: found.start()], said[found.start() :]
+    return type(error)(_fields_as_options(said, fields) + rest, field=name, request_id=error.request_id)
 
 
-def _fields_as_options(text: str, fields: Mapping[str, str], *, only_first: bool) -> str:
-    """Replace a field at the beginning, and names with ``_``, which no word of prose has; never what is quoted."""
+def _fields_as_options(text: str, fields: Mapping[str, str]) -> str:
+    """Replace names of fields with ``_``, which no word of prose has; never what is quoted."""
 
     def replace(match: re.Match[str]) -> str:
         name = match["name"]
-        if name not in fields or not (match.start() == 0 or (not only_first and ("_" in name or match["path"]))):
-            return match[0]
-        return fields[name]
+        return fields[name] if name in fields and ("_" in name or match["path"]) else match[0]
 
     pattern = (
         r"(?P<quoted>'[^']*'|\"[^\"]*\"|\{.*\})|(?<![\w./-])(?P<path>relative\.|resample\.)?(?P<name>[a-z_]+)(?![\w/-])"
@@ -87,15 +91,12 @@ def _fields_as_options(text: str, fields: Mapping[str, str], *, only_first: bool
     return re.sub(pattern, lambda match: match[0] if match["quoted"] else replace(match), text)
 
 
-def _settings_as_options(text: str, ctx: typer.Context, options: Mapping[str, str]) -> str:
-    """Replace a setting by the option that was typed for it."""
-    found = re.match(r"TIMEDB_[A-Z_]+", text)
-    if found is None:
-        return text
-    names = _SETTINGS.get(found[0], (found[0].removeprefix("TIMEDB_").lower(),))
+def _setting_as_option(setting: str, ctx: typer.Context, options: Mapping[str, str]) -> str | None:
+    """The option that was typed for a setting, if one was."""
+    names = _SETTINGS.get(setting, (setting.removeprefix("TIMEDB_").lower(),))
     sources = {each: ctx.get_parameter_source(each) for each in names}
     typed = [each for each, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    return options[typed[0]] + text[found.end() :] if typed and typed[0] in options else text
+    return options.get(typed[0]) if typed else None
 
 
 def _label_advice(detail: str, options: Mapping[str, str]) -> str:

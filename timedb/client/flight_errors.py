@@ -65,7 +65,8 @@ def _said_by_server(error: Exception) -> TimeDBError | None:
         said = None
     if isinstance(said, dict) and isinstance(said.get("code"), str):
         detail = said.get("detail") or said.get("message") or ""
-        return error_for_code(said["code"], str(detail), request_id=said.get("request_id"))
+        field = str(said.get("field") or "")
+        return error_for_code(said["code"], str(detail), field=field, request_id=said.get("request_id"))
     coded = _CODED_MESSAGE.match(str(error))
     return error_for_code(coded[1], _TRANSPORT_TAIL.sub("", coded[2])) if coded else None
 

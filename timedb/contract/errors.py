@@ -20,7 +20,8 @@ an unknown code is treated as the root.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Self
 
 __all__ = [
     "Busy",
@@ -40,22 +41,36 @@ __all__ = [
 ]
 
 
+# A detail begins with the field it is about, behind which stands a colon; a sentence may begin with one, too, and is
+# then told from prose by what no word of prose has.
+_FIELD = re.compile(r"[A-Za-z][\w.]*(?=: )|[A-Za-z]+[._][\w.]*\w(?![\w/:-])")
+
+
 class TimeDBError(Exception):
     """Root of all errors that the service and its client raise on purpose.
 
     Args:
         detail: One sentence for the person who reads it: names the field and the value at fault, and nothing of
             the service's inside. Empty means the code's own summary.
+        field: What ``detail`` begins with, if that is the path of a field, such as ``relative.days_ahead``; left out,
+            it is found there. None: the error is about no field.
         request_id: The id under which the server logged the call, once known.
     """
 
     code: ClassVar[str] = "internal"
     summary: ClassVar[str] = "the service failed"
 
-    def __init__(self, detail: str = "", *, request_id: str | None = None) -> None:
+    def __init__(self, detail: str = "", *, field: str | None = None, request_id: str | None = None) -> None:
         self.detail = detail or self.summary
+        found = _FIELD.match(detail)
+        self.field = field if field and detail.startswith(field) else found[0] if found else None
         self.request_id = request_id
         super().__init__(self.detail)
+
+    def of_field(self, name: str) -> Self:
+        """The same error in the words of a caller who calls its field so."""
+        rest = self.detail[len(self.field or "") :]
+        return type(self)(name + rest, field=name, request_id=self.request_id)
 
 
 class InvalidRequest(TimeDBError):
@@ -145,6 +160,8 @@ class Internal(TimeDBError):
 _BY_CODE: dict[str, type[TimeDBError]] = {cls.code: cls for cls in TimeDBError.__subclasses__()}
 
 
-def error_for_code(code: str, detail: str = "", *, request_id: str | None = None) -> TimeDBError:
+def error_for_code(
+    code: str, detail: str = "", *, field: str | None = None, request_id: str | None = None
+) -> TimeDBError:
     """Build the error that a code from the wire stands for; an unknown code gives the root class."""
-    return _BY_CODE.get(code, TimeDBError)(detail, request_id=request_id)
+    return _BY_CODE.get(code, TimeDBError)(detail, field=field, request_id=request_id)

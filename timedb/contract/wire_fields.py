@@ -311,7 +311,9 @@ def _checked(model: type[M], build: Callable[[], M], what: str) -> M:
     try:
         return build()
     except ValidationError as error:
-        raise InvalidRequest(describe(error, what, model)) from None
+        detail = describe(error, what, model)
+        first = detail.partition(" ")[0]
+        raise InvalidRequest(detail, field=first if first in model.model_fields else None) from None
 
 
 def describe(error: ValidationError, what: str = "", model: type[BaseModel] | None = None) -> str:

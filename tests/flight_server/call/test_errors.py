@@ -56,6 +56,7 @@ def test_message_and_extra_info() -> None:
         "message": "the request is not valid",
         "detail": "limit: 0 is too small",
         "request_id": "r-1",
+        "field": "limit",
     }
 
 
