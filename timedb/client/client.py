@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from timedb.client.arguments import corrections, plain
+from timedb.client.arguments import corrections
 from timedb.client.connection import BatchSource, Certificates, Connection
 from timedb.client.frames import UploadData, open_data
 from timedb.client.lookups import look_up
@@ -19,20 +19,16 @@ from timedb.client.read_stream import ReadStream
 from timedb.client.receipt import Receipt
 from timedb.client.retrying import RETRIED, retrying
 from timedb.client.run_calls import RunCalls, warn_if_withdrawn
-from timedb.client.selection import Length, Rows, Selection, SeriesChanges, Time, fields_of, message_of, read_command
+from timedb.client.selection import Length, Rows, Selection, Time, fields_of, message_of, read_command
+from timedb.client.series_calls import SeriesCalls
 from timedb.contract.errors import InvalidRequest, OutcomeUnknown
 from timedb.contract.settings import ClientSettings, load_settings
 from timedb.contract.wire import (
     AccuracyCommand,
     ApplyRetention,
-    CreateManySeries,
-    CreateSeries,
-    ListSeries,
     LookupCommand,
     Nothing,
     ReadCommand,
-    SeriesLabels,
-    UpdateSeries,
     UpdateValues,
     UploadCommand,
     WireModel,
@@ -78,6 +74,11 @@ def connect(
 
     Raises:
         InvalidRequest: one of them is not valid.
+
+    Examples:
+        >>> with td.connect() as mine:
+        ...     mine.health()["ok"]
+        True
     """
     settings = load_settings(
         ClientSettings,
@@ -96,7 +97,7 @@ def connect(
     return Client(connection.as_caller(key, None))
 
 
-class Client(RunCalls):
+class Client(SeriesCalls, RunCalls):
     """Reads and writes time series. Thread-safe; made by :func:`connect`; a context manager that closes itself.
 
     Times that go in are aware datetimes or RFC 3339 text with an offset; times that come out are UTC, to the
@@ -125,6 +126,10 @@ class Client(RunCalls):
         Args:
             api_key: That caller's key; None sends none, whatever this client sends.
             request_id: Under which the server logs the calls; it makes one where there is none.
+
+        Examples:
+            >>> client.as_caller(None, "nightly-7").list_series(name="no such series")
+            []
         """
         return Client(self._connection.as_caller(api_key, request_id))
 
@@ -141,93 +146,6 @@ class Client(RunCalls):
     def send(self, command: UploadCommand, reader: BatchSource) -> dict[str, Any]:
         """Send an upload, once, batch by batch as they are; the receipt of the contract."""
         return self._connection.send(command, reader)
-
-    # Series
-
-    def create_series(
-        self,
-        name: str,
-        *,
-        unit: str | None = None,
-        description: str | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> str:
-        """Create a series, or find it: (name, labels) is what it is.
-
-        Args:
-            name: Its name.
-            unit: None: ``dimensionless``, or what it has already.
-            description: For people.
-            labels: Tell series of one name apart.
-
-        Returns:
-            The series_id.
-
-        Raises:
-            Conflict: it has another unit.
-        """
-        fields = {"name": name, "unit": unit, "description": description, "labels": labels and dict(labels)}
-        return str(self.call("create_series", message_of(CreateSeries, fields))["series_id"])
-
-    def create_many_series(self, series: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Create many series in one call, all of them or none, or find them.
-
-        Args:
-            series: The arguments of :meth:`create_series` each: ``{"name", "unit", "description", "labels"}``.
-
-        Returns:
-            The series_id of each, in order.
-
-        Raises:
-            Conflict: one has another unit.
-        """
-        message = parse_object(CreateManySeries, {"series": [dict(one) for one in series]})
-        return [str(one["series_id"]) for one in self.call("create_many_series", message)["series"]]
-
-    def list_series(
-        self,
-        *,
-        name: str | None = None,
-        labels: Mapping[str, str | list[str] | None] | None = None,
-        search: str | None = None,
-        limit: int | None = None,
-    ) -> list[dict[str, Any]]:
-        """The series of that name, with those labels, whose texts hold each word of ``search``.
-
-        They come by name; under a search the best answers come first: that very name, names that begin so, names that
-        hold the words, then series whose unit, description, id or labels do.
-
-        Returns:
-            ``{"series_id", "name", "labels", "unit", "description"}`` each.
-        """
-        asked = {"name": name, "labels": labels and dict(labels), "search": search, "limit": limit}
-        found = self.call("list_series", message_of(ListSeries, asked))
-        series: list[dict[str, Any]] = found["series"]
-        return series
-
-    def series_labels(self, name: str | None = None) -> dict[str, list[str]]:
-        """Every label key with its values, of the series of that name, else of all."""
-        labels: dict[str, list[str]] = self.call("series_labels", message_of(SeriesLabels, {"name": name}))["labels"]
-        return labels
-
-    def update_series(self, series_id: str | UUID, **changes: Unpack[SeriesChanges]) -> dict[str, Any]:
-        """Change what a series says of itself; what is left out stays, ``description=None`` clears it.
-
-        Args:
-            series_id: Which series.
-            changes: ``name``: a rename keeps the id and the values, and leaves the old name to whoever takes it next.
-                ``unit`` with ``unit_change="declare"``: the stored numbers stay, and have been of that unit all along.
-                ``description``; ``retired``: whether the series takes no more values and is listed no more.
-
-        Returns:
-            The series as it is now.
-
-        Raises:
-            NotFound: there is none of that id.
-            Conflict: another series has the name and the same labels.
-            InvalidRequest: nobody knows the unit, or nothing says what becomes of the values.
-        """
-        return self.call("update_series", parse_object(UpdateSeries, plain("", {"series_id": series_id, **changes})))
 
     # Values
 
@@ -275,6 +193,16 @@ class Client(RunCalls):
             InvalidRequest: names the column, the row and the value that does not fit.
             Conflict: the run_id is taken by a run with other content.
             OutcomeUnknown: the server did not answer to the end; upload again with the run_id that the error names.
+
+        Examples:
+            >>> day = datetime(2025, 1, 1, tzinfo=UTC)
+            >>> hours = [day, day + timedelta(hours=1)]
+            >>> rows = pl.DataFrame({"series_key": "wind", "valid_time": hours, "value": [5.0, 6.5]})
+            >>> client.upload(rows, run_id="wind-1", known_time=day - timedelta(hours=6)).rows
+            2
+            >>> later = rows.with_columns(value=pl.Series([5.5, 7.0]))
+            >>> client.upload(later, run_id="wind-2", known_time=day).series_ids.keys()
+            dict_keys(['wind'])
         """
         fields = {
             "run_id": run_id or str(uuid4()),
@@ -330,6 +258,14 @@ class Client(RunCalls):
             Times are ``Datetime("us", "UTC")``. Identifiers (``series_id``, ``series_key``, ``series_unit``,
             ``run_id``, ``changed_by``) are ``Categorical``, which takes a quarter of the memory and filters, groups
             and sorts like text; ``.cast(pl.String)`` before a join with text. Other text is ``String``.
+
+        Examples:
+            >>> client.read(series_keys="wind")["value"].to_list()  # what is known now
+            [5.5, 7.0]
+            >>> client.read(series_keys="wind", end_known=day)["value"].to_list()  # what was known before the day
+            [5.0, 6.5]
+            >>> client.read(series_keys="wind", view="overlapping").height  # every revision
+            4
         """
         import polars as pl
 
@@ -340,6 +276,12 @@ class Client(RunCalls):
 
         Its ``schema.metadata`` has ``table_version``, ``as_of``, the ``token`` that reads the same again (or, as
         ``since``, what follows) and, under a limit, ``cursor``: what goes into ``after`` to go on.
+
+        Examples:
+            >>> table = client.read_arrow(series_keys="wind")
+            >>> token = table.schema.metadata[b"token"].decode()
+            >>> client.read_arrow(series_keys="wind", token=token).equals(table)
+            True
         """
         command = read_command(selection)
         if parallel < 1:
@@ -358,6 +300,10 @@ class Client(RunCalls):
 
         Raises:
             ModuleNotFoundError: pandas is not installed; it is an extra of this package.
+
+        Examples:
+            >>> float(client.read_pandas(series_keys="wind")["value"].mean())
+            6.25
         """
         try:
             import pandas  # noqa: F401  # pyarrow's own complaint does not say how to get it
@@ -382,6 +328,12 @@ class Client(RunCalls):
         Raises:
             InvalidRequest: names the column, the row and the value that does not fit.
             NotFound: a series does not exist.
+
+        Examples:
+            >>> asked = pl.DataFrame({"series_key": "wind", "valid_time": day, "known_by": [hours[0], None, hours[1]]})
+            >>> asked = asked.with_columns(known_by=pl.col("known_by") - timedelta(hours=1))
+            >>> client.lookup(asked)["value"].to_list()
+            [5.0, 5.5, 5.5]
         """
         return look_up(self._connection, message_of(LookupCommand, {"as_of": as_of}), frame)
 
@@ -411,6 +363,11 @@ class Client(RunCalls):
         Raises:
             InvalidRequest: the units of forecast and actual do not convert into each other.
             NotFound: a series does not exist.
+
+        Examples:
+            >>> found = client.accuracy(series_keys="wind", actual_key="wind seen", horizon=timedelta(hours=6))
+            >>> found["lead_seconds"].to_list(), found["mae"].to_list()
+            ([0.0, 21600.0], [0.25, 0.75])
         """
         import polars as pl
 
@@ -434,6 +391,12 @@ class Client(RunCalls):
         Raises:
             InvalidRequest: names the item and the field that does not fit.
             OutcomeUnknown: the server did not answer to the end.
+
+        Examples:
+            >>> wind = client.list_series(name="wind")[0]["series_id"]
+            >>> change = {"series_id": wind, "valid_time": day, "value": 5.75, "annotation": "meter was reset"}
+            >>> client.update_values([change])["updated"][0]["run_id"]
+            'wind-2'
         """
         fields = {"updates": corrections(updates), "update_id": update_id}
         return self.call("update_values", message_of(UpdateValues, fields))
@@ -441,7 +404,12 @@ class Client(RunCalls):
     # The service
 
     def status(self) -> dict[str, Any]:
-        """Figures of the lake."""
+        """Figures of the lake.
+
+        Examples:
+            >>> client.status()["series"] >= 1
+            True
+        """
         return self.call("status", Nothing())
 
     def health(self) -> dict[str, Any]:
@@ -465,5 +433,9 @@ class Client(RunCalls):
 
         Returns:
             What went, or would go, by rule and series.
+
+        Examples:
+            >>> client.apply_retention([{"name": "wind", "drop_after_days": 365}])["dry_run"]
+            True
         """
         return self.call("apply_retention", parse_object(ApplyRetention, {"rules": rules, "dry_run": dry_run}))

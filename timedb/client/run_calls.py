@@ -41,6 +41,12 @@ class RunCalls(ABC):
 
         Raises:
             NotFound: there is no such run.
+
+        Examples:
+            >>> client.withdraw_run("wind-2", reason="wrong weather")
+            2
+            >>> client.read(series_keys="wind")["value"].to_list()  # the run before answers again
+            [5.0, 6.5]
         """
         fields = {"run_id": run_id, "reason": reason, "series_ids": texts(series_ids)}
         return int(self.call("withdraw_run", message_of(WithdrawRun, fields))["withdrawn"])
@@ -67,6 +73,10 @@ class RunCalls(ABC):
 
         Raises:
             NotFound: there is no such run.
+
+        Examples:
+            >>> client.restore_run("wind-2")
+            {'restored': 2, 'left_retracted': 0}
         """
         fields = {"run_id": run_id, "reason": reason, "series_ids": texts(series_ids)}
         return self.call("restore_run", message_of(RestoreRun, fields))
@@ -77,6 +87,10 @@ class RunCalls(ABC):
 
         Raises:
             NotFound: there is none.
+
+        Examples:
+            >>> client.get_run("wind-1")["known_time"]
+            '2024-12-31T18:00:00.000000+00:00'
         """
         return self.call("get_run", message_of(GetRun, {"run_id": run_id}))
 
@@ -90,6 +104,10 @@ class RunCalls(ABC):
     ) -> list[dict[str, Any]]:
         """Runs as of :meth:`get_run`, newest first; ``start`` (inclusive) and ``end`` (exclusive) bound their
         run_start_time.
+
+        Examples:
+            >>> [run["run_id"] for run in client.list_runs(limit=2)]
+            ['wind-2', 'wind-1']
         """
         fields = {"workflow_id": workflow_id, "start": start, "end": end, "limit": limit}
         runs: list[dict[str, Any]] = self.call("list_runs", message_of(ListRuns, fields))["runs"]
