@@ -34,7 +34,7 @@ def series(
     flight_url: FlightUrl = None,
     json: AsJson = False,
 ) -> None:
-    """List the series."""
+    """List the series of the lake."""
     with client_of(flight_url) as client:
         listed = client.list_series(name=name, labels=selected_labels(labels), search=search, limit=limit)
     show(listed, as_json=json)

@@ -105,7 +105,6 @@ class NdjsonBody(BodyFormat):
         self._writer = RowWriter(schema, style.ndjson)
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[Piece]:
-        """A line each."""
         return self._writer.write(batch)
 
 
@@ -124,7 +123,6 @@ class CsvBody(BodyFormat):
         return csv_header(self._names)
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[Piece]:
-        """A line each."""
         return self._writer.write(batch)
 
 
@@ -139,7 +137,7 @@ class ArrowBody(BodyFormat):
         self._writer = pa.ipc.new_stream(self._sink, schema)
 
     def head(self) -> Piece:
-        """The schema message."""
+        """The message with the schema, of which each batch is."""
         return self._sink.take()
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[Piece]:
@@ -148,7 +146,7 @@ class ArrowBody(BodyFormat):
         yield self._sink.take()
 
     def tail(self, count: int) -> Piece:
-        """The end-of-stream marker."""
+        """The marker that ends a stream of Arrow."""
         self._writer.close()
         return self._sink.take()
 
@@ -165,7 +163,7 @@ class ParquetBody(BodyFormat):
         self._waiting: list[pa.RecordBatch] = []
 
     def head(self) -> Piece:
-        """The magic number."""
+        """The magic number, by which a Parquet file begins."""
         return self._sink.take()
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[Piece]:
