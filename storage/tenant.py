@@ -50,7 +50,8 @@ from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.lookup import Lookup
 from timedb.storage.read.moment import Moment
-from timedb.storage.read.reading import ReadPlan, plan_read
+from timedb.storage.read.planning import plan_read
+from timedb.storage.read.reading import ReadPlan
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.layout import TenantTables
 from timedb.storage.tables.schemas import TIERS
@@ -251,7 +252,7 @@ class Tenant:
         """Resolve a read against the newest snapshot, or against that one.
 
         Raises:
-            InvalidRequest, NotFound: see ``timedb.storage.read.reading.plan_read``.
+            InvalidRequest, NotFound: see ``timedb.storage.read.planning.plan_read``.
         """
         return plan_read(
             ticket,

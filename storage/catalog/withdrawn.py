@@ -21,7 +21,7 @@ from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.parquet import may_hold_corrections
 from timedb.storage.delta.table import Table
-from timedb.storage.rows import views
+from timedb.storage.rows.orders import VERSION
 from timedb.storage.rows.scan import Selection, live_files, scan
 
 __all__ = ["STANDING", "RowsOfRuns", "WithdrawnRuns", "record_key", "with_withdrawals", "withdrawals_without_record"]
@@ -30,10 +30,10 @@ STANDING: Mapping[str, Any] = {"withdrawn": None, "withdrawn_rows": 0}
 """What a run says of itself of which every row stands."""
 
 
-_NOTES = (*views.REVISION, "change_time", "annotation", "changed_by", "retracted")
+_NOTES = (*VERSION.columns, "annotation", "changed_by", "retracted")
 
 
-_REVISION = list(views.REVISION)
+_REVISION = list(VERSION.key)
 
 
 _ROWS_AT_ONCE = 500_000  # retractions of the runs that are looked at together, so that a long list takes little memory
@@ -151,7 +151,7 @@ def with_withdrawals(versions: pl.DataFrame) -> pl.DataFrame:
         ``retracted`` is never null.
     """
     retracted = pl.col("retracted").fill_null(False)
-    ordered = versions.sort(*views.CHAIN_ORDER).with_columns(retracted)
+    ordered = versions.sort(*VERSION.columns).with_columns(retracted)
     ordered = ordered.with_columns(
         annotation_before=pl.col("annotation").shift(1).over(_REVISION),
         stretch=(~pl.col("retracted")).cast(pl.Int64).cum_sum().over(_REVISION),

@@ -134,7 +134,7 @@ def split_read(path: str, tenant: str | None, ticket: ReadTicket) -> SplitRead:
         Part(
             found.store.url(),
             found.tenant_id,
-            _by_id(part.ticket, plan._selection.series_ids),
+            _by_id(part.ticket, plan.series_ids),
             State(_files_of(state.values, part.ticket.bucket), _series_of(state.series, part.ticket.bucket)),
         )
         for part in plan.parts

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -19,27 +19,23 @@ from obstore.exceptions import BaseError
 from timedb.contract.errors import InvalidRequest, NotFound
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.settings import local_path
-from timedb.contract.times import MIN_MICROS
 from timedb.contract.wire import ReadTicket, shown
 from timedb.storage.boundary import errors_are_ours
 from timedb.storage.catalog.catalog import KnownSeries, StoredCatalog
-from timedb.storage.delta.log import DataFile, DeltaLog, Snapshot
+from timedb.storage.delta.log import DeltaLog, Snapshot
 from timedb.storage.delta.object_store import ObjectStore
 from timedb.storage.delta.store import LocalStore, Store
 from timedb.storage.delta.table import Table
-from timedb.storage.measures.relative import known_by_cut_off
-from timedb.storage.read.answers import is_plain
 from timedb.storage.read.latest import LastRows
-from timedb.storage.read.reading import ReadPlan, plan_read
+from timedb.storage.read.planning import plan_read
+from timedb.storage.read.reading import ReadPlan
 from timedb.storage.rows import views
-from timedb.storage.rows.scan import VALUES_POLARS, Selection, scan
+from timedb.storage.rows.scan import scan
 from timedb.storage.tables.layout import FORMAT_VERSION, MARKER, tenant_folder
-from timedb.storage.tables.schemas import PARTITIONS, SERIES, TIERS, VALUES, VALUES_DATA
+from timedb.storage.tables.schemas import PARTITIONS, SERIES, VALUES, VALUES_DATA
 
 __all__ = ["DirectTenant", "State", "find_tenant", "open_folder", "scan_lake"]
 
-_POINT = list(views.POINT)
-_REVISION = list(views.REVISION)
 _MAX_WINDOWS = 10_000_000
 _NAMES = {"series_key": "name", "series_unit": "unit"}
 
@@ -92,7 +88,7 @@ class DirectTenant:
         """Resolve a read on what there is at a state.
 
         Raises:
-            InvalidRequest, NotFound: see ``timedb.storage.read.reading.plan_read``.
+            InvalidRequest, NotFound: see ``timedb.storage.read.planning.plan_read``.
         """
         values = self.store.below("values")
         return plan_read(
@@ -197,11 +193,9 @@ def scan_lake(path: str, tenant: str | None, ticket: ReadTicket) -> pl.LazyFrame
     columns = VALUES_DATA.names if ticket.columns is None else ticket.columns
     plan = found.plan(ticket.model_copy(update={"columns": columns}), found.state())
     values = found.store.below("values")
-    pieces = [
-        view_of_bucket(ticket, plan._selection.of_bucket(bucket), values, files)
-        for bucket, files in plan._files.items()
-    ]
-    rows = pl.concat([piece.select(VALUES_DATA.names) for piece in pieces]) if pieces else scan(values, [])
+    names = VALUES_DATA.names
+    pieces = [bucket.answer(partial(bucket.scan, values), names) for bucket in plan.buckets]
+    rows = pl.concat([piece.select(names) for piece in pieces]) if pieces else scan(values, [])
     if "value_id" in columns:
         rows = rows.with_columns(value_id=views.value_id())
     if any(name in columns for name in _NAMES):
@@ -210,91 +204,7 @@ def scan_lake(path: str, tenant: str | None, ticket: ReadTicket) -> pl.LazyFrame
 
 
 def _names(plan: ReadPlan) -> pl.LazyFrame:
-    series = plan._series.values()
+    series = plan.series.values()
     columns = {name: [getattr(one, attribute) for one in series] for name, attribute in _NAMES.items()}
     schema = dict.fromkeys(("series_id", *_NAMES), pl.String)
     return pl.LazyFrame({"series_id": [one.series_id for one in series], **columns}, schema=schema)
-
-
-def view_of_bucket(ticket: ReadTicket, selection: Selection, store: Store, files: Sequence[DataFile]) -> pl.LazyFrame:
-    """The rows of a flat, overlapping or latest read from the files of one bucket, as answered by a server.
-
-    Args:
-        ticket: The read.
-        selection: Its filters, with ``as_of`` only where it leaves something out.
-        store: The folder of the values table.
-        files: The files of the tiers that ``timedb.storage.read.answers.tiers_for`` names.
-    """
-    predicates = selection.predicates()
-
-    def rows(tiers: Collection[str] = TIERS) -> pl.LazyFrame:
-        found = scan(store, [file for file in files if file.partition["tier"] in tiers], predicates)
-        return known_by_cut_off(found, ticket)
-
-    if is_plain(ticket, selection, files):
-        return rows()
-    if ticket.all_versions:
-        return (
-            rows()
-            if ticket.view == "overlapping"
-            else rows().join(flat(rows()), on=_REVISION, how="semi", nulls_equal=True)
-        )
-    if ticket.view == "overlapping":
-        return _over_settled(overlapping, rows, files, {"current", "revised"}, bounded=selection.as_of is not None)
-    cut_off = ticket.relative is not None or ticket.lead_time is not None
-    bounded = cut_off or selection.as_of is not None or selection.end_known is not None
-    winners = _over_settled(flat, rows, files, {"current"}, bounded=bounded)
-    return latest(winners) if ticket.view == "latest" else winners
-
-
-def _over_settled(
-    view: Callable[[pl.LazyFrame], pl.LazyFrame],
-    rows: Callable[..., pl.LazyFrame],
-    files: Sequence[DataFile],
-    settled: Collection[str],
-    *,
-    bounded: bool,
-) -> pl.LazyFrame:
-    """The view decided anew at the points that fresh rows touch; the rows of the settled tiers elsewhere.
-
-    Args:
-        view: The view.
-        rows: The rows of some tiers, or of all.
-        files: The files that hold them.
-        settled: The tiers whose rows are the answer where nothing is fresh.
-        bounded: Whether something else than fresh rows may keep them from being it.
-    """
-    held = {file.partition["tier"] for file in files}
-    if bounded or "fresh" not in held or not held & set(settled):
-        return view(rows())
-    touched = rows({"fresh"}).select(_POINT).unique()
-    rivals = rows(held - {"fresh"}).join(touched, on=_POINT, how="semi", nulls_equal=True)
-    untouched = rows(settled).join(touched, on=_POINT, how="anti", nulls_equal=True)
-    return pl.concat(
-        [part.select(VALUES_DATA.names) for part in (view(pl.concat([rows({"fresh"}), rivals])), untouched)]
-    )
-
-
-# The views of ``storage/rows/views.py`` without any order of rows: the streaming engine runs them piece by piece, and
-# filters on series and valid times reach the files through them.
-
-
-def overlapping(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Per revision key the row with the greatest change_time, withdrawn revisions left out."""
-    return _greatest(rows, _REVISION, pl.col("change_time")).filter(pl.col("retracted").ne_missing(True))
-
-
-def flat(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Per (series_id, valid_time, valid_time_end) the winner: the greatest (known_time, change_time, run_id)."""
-    return _greatest(overlapping(rows), _POINT, pl.struct("known_time", "change_time", "run_id"))
-
-
-def latest(winners: pl.LazyFrame) -> pl.LazyFrame:
-    """Of the rows of the flat view the last of each series: the greatest (valid_time, valid_time_end), null first."""
-    end = pl.col("valid_time_end").to_physical().fill_null(MIN_MICROS - 1)
-    return _greatest(winners, ["series_id"], pl.struct("valid_time", end))
-
-
-def _greatest(rows: pl.LazyFrame, key: list[str], order: pl.Expr) -> pl.LazyFrame:
-    others = [name for name in VALUES_POLARS if name not in key]
-    return rows.group_by(key).agg(pl.col(others).max_by(order))

@@ -16,14 +16,12 @@ from timedb.storage.boundary import errors_are_ours
 from timedb.storage.delta.addresses import refuse_unreadable
 from timedb.storage.direct.duckdb_extension import load_statement
 from timedb.storage.direct.scan import find_tenant
-from timedb.storage.rows.views import POINT, REVISION
+from timedb.storage.rows.orders import LAST, NULLABLE, VERSION, WINNER, Order
 from timedb.storage.tables.schemas import VALUES_DATA
 
-__all__ = ["duckdb_macros", "spark_functions"]
+__all__ = ["duckdb_macros", "place", "spark_functions"]
 
 _COLUMNS = ", ".join(VALUES_DATA.names)
-_REVISION = ", ".join(REVISION)
-_POINT = ", ".join(POINT)
 _TIMES = ("start_valid", "end_valid", "start_known", "end_known", "as_of")
 _BOUNDED = "as_of IS NOT NULL OR end_known IS NOT NULL OR lead_time IS NOT NULL OR time_zone IS NOT NULL"
 _DAY, _HOUR, _MINUTE, _SECOND = 86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000
@@ -217,9 +215,7 @@ def _views(dialect: _Dialect, prefix: str) -> Iterable[tuple[str, str, str]]:
         "flat",
         "Per (series_id, valid_time, valid_time_end) the revision that was known last.",
         f"""SELECT {_COLUMNS} FROM (
-    SELECT *, row_number() OVER (
-        PARTITION BY {_POINT} ORDER BY known_time DESC, change_time DESC, run_id DESC
-    ) AS place FROM {_standing(f"SELECT * FROM {candidates}")}
+    SELECT *, {place(WINNER)} AS place FROM {_standing(f"SELECT * FROM {candidates}")}
 ) AS ranked WHERE place = 1""",
     )
     yield "flat_versions", "Every version of the revisions that flat gives, superseded ones too.", _chains(seen)
@@ -227,11 +223,16 @@ def _views(dialect: _Dialect, prefix: str) -> Iterable[tuple[str, str, str]]:
         "latest",
         "Of flat the last value of each series.",
         f"""SELECT {_COLUMNS} FROM (
-    SELECT *, row_number() OVER (
-        PARTITION BY series_id ORDER BY valid_time DESC, valid_time_end DESC NULLS LAST
-    ) AS place FROM {flat}
+    SELECT *, {place(LAST)} AS place FROM {flat}
 ) AS dated WHERE place = 1""",
     )
+
+
+def place(order: Order, *key: str) -> str:
+    """The place of a row in an order, 1 for the one that stands for its key; a key may have further columns."""
+    ways = ("ASC", " NULLS FIRST") if order.least else ("DESC", " NULLS LAST")
+    by = ", ".join(f"{name} {ways[0]}{ways[1] if name in NULLABLE else ''}" for name in order.by)
+    return f"row_number() OVER (PARTITION BY {', '.join((*order.key, *key))} ORDER BY {by})"
 
 
 def _seen(dialect: _Dialect, prefix: str) -> str:
@@ -289,7 +290,7 @@ SEMI JOIN (SELECT * FROM {prefix}_values WHERE tier = 'fresh' AND retracted) AS 
 def _standing(source: str) -> str:
     return f"""(
     SELECT * FROM (
-        SELECT *, row_number() OVER (PARTITION BY {_REVISION} ORDER BY change_time DESC) AS version
+        SELECT *, {place(VERSION)} AS version
         FROM ({source}) AS source
     ) AS versions WHERE version = 1 AND retracted IS NOT TRUE
 ) AS standing"""
@@ -298,13 +299,9 @@ def _standing(source: str) -> str:
 def _chains(seen: str) -> str:
     # In one pass over the rows: a second one might see another snapshot.
     return f"""SELECT {_COLUMNS} FROM (
-    SELECT *, max(wins) OVER (PARTITION BY {_REVISION}) AS of_winner FROM (
-        SELECT *, CASE WHEN stands AND row_number() OVER (
-            PARTITION BY {_POINT}, stands ORDER BY known_time DESC, change_time DESC, run_id DESC
-        ) = 1 THEN 1 ELSE 0 END AS wins FROM (
-            SELECT *, retracted IS NOT TRUE AND row_number() OVER (
-                PARTITION BY {_REVISION} ORDER BY change_time DESC
-            ) = 1 AS stands
+    SELECT *, max(wins) OVER (PARTITION BY {", ".join(VERSION.key)}) AS of_winner FROM (
+        SELECT *, CASE WHEN stands AND {place(WINNER, "stands")} = 1 THEN 1 ELSE 0 END AS wins FROM (
+            SELECT *, retracted IS NOT TRUE AND {place(VERSION)} = 1 AS stands
             FROM {seen}
         ) AS versions
     ) AS rivals

@@ -20,8 +20,8 @@ from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.parquet import may_hold_corrections, write_file
 from timedb.storage.delta.store import Store
 from timedb.storage.delta.table import Table
-from timedb.storage.rows import views
 from timedb.storage.rows.digest import rows_checksum
+from timedb.storage.rows.orders import POINT
 from timedb.storage.rows.rows import ROWS, flags, gathered, in_file_order, pieces_by_valid_time, read_rows
 from timedb.storage.rows.scan import ranges_meet, scan
 from timedb.storage.rows.settling import Tiers, settle
@@ -34,7 +34,7 @@ __all__ = ["Compactor"]
 # A pass takes so many slices of fresh rows, so that a large backlog is settled step by step.
 _PASS_SLICES = 4
 _POINT_RANGES = ("series_id", "valid_time")
-_POINT = list(views.POINT)
+_POINT = list(POINT)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from timedb.storage.delta.store import Store
 from timedb.storage.delta.table import Table
 from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.maintain.thinning import KEY_COLUMNS, BoundRule, mark
-from timedb.storage.rows import views
+from timedb.storage.rows.orders import VERSION
 from timedb.storage.rows.rows import SORT_ORDER
 from timedb.storage.rows.scan import VALUES_POLARS, Selection, live_files, scan
 from timedb.storage.rows.sorting import sort_rows
@@ -43,7 +43,7 @@ __all__ = ["Retention"]
 
 _SETTLED = tuple(tier for tier in TIERS if tier != "fresh")
 _ATTEMPTS = 20
-_IDENTITY = (*views.REVISION, "change_time")
+_IDENTITY = VERSION.columns
 _NUMBERED = pl.Schema({"file": pl.UInt32(), "row": pl.UInt32(), **{name: VALUES_POLARS[name] for name in KEY_COLUMNS}})
 Positions = np.ndarray[Any, np.dtype[np.uint32]]
 

@@ -19,14 +19,15 @@ from timedb.contract.times import to_micros
 from timedb.contract.wire import DailyTime, RetentionRule, shown
 from timedb.storage.measures.relative import local_instant
 from timedb.storage.rows import views
+from timedb.storage.rows.orders import VERSION, WINNER
+from timedb.storage.rows.sorting import sort_rows
 
 __all__ = ["KEY_COLUMNS", "BoundRule", "mark"]
 
-KEY_COLUMNS = (*views.REVISION, "change_time", "retracted")
+KEY_COLUMNS = (*VERSION.columns, "retracted")
 """The columns that decide what goes."""
 
-_POINT = list(views.POINT)
-_WINNER_ORDER = ("known_time", "change_time", "run_id")
+_POINT = list(WINNER.key)
 _UTC_TIME = pl.Datetime("us", "UTC")
 
 
@@ -65,7 +66,7 @@ class BoundRule:
         if self.drops:
             return rows.select(own & (pl.col("valid_time") < self.cut)).to_series()
         numbered = rows.select(*KEY_COLUMNS, own.alias("own")).with_row_index("position").filter("own")
-        gone = numbered.join(self._superseded(numbered), on=list(views.REVISION), how="semi", nulls_equal=True)
+        gone = numbered.join(self._superseded(numbered), on=list(VERSION.key), how="semi", nulls_equal=True)
         mask = np.zeros(rows.height, dtype=np.bool_)
         mask[gone["position"].to_numpy()] = True
         return pl.Series(mask)
@@ -75,10 +76,10 @@ class BoundRule:
 
         A withdrawn revision beats no other; whether it stays is decided as for any other.
         """
-        latest = rows.sort("change_time").unique(list(views.REVISION), keep="last", maintain_order=True)
+        latest = views.latest_versions(rows)
         standing = pl.col("retracted").ne_missing(True)
         # Sorted from the oldest revision of a point to its winner, so what follows beats what is before it.
-        ranked = latest.sort(*_POINT, *_WINNER_ORDER).with_columns(
+        ranked = sort_rows(latest, WINNER.columns).with_columns(
             beaten_by=(standing.cast(pl.Int64).cum_sum(reverse=True) - standing.cast(pl.Int64)).over(_POINT),
             successor_known=pl.when(standing).then("known_time").backward_fill().shift(-1).over(_POINT),
         )
@@ -88,7 +89,7 @@ class BoundRule:
         if self.rule.keep_known_at is not None and going.height:
             gates = _next_gates(going["known_time"], self.rule.keep_known_at)
             going = going.filter((gates >= going["successor_known"]).fill_null(False))
-        return going.select(views.REVISION)
+        return going.select(VERSION.key)
 
 
 def mark(rows: pl.DataFrame, rules: Sequence[BoundRule]) -> pl.Series:

@@ -25,7 +25,8 @@ from timedb.storage.delta.table import Table
 from timedb.storage.measures.units import convert_column, converter
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.parts import UNKNOWN
-from timedb.storage.read.reading import ReadPlan, plan_read, select_series
+from timedb.storage.read.planning import plan_read, select_series
+from timedb.storage.read.reading import ReadPlan
 
 __all__ = ["AccuracyPart", "AccuracyPlan", "accuracy_schema", "plan_accuracy"]
 

@@ -1,179 +1,146 @@
-"""The answer of one bucket, put together from no more tiers than it needs.
-
-What compaction has found out saves work: ``current`` holds the flat winners of all settled rows, ``current`` and
-``revised`` hold each revision once. Only points that a fresh file touches are decided anew. The answers are those of
-``views`` over all rows; nothing here may change them.
-"""
+"""The rows of a read, bucket by bucket: as they are stored where they are the answer, through Polars where not."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import polars as pl
+import pyarrow as pa
 
+from timedb.contract.columns import COLUMN_TYPES
 from timedb.contract.wire import ReadCommand
+from timedb.storage.catalog.catalog import Series
 from timedb.storage.delta.log import DataFile
-from timedb.storage.delta.parquet import may_hold_corrections
 from timedb.storage.delta.store import Store
-from timedb.storage.measures.relative import known_by_cut_off
-from timedb.storage.read.latest import LastRows, can_use_last_rows, latest, latest_over
-from timedb.storage.rows import views
-from timedb.storage.rows.scan import Selection, scan
-from timedb.storage.tables.schemas import TIERS, VALUES_DATA
+from timedb.storage.measures.units import convert_frame
+from timedb.storage.read.batch_cache import BatchCache
+from timedb.storage.read.buckets import BucketRead
+from timedb.storage.read.latest import LastRows, latest_over
+from timedb.storage.read.resample import resample
+from timedb.storage.read.streaming import stream_rows
+from timedb.storage.read.winners import DECISIVE, Area, winners_of
+from timedb.storage.rows.rows import gathered
+from timedb.storage.tables.schemas import VALUES_DATA
 
-__all__ = ["answer", "is_flat_of_uploads", "is_plain", "settled_and_fresh", "tiers_for"]
+__all__ = ["BATCH_ROWS", "Answers"]
 
-_POINT = list(views.POINT)
-_DECISIVE = {*views.REVISION, "change_time", "retracted"}
-
-
-def tiers_for(read: ReadCommand, selection: Selection, fresh: Collection[DataFile]) -> Collection[str]:
-    """The tiers that can hold rows of an answer (docs/decisions/0042-four-tiers.md).
-
-    Args:
-        read: The read.
-        selection: Its filters, with ``as_of`` only where it leaves something out.
-        fresh: The fresh files of the bucket that is read.
-    """
-    if read.all_versions or read.view == "changes" or selection.as_of is not None:
-        return TIERS
-    if read.view == "overlapping" or _bounded_above(read, selection) or any(map(_may_hold_retractions, fresh)):
-        return ("fresh", "current", "revised")
-    return ("fresh", "current")
+BATCH_ROWS = 65_536
+_LARGE_SHARE = 0.2
 
 
-def is_plain(read: ReadCommand, selection: Selection, files: Sequence[DataFile]) -> bool:
-    """Whether every row of the files that passes the filters is a row of the answer."""
-    if read.view == "changes":
-        return True
-    if _cut_off(read) or read.view == "latest":
-        return False
-    if read.all_versions:
-        return read.view == "overlapping"
-    fresh = _fresh(files)
-    if selection.as_of is not None or any(map(may_hold_corrections, fresh)):
-        return False
-    return read.view == "overlapping" or not (fresh or _bounded_above(read, selection))
-
-
-def is_flat_of_uploads(read: ReadCommand, selection: Selection, files: Sequence[DataFile]) -> bool:
-    """Whether the answer is the row known last of each point, all rows being of uploads."""
-    return (
-        read.view == "flat"
-        and not read.all_versions
-        and not _cut_off(read)
-        and selection.as_of is None
-        and not any(map(may_hold_corrections, _fresh(files)))
-    )
-
-
-def settled_and_fresh(
-    read: ReadCommand, selection: Selection, files: Sequence[DataFile]
-) -> tuple[Sequence[DataFile], Sequence[DataFile]]:
-    """The files that hold the winners of all settled points, and those whose rows compete with them."""
-    if _bounded_above(read, selection):
-        return (), files
-    return [file for file in files if file.partition["tier"] == "current"], _fresh(files)
-
-
-def answer(
-    read: ReadCommand,
-    selection: Selection,
-    store: Store,
-    files: Sequence[DataFile],
-    columns: Collection[str],
-    last_rows: LastRows,
-) -> pl.DataFrame:
-    """The rows of a read from the files of one bucket, in no particular order.
+class Answers:
+    """The rows of the answers of buckets, with stored columns of the wire's types.
 
     Args:
-        read: The read.
-        selection: Its filters, with ``as_of`` only where it leaves something out.
+        read: What is read.
+        columns: The stored columns that are wanted, in the order of the values table.
         store: The folder of the values table.
-        files: The files of the tiers that :func:`tiers_for` names.
-        columns: Stored columns that are wanted; the answer may have more.
+        series: All series by id.
         last_rows: The last rows of settled files.
+        cache: Rows that are read often; None: none is kept.
     """
-    if read.view == "latest":
-        return _latest(read, selection, store, files, columns, last_rows)
-    predicates = selection.predicates()
-    plain = is_plain(read, selection, files)
-    wanted = [name for name in VALUES_DATA.names if name in columns or (name in _DECISIVE and not plain)]
 
-    def rows(*tiers: str) -> pl.DataFrame:
-        found = scan(store, [file for file in files if file.partition["tier"] in tiers], predicates)
-        return known_by_cut_off(found, read).select(wanted).collect(engine="in-memory")
+    def __init__(
+        self,
+        read: ReadCommand,
+        columns: Sequence[str],
+        *,
+        store: Store,
+        series: Mapping[str, Series],
+        last_rows: LastRows,
+        cache: BatchCache | None,
+    ) -> None:
+        self._read = read
+        self._columns = columns
+        self._store = store
+        self._series = series
+        self._last_rows = last_rows
+        self._cache = cache
 
-    fresh = _fresh(files)
-    if plain:
-        return rows(*TIERS)
-    if read.all_versions:
-        return rows(*TIERS) if read.view == "overlapping" else views.flat_chains(rows(*TIERS))
-    if selection.as_of is not None:
-        return views.overlapping(rows(*TIERS)) if read.view == "overlapping" else views.flat(rows(*TIERS))
-    if not any(map(may_hold_corrections, fresh)):
-        # Rows of uploads have keys of their own, so every row here is the only version of its revision.
-        if read.view == "overlapping":
-            return rows("fresh", "current", "revised")
-        if _bounded_above(read, selection):
-            return views.winners(rows("fresh", "current", "revised"))
-        return _over_settled(views.winners, rows("fresh"), rows("current"), None)
-    if read.view == "overlapping":
-        return _over_settled(views.overlapping, rows("fresh"), rows("current", "revised"), None)
-    if _bounded_above(read, selection):
-        return views.flat(rows("fresh", "current", "revised"))
-    return _over_settled(views.flat, rows("fresh"), rows("current"), rows("revised"))
+    def batches(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
+        """The rows of a bucket's answer, in no particular order."""
+        if self._needs_no_engine(bucket):
+            if bucket.is_stored:
+                return self._as_stored(bucket)
+            if bucket.is_of_uploads:
+                return self._winners(bucket)
+        return iter(self._computed(bucket).to_batches())
+
+    def tables(self, bucket: BucketRead) -> Iterator[pa.Table]:
+        """The same as tables of one chunk."""
+        for batch in self.batches(bucket):
+            yield pa.Table.from_batches([batch]).select(self._columns)
+
+    def gathered(self, bucket: BucketRead) -> pa.Table:
+        """The same as one ``timedb.storage.rows.rows.gathered`` table."""
+        empty = pa.schema([(name, COLUMN_TYPES[name]) for name in self._columns]).empty_table()
+        return gathered([empty, *self.tables(bucket)])
+
+    def _needs_no_engine(self, bucket: BucketRead) -> bool:
+        """Whether stored rows can go out as they are; a few rows of a series are picked out faster by the engine."""
+        if self._read.unit is not None or self._read.resample is not None:
+            return False
+        return bucket.selection.series_ids is None or bucket.selection.share_of(bucket.files) >= _LARGE_SHARE
+
+    def _stored(self, bucket: BucketRead, file: DataFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return stream_rows(self._store, [file], bucket.selection, columns, BATCH_ROWS, self._cache)
+
+    def _as_stored(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
+        for file in bucket.files:
+            yield from self._stored(bucket, file, self._columns)
+
+    def _winners(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
+        """The winners of a bucket: settled ones as they are stored where no fresh row is near."""
+        columns = self._columns
+        deciding = [name for name in VALUES_DATA.names if name in columns or name in DECISIVE]
+        settled = bucket.files_of(bucket.recipe.settled)
+        competing = bucket.files_of(("fresh",)) if bucket.recipe.settled else bucket.files
+        rivals: list[pa.Table] = []
+        fresh = winners_of(competing, lambda file: self._stored(bucket, file, deciding), deciding)
+        for file in settled:
+            rows = self._stored(bucket, file, deciding if fresh.num_rows else columns)
+            yield from Area.around(fresh).split(rows, columns, rivals) if fresh.num_rows else rows
+        if rivals:
+            found = [one for part in (*rivals, fresh) for one in part.to_batches()]
+            fresh = winners_of(bucket.files[:1], lambda _: found, deciding)
+        yield from fresh.select(columns).to_batches(max_chunksize=BATCH_ROWS) if fresh.num_rows else ()
+
+    def _computed(self, bucket: BucketRead) -> pa.Table:
+        if self._read.view == "latest" and bucket.is_last_of_settled:
+            found = self._last_of_settled(bucket)
+        else:
+            wanted = [
+                name
+                for name in VALUES_DATA.names
+                if name in self._columns or (not bucket.is_stored and name in (*DECISIVE, "retracted"))
+            ]
+
+            def rows(tiers: Collection[str]) -> pl.DataFrame:
+                return bucket.scan(self._store, tiers).select(wanted).collect(engine="in-memory")
+
+            found = bucket.answer(rows, wanted)
+        data = self._resampled(self._converted(found.select(self._columns))).to_arrow()
+        return pa.table({name: _cast(data.column(name), COLUMN_TYPES[name]) for name in data.column_names})
+
+    def _last_of_settled(self, bucket: BucketRead) -> pl.DataFrame:
+        settled, found = self._last_rows.read(bucket.files_of(("current",))), bucket.files_of(("fresh",))
+        fresh = [bucket.scan(self._store, ("fresh",)).collect(engine="in-memory")] if found or not settled else []
+        return latest_over(fresh, settled, bucket.selection)
+
+    def _converted(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if self._read.unit is None or "value" not in rows.columns:
+            return rows
+        units = {series_id: series.unit for series_id, series in self._series.items()}
+        return convert_frame(rows, units, self._read.unit, field="unit")
+
+    def _resampled(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if self._read.resample is None:
+            return rows
+        revision = ("series_id", "known_time", "run_id")
+        return resample(rows, self._read.resample, revision if self._read.view == "overlapping" else revision[:1])
 
 
-def _latest(
-    read: ReadCommand,
-    selection: Selection,
-    store: Store,
-    files: Sequence[DataFile],
-    columns: Collection[str],
-    last_rows: LastRows,
-) -> pl.DataFrame:
-    if not can_use_last_rows(read, selection, files):
-        flat = read.model_copy(update={"view": "flat"})
-        wanted = {*columns, *_DECISIVE}
-        return latest(answer(flat, selection, store, files, wanted, last_rows))
-    settled = last_rows.read([file for file in files if file.partition["tier"] == "current"])
-    found = _fresh(files)
-    fresh = [scan(store, found, selection.predicates()).collect(engine="in-memory")] if found or not settled else []
-    return latest_over(fresh, settled, selection)
-
-
-def _fresh(files: Iterable[DataFile]) -> list[DataFile]:
-    return [file for file in files if file.partition["tier"] == "fresh"]
-
-
-def _over_settled(
-    view: views.View, fresh: pl.DataFrame, settled: pl.DataFrame, beneath: pl.DataFrame | None
-) -> pl.DataFrame:
-    """The view decided anew at the points that fresh rows touch; the settled rows elsewhere.
-
-    Args:
-        view: The view.
-        fresh: Fresh rows.
-        settled: Rows that are the answer where nothing is fresh.
-        beneath: Rows that can win where a settled row is withdrawn.
-    """
-    below = [settled] if beneath is None else [settled, beneath]
-    if not any(rows.height for rows in below):
-        return view(fresh)
-    touched = views.points(fresh)
-    rivals = [rows.join(touched, on=_POINT, how="semi", nulls_equal=True) for rows in below]
-    untouched = settled.join(touched, on=_POINT, how="anti", nulls_equal=True)
-    return pl.concat([view(pl.concat([fresh, *rivals])), untouched])
-
-
-def _bounded_above(read: ReadCommand, selection: Selection) -> bool:
-    return selection.end_known is not None or _cut_off(read)
-
-
-def _cut_off(read: ReadCommand) -> bool:
-    return read.relative is not None or read.lead_time is not None
-
-
-def _may_hold_retractions(file: DataFile) -> bool:
-    return may_hold_corrections(file) and file.null_count.get("retracted", -1) != file.rows
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(kind):
+        return pa.chunked_array([column.cast(kind.value_type).combine_chunks()], kind.value_type).dictionary_encode()
+    return column.cast(kind)

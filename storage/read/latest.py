@@ -8,33 +8,12 @@ from collections.abc import Collection, Sequence
 
 import polars as pl
 
-from timedb.contract.wire import ReadCommand
 from timedb.storage.delta.log import DataFile
-from timedb.storage.delta.parquet import may_hold_corrections
 from timedb.storage.delta.store import Store
+from timedb.storage.rows import views
 from timedb.storage.rows.scan import Selection, scan
 
-__all__ = ["LastRows", "can_use_last_rows", "latest", "latest_over"]
-
-_ORDER = ("valid_time", "valid_time_end", "known_time", "change_time", "run_id")
-
-
-def latest(rows: pl.DataFrame) -> pl.DataFrame:
-    """Of the rows of the flat view the last of each series: the greatest (valid_time, valid_time_end), null first."""
-    return rows.sort("series_id", *_ORDER).unique("series_id", keep="last", maintain_order=True)
-
-
-def can_use_last_rows(read: ReadCommand, selection: Selection, files: Sequence[DataFile]) -> bool:
-    """Whether the last row of each series is among the last rows of the settled files and the fresh rows.
-
-    It is where nothing bounds the winners, no fresh row withdraws or corrects one, and no file reaches beyond the
-    valid_times that are asked for.
-    """
-    bounded = (read.relative, read.lead_time, selection.start_known, selection.end_known, selection.as_of)
-    if any(bound is not None for bound in bounded):
-        return False
-    fresh = [file for file in files if file.partition["tier"] == "fresh"]
-    return not any(map(may_hold_corrections, fresh)) and all(map(selection.ends_after, files))
+__all__ = ["LastRows", "latest_over"]
 
 
 class LastRows:
@@ -67,7 +46,7 @@ class LastRows:
         rows = scan(self._store, [file])
         # The file is sorted by (series_id, valid_time, ...): where a series ends, its last valid_time begins.
         last = rows.filter(pl.col("valid_time") == pl.col("valid_time").max().over("series_id"))
-        found = latest(last.collect(engine="in-memory"))
+        found = views.last(last.collect(engine="in-memory"))
         with self._lock:
             if file.path not in self._files:
                 self._files[file.path] = found
@@ -84,4 +63,4 @@ def latest_over(fresh: Sequence[pl.DataFrame], settled: Sequence[pl.DataFrame], 
     """
     predicates = selection.predicates()
     kept = [frame.filter(*predicates) for frame in settled] if predicates else settled
-    return latest(pl.concat([*fresh, *kept]))
+    return views.last(pl.concat([*fresh, *kept]))

@@ -29,6 +29,7 @@ from timedb.storage.delta.table import Table
 from timedb.storage.read.token import Token
 from timedb.storage.rows import views
 from timedb.storage.rows.normalise import SeriesCodes, check_batch, check_columns, series_codes, time_column
+from timedb.storage.rows.orders import POINT, VERSION, WINNER, Order
 from timedb.storage.rows.scan import Selection, live_files, scan
 from timedb.storage.rows.sorting import sort_rows
 from timedb.storage.tables.commit_marks import CHANGE_TIME
@@ -37,8 +38,9 @@ from timedb.storage.tables.schemas import TIERS
 
 __all__ = ["Lookup"]
 
-_POINT = list(views.POINT)
-_ORDER = ("point", "known_time", "change_time")
+_POINT = list(POINT)
+_VERSION, _WINNER = VERSION.numbered(), WINNER.numbered()
+_AS_KNOWN = Order(_WINNER.columns[:2], _WINNER.columns[2:])  # of a point and a known_time the one that can win
 _SETTLED = ("fresh", "current", "revised")  # every revision that stands is there
 _END_OF_TIME = from_micros(MAX_MICROS)
 _MICROSECOND = timedelta(microseconds=1)
@@ -193,17 +195,16 @@ class Lookup:
             may_hold_corrections(file) for file in group.files if file.partition["tier"] == "fresh"
         )
         by_run = by_run or versions
-        wanted = [*_ORDER[1:], "value", *(["run_id"] if by_run else []), *(["retracted"] if versions else [])]
-        rows = scan(self._store, group.files, group.selection.predicates()).select(*_POINT, *wanted)
+        ranked = _AS_KNOWN.columns if by_run else tuple(name for name in _AS_KNOWN.columns if name != "run_id")
+        wanted = [*_POINT, *ranked[1:], "value", *(["retracted"] if versions else [])]
+        rows = scan(self._store, group.files, group.selection.predicates()).select(wanted)
         found = _numbered(rows.collect(engine="in-memory"), points)
         if versions:
-            revision = ("point", "known_time", "run_id")
-            latest = sort_rows(found, (*revision, "change_time")).filter(~views.same_as_next(revision))
-            found = latest.filter(pl.col("retracted").ne_missing(True))
-        found = sort_rows(found, (*_ORDER, "run_id") if by_run else _ORDER)
-        if not by_run and found.select(views.same_as_next(_ORDER).any()).item():
+            found = views.standing(views.picked(found, _VERSION))
+        found = sort_rows(found, ranked)
+        if not by_run and found.select(views.same_as_next(ranked).any()).item():
             return self._revisions(group, points, by_run=True)
-        return found.filter(~views.same_as_next(_ORDER[:2])).select("point", "known_time", "value")
+        return found.filter(~views.same_as_next(_AS_KNOWN.key)).select("point", "known_time", "value")
 
 
 def _numbered(rows: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:

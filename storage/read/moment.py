@@ -59,7 +59,7 @@ class Moment:
         """The answer of a read, computed as it is taken.
 
         Raises:
-            InvalidRequest, NotFound: see ``timedb.storage.read.reading.plan_read``.
+            InvalidRequest, NotFound: see ``timedb.storage.read.planning.plan_read``.
         """
         return self._plan(ticket).reader()
 

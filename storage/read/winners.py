@@ -1,7 +1,6 @@
 """The flat view of whole buckets that uploads alone have written, straight from Arrow columns.
 
-There every row is the only version of its revision, so that the winner of a point is the row with the greatest
-(known_time, change_time, run_id). The answers are those of ``views.winners``.
+There every row is the only version of its revision. The answers are those of ``views.winners``.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from timedb.storage.delta.log import DataFile
-from timedb.storage.rows import views
-from timedb.storage.rows.rows import flags, gathered, integers, keys_of, taken
-from timedb.storage.rows.settling import differs_from_next, numbered
-from timedb.storage.rows.sorting import sorted_order
+from timedb.storage.rows.orders import VERSION, WINNER
+from timedb.storage.rows.ranking import drop_beaten, picked
+from timedb.storage.rows.rows import flags, gathered, integers
 
 __all__ = ["DECISIVE", "Area", "winners_of"]
 
-DECISIVE = (*views.REVISION, "change_time")
+DECISIVE = VERSION.columns
 """The columns that tell which row of a point wins."""
 
 _WORTH_THREADS = 200_000
@@ -39,40 +37,14 @@ def winners_of(files: Sequence[DataFile], rows: Callable[[DataFile], Batches], c
     """
 
     def unbeaten(file: DataFile) -> list[pa.Table]:
-        return [pa.Table.from_batches([_drop_beaten(batch)]) for batch in rows(file)]
+        return [pa.Table.from_batches([drop_beaten(batch, WINNER)]) for batch in rows(file)]
 
     if sum(file.rows for file in files) < _WORTH_THREADS:
         parts = [part for file in files for part in unbeaten(file)]
     else:
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             parts = [part for found in threads.map(unbeaten, files) for part in found]
-    if not parts:
-        return pa.table({})
-    found = gathered(parts)
-    keys = keys_of(found, (*views.POINT, "known_time", "change_time", "run_id"))
-    order = sorted_order(keys)
-    point = numbered(*(key if order is None else key[order] for key in keys[:3]))
-    last = differs_from_next(point)
-    if order is None and last.all():
-        return found.select(columns)
-    picked = np.flatnonzero(last) if order is None else order[last]
-    return taken(found.select(columns), picked)
-
-
-def _drop_beaten(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Drop rows that the next row beats: most of them, where files are sorted; none wrongly, where they are not."""
-    series = batch.column("series_id").indices.to_numpy()
-    same = series[1:] == series[:-1]
-    for name in ("valid_time", "valid_time_end"):
-        if batch.column(name).null_count < batch.num_rows:
-            key = integers(batch, name)
-            same &= key[1:] == key[:-1]
-    if not same.any():
-        return batch
-    known, change = integers(batch, "known_time"), integers(batch, "change_time")
-    later = known[1:] > known[:-1]
-    later |= (known[1:] == known[:-1]) & (change[1:] > change[:-1])
-    return batch.filter(flags(np.append(~(same & later), True)))
+    return picked(gathered(parts), WINNER, columns) if parts else pa.table({})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
@@ -71,12 +71,6 @@ class Selection:
             return False
         first = low.get("change_time")
         return self.as_of is None or not isinstance(first, int) or first <= to_micros(self.as_of)
-
-    def of_bucket(self, bucket: str) -> Selection:
-        """The same with only those of its series that lie in a bucket."""
-        if self.series_ids is None:
-            return self
-        return replace(self, series_ids=[series_id for series_id in self.series_ids if series_id.startswith(bucket)])
 
     def share_of(self, files: Iterable[DataFile]) -> float:
         """About which part of the files' times it asks for, from 0 to 1, as far as their statistics tell."""

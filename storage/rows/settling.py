@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from timedb.storage.rows.rows import keys_of
+from timedb.storage.rows.orders import WINNER
+from timedb.storage.rows.ranking import Ranking, differs_from_next, numbered
 from timedb.storage.rows.sorting import Integers, sorted_order
-from timedb.storage.rows.views import POINT
 from timedb.storage.tables.schemas import TIERS
 
-__all__ = ["Tiers", "differs_from_next", "numbered", "settle"]
+__all__ = ["Tiers", "settle"]
 
 Tiers = np.ndarray[Any, np.dtype[np.int8]]
 """For each row the place of its tier in ``timedb.storage.tables.schemas.TIERS``."""
 
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 FRESH, CURRENT, REVISED, CORRECTED = (TIERS.index(name) for name in ("fresh", "current", "revised", "corrected"))
 
 
@@ -29,18 +28,14 @@ def settle(rows: pa.Table, tiers: Tiers) -> Tiers:
             points of corrections, every revised row.
         tiers: The tiers that they have.
     """
-    keys = keys_of(rows, (*POINT, "known_time", "change_time", "run_id"))
-    order = sorted_order(keys)
-    if order is None:
-        order = np.arange(rows.num_rows)
-    series, valid, end, known, _, run = (key[order] for key in keys)
-    tier = tiers[order]
-    point = numbered(series, valid, end)
+    ranking = Ranking(rows, WINNER)
+    order = np.arange(rows.num_rows) if ranking.places is None else ranking.places
+    point, tier = ranking.number, tiers[order]
     fresh = np.zeros(rows.num_rows, dtype=np.bool_)
     fresh[point[tier == FRESH]] = True
     touched = fresh[point]
     retracted = rows.column("retracted")
-    corrected = _superseded(point, known, run) | (tier == CORRECTED)
+    corrected = _superseded(point, ranking.column("known_time"), ranking.column("run_id")) | (tier == CORRECTED)
     if retracted.null_count < len(retracted):
         corrected |= retracted.fill_null(False).to_numpy()[order]
     standing = np.flatnonzero(touched & ~corrected)
@@ -52,20 +47,7 @@ def settle(rows: pa.Table, tiers: Tiers) -> Tiers:
     return settled
 
 
-def numbered(*keys: Integers) -> Integers:
-    """For each row the number of its key; equal keys stand together."""
-    new = np.zeros(len(keys[0]), dtype=np.bool_)
-    for key in keys:
-        new[1:] |= key[1:] != key[:-1]
-    return np.cumsum(new)
-
-
-def differs_from_next(numbers: Integers) -> Mask:
-    """Whether a row's number is not that of the next one; true for the last."""
-    return np.append(numbers[1:] != numbers[:-1], np.ones(min(len(numbers), 1), dtype=np.bool_))
-
-
-def _superseded(point: Integers, known: Integers, run: Integers) -> Mask:
+def _superseded(point: Integers, known: Integers, run: Integers) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Whether a later version of a row's revision is there; rows are sorted by point, known_time and change_time."""
     found = np.zeros(len(point), dtype=np.bool_)
     shared = np.flatnonzero((point[1:] == point[:-1]) & (known[1:] == known[:-1]))

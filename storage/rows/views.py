@@ -5,57 +5,55 @@ Every function takes and gives a DataFrame or a LazyFrame; the filters have been
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import polars as pl
 
+from timedb.contract.times import MIN_MICROS
+from timedb.storage.rows.orders import LAST, NULLABLE, POINT, REVISION, VERSION, WINNER, Order
 from timedb.storage.rows.sorting import sort_rows
 
 __all__ = [
-    "CHAIN_ORDER",
-    "POINT",
-    "REVISION",
-    "View",
     "flat",
     "flat_chains",
+    "last",
     "latest_versions",
     "overlapping",
+    "picked",
     "points",
     "same_as_next",
+    "standing",
     "value_id",
     "winners",
 ]
 
 F = TypeVar("F", pl.LazyFrame, pl.DataFrame)
-View = Callable[[pl.DataFrame], pl.DataFrame]
-
-POINT = ("series_id", "valid_time", "valid_time_end")
-"""What a value is about."""
-
-REVISION = (*POINT, "known_time", "run_id")
-"""The revision key."""
-
-CHAIN_ORDER = (*REVISION, "change_time")
+_FEW_ROWS = 10_000  # below, expressions cost more than they save
 
 
 def latest_versions(rows: F) -> F:
-    """Per revision key the row with the greatest change_time, retracted ones included."""
-    return _last(rows, REVISION, ("change_time",))
+    """Per revision the version that was written last, retracted ones included."""
+    return picked(rows, VERSION)
+
+
+def standing(versions: F) -> F:
+    """Of the latest versions those that are not retracted."""
+    return versions.filter(pl.col("retracted").ne_missing(True))
 
 
 def overlapping(rows: F) -> F:
-    """Per revision key the row with the greatest change_time, withdrawn revisions left out."""
-    return latest_versions(rows).filter(pl.col("retracted").ne_missing(True))
+    """Per revision the version that was written last, withdrawn revisions left out."""
+    return standing(latest_versions(rows))
 
 
 def winners(rows: F) -> F:
     """The flat view of rows that are each the only version of their revision, none of them retracted."""
-    return _last(rows, POINT, ("known_time", "change_time", "run_id"))
+    return picked(rows, WINNER)
 
 
 def flat(rows: F) -> F:
-    """Per (series_id, valid_time, valid_time_end) the winner: the greatest (known_time, change_time, run_id)."""
+    """Per point the winner of the revisions that stand."""
     return winners(overlapping(rows))
 
 
@@ -64,31 +62,61 @@ def flat_chains(rows: F) -> F:
     return rows.join(flat(rows).select(REVISION), on=list(REVISION), how="semi", nulls_equal=True)
 
 
-def _last(rows: F, key: tuple[str, ...], order: tuple[str, ...]) -> F:
-    """Per key the greatest row by ``order``."""
-    rows = _drop_beaten(rows, key, order)
-    if isinstance(rows, pl.DataFrame):
-        return sort_rows(rows, (*key, *order)).filter(~same_as_next(key))
-    return rows.sort(*key, *order).unique(subset=list(key), keep="last", maintain_order=True)
+def last(rows: F) -> F:
+    """The last value of each series, of rows of the flat view or of rows that compete for it as :func:`winners`."""
+    return picked(rows, LAST)
 
 
-def _drop_beaten(rows: F, key: tuple[str, ...], order: tuple[str, ...]) -> F:
-    """Drop rows that the next row beats: most of them, where files are sorted; none wrongly, where they are not."""
-    later, same = pl.lit(False), pl.lit(True)
-    for name in order:
-        later = later | (same & (pl.col(name) < pl.col(name).shift(-1)))
-        same = same & (pl.col(name) == pl.col(name).shift(-1))
-    return rows.filter((same_as_next(key) & later).not_().fill_null(True))
+def picked(rows: F, order: Order) -> F:
+    """Per key of an order the row that stands for it.
+
+    A lazy query has no order of rows, and the columns of the key first: the streaming engine runs it piece by piece,
+    and filters on the key reach the files through it.
+    """
+    if isinstance(rows, pl.LazyFrame):
+        others, by = pl.exclude(*order.key), _as_one(order.by)
+        return rows.group_by(order.key).agg(others.min_by(by) if order.least else others.max_by(by))
+    if rows.height < _FEW_ROWS:
+        ranked = rows.sort(*order.columns)
+        return ranked.unique(order.key, keep="first" if order.least else "last", maintain_order=True)
+    ranked = sort_rows(_drop_beaten(rows, order), order.columns)
+    return ranked.filter(~_same_as(order.key, 1 if order.least else -1))
+
+
+def _as_one(names: Sequence[str]) -> pl.Expr:
+    """Columns that are compared one after the other as one expression."""
+    parts = [
+        pl.col(name).to_physical().fill_null(MIN_MICROS - 1) if name in NULLABLE else pl.col(name) for name in names
+    ]
+    return parts[0] if len(parts) == 1 else pl.struct(parts)
+
+
+def _drop_beaten(rows: pl.DataFrame, order: Order) -> pl.DataFrame:
+    """Drop rows that a neighbour beats: most of them, where files are sorted; none wrongly, where they are not."""
+    step = 1 if order.least else -1
+    beaten, same = pl.lit(False), pl.lit(True)
+    for name in order.by:
+        own, other = pl.col(name), pl.col(name).shift(step)
+        beaten = beaten | (same & (own > other if order.least else own < other))
+        same = same & (own == other)
+    return rows.filter((_same_as(order.key, step) & beaten).not_().fill_null(True))
 
 
 def same_as_next(names: Sequence[str]) -> pl.Expr:
     """Whether the row that follows agrees in the named columns, null with null; false for the last row."""
-    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in names)
-    return same & (pl.int_range(pl.len()) < pl.len() - 1)
+    return _same_as(names, -1)
 
 
-def points(rows: pl.DataFrame) -> pl.DataFrame:
+def _same_as(names: Sequence[str], step: int) -> pl.Expr:
+    """Whether the row before (1) or behind (-1) agrees in the named columns, null with null; false where none is."""
+    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(step)) for name in names)
+    return same & ((pl.int_range(pl.len()) > 0) if step > 0 else (pl.int_range(pl.len()) < pl.len() - 1))
+
+
+def points(rows: F) -> F:
     """The distinct points of some rows."""
+    if isinstance(rows, pl.LazyFrame):
+        return rows.select(POINT).unique()
     return sort_rows(rows.select(POINT), POINT).filter(~same_as_next(POINT))
 
 

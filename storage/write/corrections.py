@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -22,6 +23,7 @@ from timedb.storage.commit.lane import Answer, Prepared, Turn
 from timedb.storage.delta.table import Table
 from timedb.storage.rows import views
 from timedb.storage.rows.normalise import clean_tags
+from timedb.storage.rows.orders import REVISION, WINNER
 from timedb.storage.rows.scan import Selection, live_files, scan
 from timedb.storage.tables.schemas import VALUES_DATA
 
@@ -57,7 +59,7 @@ class StoredRows:
         rows = scan(self.table.store, files, [*selection.predicates(), pl.col("valid_time").is_between(first, last)])
         rows = rows.join(wanted.lazy(), on=["series_id", "valid_time"], how="semi")
         found: dict[tuple[str, datetime], list[Row]] = {}
-        for row in views.latest_versions(rows).collect(engine="in-memory").iter_rows(named=True):
+        for row in views.latest_versions(rows.collect(engine="in-memory")).iter_rows(named=True):
             found.setdefault((row["series_id"], row["valid_time"]), []).append(row)
         return found
 
@@ -159,7 +161,7 @@ class Corrections:
         for index, (item, key) in enumerate(zip(self.message.updates, keys, strict=True)):
             old = self._pick(index, item, key, found.get((key.series_id, key.valid_time), []))
             new = self._apply(index, item, key, old)
-            revision = tuple(new[name] for name in views.REVISION)
+            revision = tuple(new[name] for name in REVISION)
             changes.pop(revision, None)
             changes[revision] = old, new
         return list(changes.values())
@@ -187,7 +189,7 @@ class Corrections:
             if not fits:
                 where = f"series {address.series_id} at {format_time(address.valid_time)}"
                 raise NotFound(f"updates.{index}: there is no value of {where}")
-            return max(fits, key=lambda row: (row["known_time"], row["change_time"], row["run_id"]))
+            return max(fits, key=itemgetter(*WINNER.by))
         if len(fits) > 1:
             listed = ", ".join(format_time(row["known_time"]) for row in fits[:10])
             raise InvalidRequest(f"updates.{index}.known_time: {len(fits)} rows fit; add a known_time: {listed}")
@@ -234,7 +236,7 @@ class Corrections:
         }
 
     def _reference(self, row: Row) -> dict[str, Any]:
-        key = RevisionKey(*(row[name] for name in views.REVISION))
+        key = RevisionKey(*(row[name] for name in REVISION))
         return {
             "value_id": key.to_value_id(),
             "run_id": row["run_id"],

@@ -9,6 +9,7 @@ import polars as pl
 from timedb.storage.commit.lane import Turn
 from timedb.storage.delta.table import Table
 from timedb.storage.rows import views
+from timedb.storage.rows.orders import POINT, WINNER
 from timedb.storage.rows.scan import Selection, live_files, scan
 
 __all__ = ["UnchangedFilter"]
@@ -33,15 +34,15 @@ class UnchangedFilter:
         if not rows.height:
             return rows
         stored = self._stored(turn, rows).with_columns(position=pl.lit(None, dtype=pl.Int64))
-        columns = [*views.POINT, "known_time", *_SAME, "position"]
+        columns = [*POINT, "known_time", *_SAME, "position"]
         both = pl.concat(
             [stored.select(columns), rows.with_row_index("position").cast({"position": pl.Int64}).select(columns)]
         )
         # At one known_time the stored rows come first: the upload's change_time will be the greater.
         both = both.with_columns(new=pl.col("position").is_not_null()).sort(
-            *views.POINT, "known_time", "new", maintain_order=True
+            *POINT, "known_time", "new", maintain_order=True
         )
-        repeats = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in (*views.POINT, *_SAME))
+        repeats = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in (*POINT, *_SAME))
         first = pl.int_range(pl.len()) == 0
         kept = both.filter(pl.col("new") & (first | ~repeats))["position"]
         return rows[kept.sort().to_list()]
@@ -53,4 +54,4 @@ class UnchangedFilter:
         ]
         first, last = rows["valid_time"].min(), rows["valid_time"].max()
         stored = scan(self.table.store, files, [*selection.predicates(), pl.col("valid_time").is_between(first, last)])
-        return views.overlapping(stored).sort("known_time", "change_time", "run_id").collect(engine="in-memory")
+        return views.overlapping(stored.collect(engine="in-memory")).sort(WINNER.by)

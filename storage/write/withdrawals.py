@@ -51,7 +51,7 @@ class Withdrawal:
         """
         series_ids = _series_of(self.message, self.catalog, self.find_run)
         versions = self.stored.versions(turn.snapshot, [self.message.run_id], series_ids)
-        rows = views.overlapping(versions).collect(engine="in-memory")
+        rows = views.overlapping(versions.collect(engine="in-memory"))
         answer = {"withdrawn": rows.height}
         if not rows.height:
             return Answer(answer)

@@ -10,6 +10,7 @@ import pyarrow as pa
 from timedb.client.connection import Connection
 from timedb.client.progress import RowCount
 from timedb.client.read_stream import ReadStream
+from timedb.contract.columns import META_CURSOR
 from timedb.contract.errors import Busy
 from timedb.contract.waiting import wait_in_slices
 from timedb.contract.wire import ReadCommand
@@ -50,7 +51,10 @@ def fetch_parts(connection: Connection, read: ReadCommand, streams: int, count: 
         except BaseException:
             parts.give_up()
             raise
-    return parts.whole().replace_schema_metadata(plan.schema.metadata)
+    answer = parts.whole()
+    # The cursor of a page is known with its last row: the stream has it, the plan has not.
+    cursor = {name: text for name, text in (answer.schema.metadata or {}).items() if name == META_CURSOR}
+    return answer.replace_schema_metadata({**(plan.schema.metadata or {}), **cursor})
 
 
 def _wait_for(workers: list[Future[None]]) -> None:

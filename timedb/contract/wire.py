@@ -237,11 +237,16 @@ class ReadCommand(Selecting):
         if self.view in ("latest", "changes") and (self.all_versions or self.resample is not None):
             other = "all_versions" if self.all_versions else "resample"
             raise ValueError(f"{other} goes with the views flat and overlapping, not with {self.view}")
-        if self.view == "changes" and (self.relative is not None or self.lead_time is not None):
+        if self.view == "changes" and self.has_cut_off:
             raise ValueError("relative and lead_time go with flat, overlapping and latest, not with changes")
         if self.resample is not None and self.all_versions:
             raise ValueError("resample would mix versions of one value; leave out all_versions")
         return self
+
+    @property
+    def has_cut_off(self) -> bool:
+        """Whether what may have been known depends on the valid_time: ``relative`` or ``lead_time``."""
+        return self.relative is not None or self.lead_time is not None
 
 
 class ReadTicket(Command, ReadCommand):

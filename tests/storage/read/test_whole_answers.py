@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pytest
 
 from tests.storage.lakes import some_rows, upload
+from timedb.contract.columns import META_CURSOR
 from timedb.contract.errors import Timeout
 from timedb.contract.wire import ReadTicket, parse_object
 from timedb.storage import Tenant
+from timedb.storage.read.answers import Answers
+from timedb.storage.read.buckets import BucketRead
 
 WHOLE = [{"ordered": True, "order_by": "valid_time"}, {"limit": 7}, {"limit": 7, "order_by": "valid_time"}]
 STREAMED = [{}, {"ordered": True}]
@@ -31,6 +36,33 @@ def test_what_is_put_together_beforehand_is_the_same_answer(tenant: Tenant, fiel
     assert found.num_rows == fields.get("limit", 12)
     assert found == tenant.plan_read(ticket).reader().read_all()
     assert len(asked) <= 2
+
+
+@pytest.mark.parametrize("limit", [5, 7, 12, 13])
+def test_the_schema_and_the_parts_of_a_page_need_no_row_of_it(
+    tenant: Tenant, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """get_flight_info and get_schema ask a plan for both; the page is computed once, for the stream."""
+    ticket = read(tenant, {"limit": limit})
+    looked_at: list[str] = []
+    original = Answers.tables
+
+    def watched(answers: Answers, bucket: BucketRead) -> Iterator[pa.Table]:
+        looked_at.append(bucket.bucket)
+        return original(answers, bucket)
+
+    monkeypatch.setattr(Answers, "tables", watched)
+    plan = tenant.plan_read(ticket)
+    (part,) = plan.parts
+    assert META_CURSOR not in plan.schema.metadata
+    assert not looked_at
+    plan.put_together(lambda: None)
+    reader = plan.reader()
+    assert reader.read_all().num_rows == part.rows == min(limit, 12)
+    assert len(looked_at) == len(set(looked_at)) == 2, "each bucket once"
+    assert reader.schema.equals(plan.schema)
+    assert (META_CURSOR in reader.schema.metadata) == (limit < 12)
+    assert plan._whole is None, "nothing is held for a second stream"
 
 
 @pytest.mark.parametrize("fields", WHOLE)

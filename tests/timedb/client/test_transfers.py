@@ -69,8 +69,9 @@ def test_several_streams_give_the_answer_of_one(client: Client, names: list[str]
     assert pl.DataFrame(several).equals(pl.DataFrame(one))
     assert several.schema.equals(one.schema)
     assert several.schema.metadata.keys() == one.schema.metadata.keys()
-    for key in ("table_version", "as_of", "token"):
-        assert several.schema.metadata[key.encode()] == one.schema.metadata[key.encode()]
+    for key in (b"table_version", b"as_of", b"token", b"cursor"):
+        assert several.schema.metadata.get(key) == one.schema.metadata.get(key)
+    assert (b"cursor" in several.schema.metadata) == (how == "under a limit")
 
 
 def test_a_token_of_several_streams_reads_the_same_again(client: Client, name: str) -> None:

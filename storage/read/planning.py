@@ -1,0 +1,165 @@
+"""A ticket becomes a plan on one snapshot: series, filters and cut-offs resolved, and how each bucket is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from timedb.contract.columns import result_columns
+from timedb.contract.errors import InvalidRequest, NotFound
+from timedb.contract.identity import series_bucket
+from timedb.contract.times import from_micros
+from timedb.contract.wire import ReadTicket, shown
+from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
+from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.delta.table import Table
+from timedb.storage.measures.relative import check_time_zone, check_windows
+from timedb.storage.measures.units import converter
+from timedb.storage.read.answers import Answers
+from timedb.storage.read.batch_cache import BatchCache
+from timedb.storage.read.buckets import BucketRead
+from timedb.storage.read.cursor import Cursor
+from timedb.storage.read.latest import LastRows
+from timedb.storage.read.reading import ReadPlan, stored_columns
+from timedb.storage.read.token import Token
+from timedb.storage.rows.scan import Selection, live_files
+from timedb.storage.tables.commit_marks import CHANGE_TIME
+from timedb.storage.tables.removed import refuse_removed
+
+__all__ = ["plan_read", "select_series"]
+
+
+def plan_read(
+    ticket: ReadTicket,
+    *,
+    table: Table,
+    catalog: Catalog,
+    bucket_digits: int | None,
+    last_rows: LastRows,
+    max_sorted_rows: int,
+    max_windows: int,
+    cache: BatchCache | None = None,
+    snapshot: Snapshot | None = None,
+) -> ReadPlan:
+    """Resolve a ticket against the newest snapshot, or against that one.
+
+    Raises:
+        InvalidRequest: a column, cursor, series name or version does not fit, or retention has removed rows that the
+            answer would need.
+        NotFound: a series that the ticket names does not exist.
+    """
+    result_columns(ticket)
+    if ticket.after is not None and ticket.limit is None:
+        raise InvalidRequest("after: a cursor goes with a limit")
+    if ticket.resample is not None:
+        check_time_zone(ticket.resample.time_zone, "resample.time_zone")
+    snapshot = table.snapshot() if snapshot is None else snapshot
+    known_series = catalog.known()  # after the snapshot: a series is made before its first value
+    known = known_series.by_id
+    series_ids = select_series(ticket, catalog, known_series)
+    if ticket.table_version is not None and ticket.table_version > snapshot.version:
+        raise InvalidRequest(
+            f"table_version: {ticket.table_version} is newer than the lake, which is at {snapshot.version}"
+        )
+    if ticket.unit is not None:
+        _check_units(ticket.unit, known, series_ids)
+    selection = _selection(ticket, from_micros(snapshot.transactions.get(CHANGE_TIME, 0)), series_ids)
+    if selection.as_of is not None:
+        refuse_removed(
+            snapshot, _names_of_buckets(ticket, series_ids, bucket_digits), selection.as_of, selection.start_valid
+        )
+    buckets = _buckets(ticket, selection, live_files(snapshot, selection, bucket_digits))
+    if ticket.relative is not None:
+        check_windows(ticket.relative, ticket.start_valid, ticket.end_valid, max_windows)
+    columns = stored_columns(ticket)
+    return ReadPlan(
+        ticket,
+        snapshot=snapshot,
+        buckets=buckets,
+        selection=selection,
+        series=known,
+        answers=Answers(ticket, columns, store=table.store, series=known, last_rows=last_rows, cache=cache),
+        for_limited_key=catalog.limited,
+        max_sorted_rows=max_sorted_rows,
+    )
+
+
+def _selection(ticket: ReadTicket, newest: datetime, series_ids: Collection[str] | None) -> Selection:
+    """The filters of a ticket, with ``as_of`` only where it leaves something out."""
+    cut_offs, start_valid, changed_after = [ticket.as_of or newest], ticket.start_valid, None
+    if ticket.token is not None:
+        cut_offs.append(Token.from_text(ticket.token, field="token", newest=newest).as_of)
+    if ticket.since is not None:
+        changed_after = Token.from_text(ticket.since, field="since", newest=newest).as_of
+    if ticket.after is not None:
+        cursor = Cursor.from_text(ticket.after, ticket)
+        cut_offs.append(cursor.as_of)
+        if ticket.order_by == "valid_time" and ticket.resample is None:
+            start_valid = cursor.last["valid_time"]
+    as_of = min(cut_offs)
+    return Selection(
+        series_ids,
+        start_valid,
+        ticket.end_valid,
+        ticket.start_known,
+        ticket.end_known,
+        as_of if as_of < newest else None,  # nothing is younger: no cut-off, so that the tiers can be used
+        changed_after,
+    )
+
+
+def _check_units(unit: str, known: Mapping[str, Series], series_ids: Collection[str] | None) -> None:
+    """Refuse a unit that some series of the selection cannot be converted to, before the first row goes out."""
+    for series in known.values() if series_ids is None else [known[series_id] for series_id in series_ids]:
+        try:
+            converter(series.unit, unit, field="unit")
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{error.detail} (series {shown(series.name)})") from None
+
+
+def _buckets(ticket: ReadTicket, selection: Selection, live: Mapping[str, Sequence[DataFile]]) -> list[BucketRead]:
+    """The buckets that hold rows of the answer, in order; of a ticket for one bucket at most that one."""
+    own: dict[str, list[str]] = {}
+    if selection.series_ids is not None and live:
+        digits = len(next(iter(live)))
+        for series_id in selection.series_ids:
+            own.setdefault(series_id[:digits], []).append(series_id)
+    found = []
+    for bucket, files in live.items():
+        if ticket.bucket in (None, bucket):
+            of_bucket = replace(selection, series_ids=own[bucket]) if own else selection
+            found.append(BucketRead.plan(ticket, bucket, files, of_bucket))
+    return [bucket for bucket in found if bucket is not None]
+
+
+def _names_of_buckets(
+    ticket: ReadTicket, series_ids: Collection[str] | None, bucket_digits: int | None
+) -> Collection[str] | None:
+    """The buckets that a read is about; None where it may be any."""
+    if ticket.bucket is not None:
+        return {ticket.bucket}
+    return None if series_ids is None else {series_bucket(series_id, bucket_digits) for series_id in series_ids}
+
+
+def select_series(ticket: ReadTicket, catalog: Catalog, known: KnownSeries) -> Collection[str] | None:
+    """The ids of the series that a ticket is about; None: all.
+
+    Raises:
+        InvalidRequest: a bare name has several candidates.
+        NotFound: a series that the ticket names does not exist.
+    """
+    if ticket.series_ids is None and ticket.series_keys is None and ticket.labels is None:
+        return set(known.by_id) if catalog.limited else None
+    chosen: set[str] = set()
+    for series_id in ticket.series_ids or ():
+        if series_id not in known.by_id:
+            raise NotFound(f"series_ids: there is no series {shown(series_id)}")
+        chosen.add(series_id)
+    for name in ticket.series_keys or ():
+        chosen.update(series.series_id for series in known.find(name, ticket.labels))
+    if ticket.series_ids is None and ticket.series_keys is None:
+        return {series.series_id for series in known.by_id.values() if series.matches(ticket.labels)}
+    if ticket.labels is not None:
+        chosen = {series_id for series_id in chosen if known.by_id[series_id].matches(ticket.labels)}
+    return chosen

@@ -1,0 +1,104 @@
+"""Which rows stand for their keys, in Arrow columns: the kernel of ``views.picked`` for tables that stay in Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from timedb.storage.rows.orders import NULLABLE, Order
+from timedb.storage.rows.rows import flags, integers, keys_of, taken
+from timedb.storage.rows.sorting import Integers, sorted_order
+
+__all__ = ["Ranking", "differs_from_next", "drop_beaten", "numbered", "picked"]
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class Ranking:
+    """Rows in the ascending order of an :class:`Order`.
+
+    Attributes:
+        places: Where each of them stands among the rows as they came; None: as they came.
+        number: For each of them the number of its key.
+
+    Args:
+        rows: ``timedb.storage.rows.rows.gathered`` rows.
+        order: The order.
+    """
+
+    def __init__(self, rows: pa.Table, order: Order) -> None:
+        self._order = order
+        self._keys = dict(zip(order.columns, keys_of(rows, order.columns), strict=True))
+        self.places = sorted_order(list(self._keys.values()))
+        self.number = numbered(*map(self.column, order.key))
+
+    def column(self, name: str) -> Integers:
+        """A column of the order as integers, in the order."""
+        key = self._keys[name]
+        return key if self.places is None else key[self.places]
+
+    def stands(self) -> Mask:
+        """Whether each of them is the one that stands for its key."""
+        if self._order.least:
+            return differs_from_next(self.number[::-1])[::-1]
+        return differs_from_next(self.number)
+
+
+def picked(rows: pa.Table, order: Order, columns: Sequence[str] | None = None) -> pa.Table:
+    """Per key of an order the row that stands for it.
+
+    Args:
+        rows: ``timedb.storage.rows.rows.gathered`` rows.
+        order: The order.
+        columns: What is wanted of them; None: all.
+    """
+    ranking = Ranking(rows, order)
+    stands, wanted = ranking.stands(), rows if columns is None else rows.select(list(columns))
+    if ranking.places is None:
+        return wanted if stands.all() else taken(wanted, np.flatnonzero(stands))
+    return taken(wanted, ranking.places[stands])
+
+
+def drop_beaten(batch: pa.RecordBatch, order: Order) -> pa.RecordBatch:
+    """Drop rows that a neighbour beats: most of them, where files are sorted; none wrongly, where they are not.
+
+    A neighbour is the next row, or where the least stands the one before.
+    """
+    same = np.ones(max(batch.num_rows - 1, 0), dtype=np.bool_)
+    for name in order.key:
+        if name not in NULLABLE or batch.column(name).null_count < batch.num_rows:
+            key = _comparable(batch, name)
+            same &= key[1:] == key[:-1]
+            if not same.any():
+                return batch
+    later = np.zeros(len(same), dtype=np.bool_)
+    for name in order.by:
+        if pa.types.is_dictionary(batch.schema.field(name).type):
+            break  # one code may be less than another without the text being so
+        cells = _comparable(batch, name)
+        later |= same & (cells[1:] > cells[:-1])
+        same &= cells[1:] == cells[:-1]
+    return batch.filter(flags(np.append(True, ~later) if order.least else np.append(~later, True)))
+
+
+def _comparable(batch: pa.RecordBatch, name: str) -> Integers:
+    """A column whose cells are equal where these integers are."""
+    column = batch.column(name)
+    coded: Integers = column.indices.to_numpy() if pa.types.is_dictionary(column.type) else integers(batch, name)
+    return coded
+
+
+def numbered(*keys: Integers) -> Integers:
+    """For each row the number of its key; equal keys stand together."""
+    new = np.zeros(len(keys[0]), dtype=np.bool_)
+    for key in keys:
+        new[1:] |= key[1:] != key[:-1]
+    return np.cumsum(new)
+
+
+def differs_from_next(numbers: Integers) -> Mask:
+    """Whether a row's number is not that of the next one; true for the last."""
+    return np.append(numbers[1:] != numbers[:-1], np.ones(min(len(numbers), 1), dtype=np.bool_))
