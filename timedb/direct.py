@@ -63,6 +63,10 @@ def scan_lake(
     Raises:
         NotFound: there is no such lake, tenant or series.
         InvalidRequest: names the argument that does not fit.
+
+    Examples:
+        >>> td.scan_lake(lake, series_keys="load").collect()["value"].sum()
+        23.0
     """
     from timedb.client.arguments import texts
     from timedb.client.selection import message_of
@@ -103,6 +107,11 @@ def split_read(
     Raises:
         NotFound: there is no such lake, tenant or series.
         InvalidRequest: names the argument that does not fit.
+
+    Examples:
+        >>> read = td.split_read(lake, series_keys="load")
+        >>> len(read.parts)
+        1
     """
     from timedb.client.selection import fields_of, message_of
     from timedb.contract.wire import ReadTicket
@@ -124,6 +133,12 @@ def duckdb_macros(path: str | PathLike[str], tenant: str | UUID | None = None, *
     Raises:
         NotFound: there is no such lake or tenant.
         InvalidRequest: names the argument that does not fit.
+
+    Examples:
+        >>> connection = duckdb.connect()
+        >>> views = connection.execute(td.duckdb_macros(lake))
+        >>> connection.sql("SELECT value FROM timedb_flat() ORDER BY value DESC LIMIT 1").fetchall()
+        [(13.0,)]
     """
     from timedb.storage.direct.sql_views import duckdb_macros as macros
 
@@ -158,6 +173,10 @@ def spark_functions(path: str | PathLike[str], tenant: str | UUID | None = None,
     """SQL that makes the views as temporary functions in a Spark session; see docs/direct-reads.md.
 
     The arguments and errors are those of :func:`duckdb_macros`.
+
+    Examples:
+        >>> "timedb_flat" in td.spark_functions(lake)
+        True
     """
     from timedb.storage.direct.sql_views import spark_functions as functions
 

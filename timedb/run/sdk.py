@@ -70,6 +70,11 @@ def create(lake: str | None = None) -> None:
 
     Raises:
         InvalidRequest: the place holds something else.
+
+    Examples:
+        >>> td.create(f"{folder}/made")
+        Creating database schema...
+        ✓ Schema created successfully: the lake is at .../made
     """
     from timedb.contract.errors import NotFound
     from timedb.storage import Lake
@@ -96,6 +101,10 @@ def delete(lake: str | None = None, *, force: bool = False) -> None:
     Raises:
         InvalidRequest: the place holds something that is no lake; it is left alone.
         Conflict: a server of another process is running on it.
+
+    Examples:
+        >>> td.delete(f"{folder}/none")
+        ✓ Nothing to delete: there is no lake at .../none
     """
     from timedb.storage import Lake
 
@@ -119,6 +128,9 @@ def start_api(host: str | None = None, port: int | None = None) -> None:
 
     Raises:
         InvalidRequest: the address is taken.
+
+    Examples:
+        >>> td.start_api(port=8000)  # doctest: +SKIP
     """
     service = _start(host, port)
     print("Press Ctrl+C to stop the server", flush=True)
@@ -145,6 +157,13 @@ def start_api_background(host: str | None = None, port: int | None = None) -> bo
     Raises:
         InvalidRequest: something else has the address: a service of another process, which is not the one that would
             be started, or one of this process on another lake.
+
+    Examples:
+        >>> td.start_api_background(port=0)
+        Starting TimeDB API server on ...
+        True
+        >>> td.stop_api()
+        ✓ API server on http://127.0.0.1:... stopped
     """
     url = _url_of(host, port)
     if url is not None and (described := describe_api(url)) is not None:
@@ -174,6 +193,12 @@ def check_api(base_url: str | None = None) -> bool:
 
     Returns:
         Whether it answers.
+
+    Examples:
+        >>> td.check_api(rest_url)
+        ✓ API is running
+        ...
+        True
     """
     url = base_url or _session.api_url or _url_of(None, None) or "http://127.0.0.1:8000"
     described = describe_api(url)
@@ -194,7 +219,11 @@ def check_api(base_url: str | None = None) -> bool:
 
 
 def stop_api() -> None:
-    """Stop every API that this process has started; without one it does nothing."""
+    """Stop every API that this process has started; without one it does nothing.
+
+    Examples:
+        >>> td.stop_api()
+    """
     for service in _session.stop():
         print(f"✓ API server on {service.rest_url} stopped")
 

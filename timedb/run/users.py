@@ -36,6 +36,11 @@ def create_with_users(lake: str | None = None) -> None:
 
     Raises:
         InvalidRequest: the place holds something else.
+
+    Examples:
+        >>> td.create_with_users(f"{folder}/with-users")
+        Creating database schema...
+        ✓ ...
     """
     create(lake)
     with _opened(lake) as opened:
@@ -75,6 +80,12 @@ def create_user(
         InvalidRequest: names the argument that does not fit, or the tenants of which one has to be named.
         Conflict: the tenant has a user of that e-mail.
         NotFound: there is no lake, and none is named.
+
+    Examples:
+        >>> user = td.create_user("bo@example.com", scopes=["read"], new_tenant=True, lake=closed)
+        >>> with td.connect(url, api_key=user["api_key"]) as client:
+        ...     client.health()
+        {'ok': True}
     """
     from timedb.contract.wire import parse_object
     from timedb.storage.users.users import NewUser
@@ -121,6 +132,10 @@ def update_user(
         NotFound: there is no such user, or no lake.
         InvalidRequest: the arguments do not say which user, or nothing that is to change.
         Conflict: the tenant has a user of that e-mail.
+
+    Examples:
+        >>> td.update_user("ann@example.com", scopes=["read"], lake=closed)["scopes"]
+        ['read']
     """
     from timedb.contract.wire import parse_object
     from timedb.storage.users.users import UserChange
@@ -181,6 +196,10 @@ def list_users(
 
     Raises:
         NotFound: there is no lake.
+
+    Examples:
+        >>> "ann@example.com" in [user["email"] for user in td.list_users(include_inactive=True, lake=closed)]
+        True
     """
     with _opened(lake) as opened:
         return opened.users.list_users(None if tenant_id is None else str(tenant_id), include_inactive=include_inactive)
@@ -207,6 +226,9 @@ def regenerate_api_key(
     Raises:
         NotFound: there is no such user, or no lake.
         InvalidRequest: the arguments do not say which user.
+
+    Examples:
+        >>> key = td.regenerate_api_key("ann@example.com", lake=closed)["api_key"]
     """
     with _opened(lake) as opened:
         return opened.users.regenerate_key(_user_address(email, user_id, tenant_id))
@@ -224,6 +246,10 @@ def deactivate_user(
 
     Returns:
         The user.
+
+    Examples:
+        >>> td.deactivate_user("ann@example.com", lake=closed)["is_active"]
+        False
     """
     with _opened(lake) as opened:
         return opened.users.set_active(_user_address(email, user_id, tenant_id), False)
@@ -240,6 +266,10 @@ def activate_user(
 
     Returns:
         The user.
+
+    Examples:
+        >>> td.activate_user("ann@example.com", lake=closed)["is_active"]
+        True
     """
     with _opened(lake) as opened:
         return opened.users.set_active(_user_address(email, user_id, tenant_id), True)
