@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import distribution
+from pathlib import Path
 
 import httpx
 
@@ -25,8 +26,8 @@ def test_the_page_runs_nothing_but_its_own_scripts(rest: httpx.Client) -> None:
 
 def test_swagger_ui_comes_from_the_installed_package(rest: httpx.Client) -> None:
     for name in SWAGGER:
-        installed = distribution("fastapi-offline").locate_file(f"fastapi_offline/static/{name}")
-        assert rest.get(f"/docs/{docs_files().version}/{name}").content == installed.read_bytes()  # type: ignore[attr-defined]
+        installed = Path(str(distribution("fastapi-offline").locate_file(f"fastapi_offline/static/{name}")))
+        assert rest.get(f"/docs/{docs_files().version}/{name}").content == installed.read_bytes()
     assert rest.get("/docs/x/plotly.min.js").status_code == 404
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import distribution
+from pathlib import Path
 
 import httpx
 import pytest
@@ -68,7 +69,7 @@ def test_plotly_comes_packed_from_the_installed_package(rest: httpx.Client) -> N
     path = f"/ui/{page_files().version}/{PLOTLY}"
     packed = rest.get(path, headers={"Accept-Encoding": "gzip"})
     plain = rest.get(path, headers={"Accept-Encoding": "identity"})
-    installed = distribution("plotly").locate_file(f"plotly/package_data/{PLOTLY}").read_bytes()  # type: ignore[attr-defined]
+    installed = Path(str(distribution("plotly").locate_file(f"plotly/package_data/{PLOTLY}"))).read_bytes()
     assert packed.content == plain.content == installed
     assert packed.headers["content-encoding"] == "gzip"
     assert int(packed.headers["content-length"]) < len(installed) / 3
