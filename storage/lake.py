@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -16,8 +17,8 @@ from timedb.contract.settings import ServerSettings, local_path
 from timedb.contract.times import format_time, now
 from timedb.contract.wire import shown
 from timedb.storage.admin.backup import back_up, restore
-from timedb.storage.admin.doctor import examine_lake
-from timedb.storage.admin.nesting import refuse_nested
+from timedb.storage.admin.doctor import NESTED, Finding, examine_lake
+from timedb.storage.admin.nesting import nesting, refuse_nested
 from timedb.storage.admin.upgrade import STEPS, Step, lift, renew_tables
 from timedb.storage.boundary import errors_are_ours
 from timedb.storage.delta.addresses import refuse_unreadable
@@ -45,6 +46,7 @@ _AUTHENTICATION = "authentication"  # in the marker
 # What one look at the users table or the marker costs decides how often calls look: a system call, or a round trip.
 _LOOK_SECONDS = 1.0
 _LOOKED_AT = 10_000  # files of a folder that may hold a lake further down
+_log = logging.getLogger("timedb.storage")
 
 
 class Lake:
@@ -55,8 +57,11 @@ class Lake:
         is_new: Whether it was made when it was opened.
     """
 
-    def __init__(self, store: Store, marker: dict[str, Any], settings: ServerSettings, *, is_new: bool) -> None:
+    def __init__(
+        self, store: Store, uri: str, marker: dict[str, Any], settings: ServerSettings, *, is_new: bool
+    ) -> None:
         self._store = store
+        self._uri = uri
         self._max_age = 0.0 if isinstance(store, LocalStore) else _LOOK_SECONDS
         self._standing = Standing(store, MARKER, identity_of(marker), max_age_seconds=_LOOK_SECONDS)
         self.is_new = is_new
@@ -101,7 +106,9 @@ class Lake:
                 refuse_nested(uri)
                 is_new = _make(store, settings)
             marker = _read_marker(store, uri)
-        except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        except OSError as error:
+            if not isinstance(store, LocalStore):
+                raise
             raise InvalidRequest(f"lake: {shown(uri)} cannot be opened: {error.strerror}") from error
         if marker["format_version"] != FORMAT_VERSION:
             advice = "; timedb upgrade lifts it" if marker["format_version"] < FORMAT_VERSION else ""
@@ -111,7 +118,7 @@ class Lake:
             )
         if marker.get(DELETED_TIME):
             raise InvalidRequest(f"lake: {shown(uri)} has been deleted in part; timedb delete removes the rest")
-        return cls(store, marker, settings, is_new=is_new)
+        return cls(store, uri, marker, settings, is_new=is_new)
 
     @staticmethod
     @errors_are_ours()
@@ -129,6 +136,7 @@ class Lake:
         """
         store = _store(uri)
         if not store.exists(MARKER):
+            _refuse_file(uri, "lake")
             _refuse_foreign(store, uri)
             return False
         if not force:
@@ -154,7 +162,10 @@ class Lake:
         store = _store(uri)
         if not store.exists(MARKER):
             raise NotFound(f"lake: there is no lake at {shown(uri)}")
-        return [finding.to_dict() for finding in examine_lake(store, repair=repair, accept_loss=accept_loss)]
+        nested = nesting(uri)
+        found = [] if nested is None else [Finding("", NESTED, uri, f"none: {nested}")]
+        found += examine_lake(store, repair=repair, accept_loss=accept_loss)
+        return [finding.to_dict() for finding in found]
 
     @staticmethod
     @errors_are_ours()
@@ -208,6 +219,7 @@ class Lake:
         refuse_unreadable(target, field="target")
         refuse_nested(target, field="target")
         folder = _folder(target, "target")
+        _refuse_file(target, "target")
         store = LocalStore(folder)
         refuse_served(store, target, "")
         if all(file.path.startswith(f"{SERVING}/") for file in store.list()):
@@ -280,6 +292,8 @@ class Lake:
         with self._lock:
             if self._lease is None:
                 self._lease = Lease(self._store, self._standing, address)
+                if (nested := nesting(self._uri)) is not None:
+                    _log.warning(nested)
 
     def fault(self, stuck_seconds: float) -> str | None:
         """Why the lake does not work, as far as is known without a look at it; None: it does.
@@ -357,6 +371,13 @@ def _refuse_foreign(store: Store, uri: str) -> None:
                 "another; use that one, or a folder beside it"
             )
     raise InvalidRequest(f"lake: {shown(uri)} holds something else and is no lake, so it is left alone")
+
+
+def _refuse_file(uri: str, field: str) -> None:
+    path = local_path(uri)
+    there = None if path is None else next(each for each in (path, *path.absolute().parents) if each.exists())
+    if there is not None and not there.is_dir():
+        raise InvalidRequest(f"{field}: {shown(str(there))} is a file and no folder")
 
 
 def _folder(uri: str, field: str) -> Path:

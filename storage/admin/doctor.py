@@ -37,6 +37,7 @@ __all__ = ["Finding", "TableDoctor", "examine_lake"]
 
 UNREADABLE = "unreadable"
 FOREIGN = "changed by another writer"
+NESTED = "lake inside another"
 OUTDATED = "filters of delta-rs find nothing"
 _CLOSED = (UNREADABLE, FOREIGN)
 _KEPT = f"{ASIDE_PREFIX}doctor"
@@ -87,7 +88,7 @@ class TableDoctor:
             yield Finding(self._name, fault, LOG_FOLDER, f"none: {error.detail}")
             return
         yield from self._missing(snapshot)
-        yield from self._orphans(snapshot)
+        yield from self._orphans()
 
     def _commits(self) -> Iterator[Finding]:
         versions = sorted({commit_version(file.path) for file in self._store.list(LOG_FOLDER)} - {-1})
@@ -161,13 +162,15 @@ class TableDoctor:
         actions += [file.to_remove(data_change=True) for file in lost]
         return self._log.append(snapshot.version + 1, actions, "REPAIR", {})
 
-    def _orphans(self, snapshot: Snapshot) -> Iterator[Finding]:
+    def _orphans(self) -> Iterator[Finding]:
         oldest = time.time() - ORPHAN_SECONDS
+        files = list(self._store.list())
         try:
-            known = self._log.removed_since(0.0) | snapshot.files.keys()
-        except Internal:
+            # Read after the list was made: servers may run, and what they have committed by now is no orphan.
+            known = self._log.removed_since(0.0) | self._log.load().files.keys()
+        except (Internal, Unimplemented):
             return  # a torn commit may have named any of them
-        for file in list(self._store.list()):
+        for file in files:
             left_over = ASIDE_PREFIX in file.path and not file.path.startswith(_KEPT)
             data = file.path.endswith(".parquet") and not file.path.startswith((LOG_FOLDER, ASIDE_PREFIX))
             if file.modified < oldest and (left_over or (data and file.path not in known)):

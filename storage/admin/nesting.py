@@ -14,7 +14,13 @@ from timedb.contract.wire import shown
 from timedb.storage.delta.object_store import ObjectStore
 from timedb.storage.tables.layout import MARKER
 
-__all__ = ["outer_lake", "refuse_nested"]
+__all__ = ["nesting", "outer_lake", "refuse_nested"]
+
+
+_REMEDY = (
+    "users and data of the one are none of the other: stop the servers, move the inner folder beside the outer one, "
+    "and name with --lake the one that is meant"
+)
 
 
 def refuse_nested(uri: str, *, field: str = "lake") -> None:
@@ -33,6 +39,18 @@ def refuse_nested(uri: str, *, field: str = "lake") -> None:
             f"{field}: {shown(uri)} lies inside the lake at {outer!a}, and one lake does not hold another; "
             "use that lake, or a folder beside it"
         )
+
+
+def nesting(uri: str) -> str | None:
+    """For people: that a lake lies in another, or holds one, as release 0.1.0 made them; None where it does not.
+
+    Of local lakes the folders right below it are looked at, too.
+    """
+    if (outer := outer_lake(uri)) is not None:
+        return f"the lake at {shown(uri)} lies inside the lake at {outer!a}; {_REMEDY}"
+    path = local_path(uri)
+    inner = [] if path is None or not path.is_dir() else [each.parent for each in path.glob(f"*/{MARKER}")]
+    return f"the lake at {shown(uri)} holds the lake at {str(inner[0])!a}; {_REMEDY}" if inner else None
 
 
 def outer_lake(uri: str) -> str | None:

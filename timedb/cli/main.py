@@ -53,11 +53,25 @@ def _common(
     """
 
 
+def _debugs() -> bool:
+    return os.environ.get("TIMEDB_LOG_LEVEL", "").lower() == "debug"
+
+
+class _WithoutTraceback(logging.Formatter):
+    """What went wrong, in a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        return record.getMessage() if error is None else f"{record.getMessage()}: {type(error).__name__}: {error}"
+
+
 def main() -> None:
     """Run the command line; ends with ``SystemExit``."""
     # What the client warns of is for the person at the terminal, and no line of ours helps them.
     warnings.filterwarnings("always", category=UserWarning, module=r"timedb\.cli\.")
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+    if logging.lastResort is not None and not _debugs():
+        logging.lastResort.setFormatter(_WithoutTraceback())
     try:
         app()
     except TimeDBError as error:
@@ -65,7 +79,7 @@ def main() -> None:
         sys.exit(exit_code(error))
     except Exception as error:
         # A fault of ours, or of the machine: a line for whoever runs the command, the rest for whoever mends it.
-        if os.environ.get("TIMEDB_LOG_LEVEL", "").lower() == "debug":
+        if _debugs():
             raise
         reason = error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         hint = "" if isinstance(error, OSError) else "; TIMEDB_LOG_LEVEL=debug shows where"

@@ -19,6 +19,7 @@ _CALLED = {
     "series_key": "series",
     "actual_key": "actual",
     "url": "flight_url",
+    "target": "lake",
 }
 """What the contract calls it → the parameter of a command."""
 _SETTINGS = {"TIMEDB_REST_PORT": ("rest_port", "port")}
@@ -57,7 +58,10 @@ def _in_options(error: TimeDBError, ctx: typer.Context) -> TimeDBError:
         for each in ctx.command.params
         if each.param_type_name == "option" and each.name
     }
-    fields = options | {field: options[name] for field, name in _CALLED.items() if name in options}
+    typed = {each.name for each in ctx.command.params}  # arguments, too, which have the contract's names
+    fields = options | {
+        field: options[name] for field, name in _CALLED.items() if name in options and field not in typed
+    }
     uploads = "value" in options  # of whose file's columns errors speak, too
     if uploads:
         from timedb.contract.columns import UPLOAD_COLUMNS  # with Pydantic, which no help needs

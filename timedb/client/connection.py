@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import flight
@@ -141,6 +142,8 @@ class Connection:
         if is_loopback_url(url):
             options.append(("grpc.enable_http_proxy", 0))
         try:
+            if not url.startswith("grpc+unix:") and not urlsplit(url).hostname:
+                raise ValueError("names no host")
             client = flight.FlightClient(
                 url,
                 tls_root_certs=certificates.roots,
@@ -148,7 +151,7 @@ class Connection:
                 private_key=certificates.key,
                 generic_options=options,
             )
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError, ValueError):
             raise InvalidRequest(f"url: {shown(url)} is not one of a Flight server, such as grpc://HOST:8815") from None
         return cls(url, client, timeout_seconds, stream_timeout_seconds)
 

@@ -87,7 +87,7 @@ def _of_transport(error: Exception, url: str, *, acted: bool) -> TimeDBError:
             return InvalidRequest(f"url: {wrong}")
         case flight.FlightUnavailableError() if _NEVER_CONNECTED.search(str(error)):
             # The same call may succeed once a server is there, and nothing was done.
-            return Busy(nobody_at(url) or f"the Flight server cannot be reached at {url}")
+            return Busy(nobody_at(url) or f"no Flight server answers at {url}; a REST gateway may have that port")
     if acted:
         return OutcomeUnknown(f"no answer came from the Flight server at {url}: {text}")
     match error:

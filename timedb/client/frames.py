@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -62,6 +63,8 @@ def open_data(data: object) -> UploadData:
     if hasattr(data, "__arrow_c_array__"):
         return _repeatable(pa.table(pa.record_batch(data)))
     hint = "; collect() it first" if hasattr(data, "collect") else ""
+    if isinstance(data, str | Path):
+        hint = "; read the file first, with pl.read_csv say, or use timedb upload"
     raise InvalidRequest(f"data: {type(data).__name__} is neither a data frame nor Arrow data{hint}")
 
 

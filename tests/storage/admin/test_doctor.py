@@ -16,6 +16,8 @@ from tests.storage.lakes import Stored, open_tenant, read, some_rows, tenant_fol
 from tests.storage.operations import copy_lake
 from timedb.contract.wire import ListRuns
 from timedb.storage import Lake
+from timedb.storage.admin.doctor import TableDoctor
+from timedb.storage.delta.store import LocalStore
 
 Damage = Callable[[Path], Path]
 """Does something to a lake's folder; the file that it is about."""
@@ -180,3 +182,36 @@ def test_a_file_that_may_be_on_its_way_in_is_left_alone(folder: Path) -> None:
     assert found(folder, repair=True) == []
     assert path.exists()
     assert left_behind(folder) != []
+
+
+def test_what_a_server_commits_meanwhile_is_no_orphan(folder: Path, before: Counter[Stored]) -> None:
+    """An upload may have staged its files more than an hour before it commits them under the doctor's eyes."""
+    with closing(Lake.open(str(folder), tiny_settings())) as lake:
+        tenant = open_tenant(lake)
+        (log(folder) / "_last_checkpoint").write_text('{"version":999,"size":3}')
+        lost = next(tenant_folder(folder) / "values" / path for path in tenant.values.snapshot().files)
+        lost.rename(lost.with_name("lost"))
+        findings = TableDoctor("values", LocalStore(tenant_folder(folder) / "values"), repair=True).examine()
+        assert {next(findings).fault, next(findings).fault} == {"bad checkpoint hint", "missing data file"}
+        upload(tenant, some_rows(6, known=90), "meanwhile")
+        for path in (tenant_folder(folder) / "values").rglob("*.parquet"):
+            os.utime(path, (0, 0))
+        assert [finding.fault for finding in findings if finding.fault == "orphan file"] == []
+        lost.with_name("lost").rename(lost)
+    assert sum(rows_of(folder).values()) == sum(before.values()) + 6
+
+
+def test_lakes_in_each_other_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outer, inner = tmp_path / "outer", tmp_path / "outer" / "inner"
+    for name in ("outer", "aside"):
+        Lake.open(str(tmp_path / name), tiny_settings()).close()
+    (tmp_path / "aside").rename(inner)
+    for folder, other in ((outer, inner), (inner, outer)):
+        (finding,) = Lake.doctor(str(folder))
+        assert (finding["fault"], finding["repaired"]) == ("lake inside another", False)
+        assert str(other) in finding["cure"]
+        with closing(Lake.open(str(folder), tiny_settings())) as lake:
+            lake.announce("here")
+        assert str(other) in caplog.messages[-1]
+    inner.rename(tmp_path / "aside")
+    assert found(outer) == []

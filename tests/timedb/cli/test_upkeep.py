@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -102,3 +104,25 @@ def test_retention_tells_before_it_removes(lake: Path, tmp_path: Path) -> None:
             assert "is not JSON" in timedb("retention", str(rules), TIMEDB_FLIGHT_URL=service.flight_url).stderr
     finally:
         service.stop()
+
+
+def test_a_file_in_the_place_of_a_lake_is_named_and_no_traceback_shown(lake: Path, tmp_path: Path) -> None:
+    backup, file = tmp_path / "backup", tmp_path / "file"
+    assert timedb("backup", str(backup), "--lake", str(lake)).returncode == 0
+    file.write_text("mine")
+    for place in (file, file / "below"):
+        for command in (("restore", str(backup)), ("delete", "--yes"), ("create",)):
+            said = timedb(*command, "--lake", str(place))
+            assert said.returncode == 2
+            assert said.stderr.startswith(f"error: invalid_request: --lake: '{file}")
+            assert "Traceback" not in said.stderr
+    assert file.read_text() == "mine"
+
+
+def test_an_error_of_the_disk_is_a_line(lake: Path) -> None:
+    (lake / "timedb-lake.json").unlink()
+    (lake / "timedb-lake.json").mkdir()
+    command = [sys.executable, "-m", "timedb", "upgrade", "--lake", str(lake)]  # a process logs, a test is logged of
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.stderr.startswith("the lake could not be read or written: IsADirectoryError: ")
+    assert "Traceback" not in said.stderr

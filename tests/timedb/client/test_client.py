@@ -391,7 +391,9 @@ def test_settings_come_from_the_environment(service: Service, monkeypatch: pytes
         td.connect()
 
 
-@pytest.mark.parametrize("url", ["localhost:8815", "http://127.0.0.1:8815", "nonsense://x", ""])
+@pytest.mark.parametrize(
+    "url", ["localhost:8815", "http://127.0.0.1:8815", "nonsense://x", "", "grpc://", "grpc://:8815"]
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(td.InvalidRequest, match="url: "):
         td.connect(url)

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from tests.timedb.conftest import T0, frame
-from timedb.client import Client
-from timedb.contract.errors import InvalidRequest
+from timedb.client import Client, connect
+from timedb.contract.errors import Busy, InvalidRequest
 from timedb.contract.wire import UploadCommand, parse
 from timedb.run.launch import Service
 
@@ -143,3 +143,10 @@ def test_a_receipt_of_many_series_is_shown_short_and_holds_all(client: Client, n
     assert f"run_id={receipt.run_id!r}" in repr(receipt)
     one = client.upload(frame(name, [1.0]))
     assert f"series_ids={one.series_ids!r}, series={one.series!r}" in repr(one)
+
+
+def test_a_path_is_no_data_and_a_gateway_no_flight_server(client: Client, service: Service) -> None:
+    with pytest.raises(InvalidRequest, match="data: str is neither .*; read the file first"):
+        client.upload("forecast.csv")
+    with connect(service.rest_url.replace("http", "grpc")) as astray, pytest.raises(Busy, match="a REST gateway may"):
+        astray.status()
