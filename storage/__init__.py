@@ -2,10 +2,10 @@
 
 from timedb.storage.lake import Lake
 from timedb.storage.read.accuracy import AccuracyPart
-from timedb.storage.read.moment import Moment
 from timedb.storage.read.parts import ReadPart
 from timedb.storage.read.reading import ReadPlan
+from timedb.storage.read.tenant_snapshot import TenantSnapshot
 from timedb.storage.tenant import Plan, Tenant
 from timedb.storage.write.uploads import Upload
 
-__all__ = ["AccuracyPart", "Lake", "Moment", "Plan", "ReadPart", "ReadPlan", "Tenant", "Upload"]
+__all__ = ["AccuracyPart", "Lake", "Plan", "ReadPart", "ReadPlan", "Tenant", "TenantSnapshot", "Upload"]

@@ -49,9 +49,9 @@ from timedb.storage.read.accuracy import AccuracyPlan, plan_accuracy
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.lookup import Lookup
-from timedb.storage.read.moment import Moment
 from timedb.storage.read.planning import plan_read
 from timedb.storage.read.reading import ReadPlan
+from timedb.storage.read.tenant_snapshot import TenantSnapshot
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.layout import TenantTables
 from timedb.storage.tables.schemas import TIERS
@@ -233,7 +233,7 @@ class Tenant:
         )
 
     @errors_are_ours()
-    def moment(self) -> Moment:
+    def snapshot(self) -> TenantSnapshot:
         """The tables as they are now, for several reads of one state."""
         snapshot = self.values.snapshot()
 
@@ -245,7 +245,9 @@ class Tenant:
             self.ledger.catch_up(snapshot)
             return self._withdrawn(snapshot, None)
 
-        return Moment(snapshot, self.catalog.all(), lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn)
+        return TenantSnapshot(
+            snapshot, self.catalog.all(), lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn
+        )
 
     @errors_are_ours()
     def plan_read(self, ticket: ReadTicket, snapshot: Snapshot | None = None) -> ReadPlan:

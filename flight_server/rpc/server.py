@@ -124,7 +124,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         if read is None:
             return self.sql.do_get(tenant, call, context, ticket.ticket, lease)
         plan = tenant.plan(read)
-        plan.put_together(_still_wanted(call, context, lease))
+        plan.materialise(_check_cancelled(call, context, lease))
         return guarded_stream(call, plan.reader(), lease, read.compression)
 
     @rpc("get_flight_info")
@@ -250,7 +250,7 @@ def _principal(call: CallContext) -> str | None:
     return None if call.caller is None else call.caller.principal
 
 
-def _still_wanted(call: CallContext, context: flight.ServerCallContext, lease: Lease) -> Callable[[], None]:
+def _check_cancelled(call: CallContext, context: flight.ServerCallContext, lease: Lease) -> Callable[[], None]:
     """What a handler asks while it works out an answer; for the handler's own thread, as the context is."""
     asked = time.monotonic()
 

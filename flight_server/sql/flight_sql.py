@@ -138,12 +138,12 @@ class FlightSql:
             return guarded_stream(call, catalog_table(command).to_reader(), lease)
         statement = self._statement(command)
         call.hold(self.slots.lease(tenant.tenant_id).release)
-        moment = tenant.moment()
-        schema, query = self._processes.run(statement, tables_of(moment), self._watch(call, context))
+        snapshot = tenant.snapshot()
+        schema, query = self._processes.run(statement, tables_of(snapshot), self._watch(call, context))
         call.hold(query.close)
         metadata = {
-            META_TABLE_VERSION: str(moment.table_version).encode(),
-            META_AS_OF: format_time(moment.as_of).encode(),
+            META_TABLE_VERSION: str(snapshot.table_version).encode(),
+            META_AS_OF: format_time(snapshot.as_of).encode(),
         }
         schema = schema.with_metadata(metadata)
         answer = pa.RecordBatchReader.from_batches(schema, _with_schema(query.batches(), schema))
@@ -193,7 +193,7 @@ class FlightSql:
             raise InvalidRequest(f"{action.type}: its body is another message of Flight SQL")
         statement = self._checked(request.query, request.transaction_id)
         with self.slots.lease(tenant.tenant_id):
-            tables = tables_of(tenant.moment())
+            tables = tables_of(tenant.snapshot())
             found = self._processes.describe(statement, tables, self._watch(call, context), partly=True)
         prepared = ActionCreatePreparedStatementResult(
             prepared_statement_handle=handle_of(statement),
@@ -208,7 +208,7 @@ class FlightSql:
         self, tenant: Tenant, call: CallContext, context: flight.ServerCallContext, statement: Statement
     ) -> pa.Schema:
         with self.slots.lease(tenant.tenant_id):
-            tables = tables_of(tenant.moment())
+            tables = tables_of(tenant.snapshot())
             return self._processes.describe(statement, tables, self._watch(call, context)).schema
 
     def _statement(self, command: Message) -> Statement:

@@ -15,7 +15,7 @@ from timedb.flight_server.sql.process import Tables
 from timedb.storage.tables.schemas import RUNS, SERIES, WITHDRAWN
 
 if TYPE_CHECKING:
-    from timedb.storage import Moment
+    from timedb.storage import TenantSnapshot
 
 __all__ = ["CATALOG", "SCHEMA", "SCHEMAS", "VIEWS", "tables_of"]
 
@@ -46,25 +46,25 @@ _READS: dict[str, dict[str, Any]] = {
 _BOUNDS = {"flat": ("valid",), "overlapping": ("valid", "known"), "values": ("valid", "known")}
 
 
-def tables_of(moment: Moment) -> Tables:
+def tables_of(snapshot: TenantSnapshot) -> Tables:
     """The tables of a tenant, all on one snapshot."""
 
     def read(name: str, scan: TableScan) -> pa.RecordBatchReader:
         if name not in SCHEMAS or not set(scan.columns) <= set(SCHEMAS[name].names):
             raise Internal(f"a query asks for {scan.columns} of {name}")
         if name == "series":
-            return moment.series_rows(scan.columns).to_reader()
+            return snapshot.series_rows(scan.columns).to_reader()
         if name == "runs":
-            return moment.run_rows(scan.columns).to_reader()
-        ticket = _ticket(moment, name, scan)
+            return snapshot.run_rows(scan.columns).to_reader()
+        ticket = _ticket(snapshot, name, scan)
         if ticket is None:
             return pa.schema([SCHEMAS[name].field(column) for column in scan.columns]).empty_table().to_reader()
-        return moment.read(ticket)
+        return snapshot.read(ticket)
 
     return Tables(SCHEMAS, read)
 
 
-def _ticket(moment: Moment, name: str, scan: TableScan) -> ReadTicket | None:
+def _ticket(snapshot: TenantSnapshot, name: str, scan: TableScan) -> ReadTicket | None:
     """The read that gives what is needed; None where that is nothing."""
     fields: dict[str, Any] = {**_READS[name], "columns": list(scan.columns)}
     for time in _BOUNDS[name]:
@@ -75,7 +75,7 @@ def _ticket(moment: Moment, name: str, scan: TableScan) -> ReadTicket | None:
             fields[f"start_{time}"] = from_micros(start)
         if end <= MAX_MICROS:
             fields[f"end_{time}"] = from_micros(end)
-    series_ids = _series_ids(moment, scan)
+    series_ids = _series_ids(snapshot, scan)
     if series_ids is not None:
         if not series_ids:
             return None
@@ -83,13 +83,13 @@ def _ticket(moment: Moment, name: str, scan: TableScan) -> ReadTicket | None:
     return parse_object(ReadTicket, fields)
 
 
-def _series_ids(moment: Moment, scan: TableScan) -> set[str] | None:
+def _series_ids(snapshot: TenantSnapshot, scan: TableScan) -> set[str] | None:
     """The series that count; None: all of them."""
     found: set[str] | None = None
     if "series_id" in scan.texts:
-        found = set(scan.texts["series_id"]) & moment.series.keys()
+        found = set(scan.texts["series_id"]) & snapshot.series.keys()
     if "series_key" in scan.texts:
         names = set(scan.texts["series_key"])
-        named = {series.series_id for series in moment.series.values() if series.name in names}
+        named = {series.series_id for series in snapshot.series.values() if series.name in names}
         found = named if found is None else found & named
     return found

@@ -24,7 +24,7 @@ from timedb.storage.rows.digest import rows_checksum
 from timedb.storage.rows.orders import POINT
 from timedb.storage.rows.rows import ROWS, flags, gathered, in_file_order, pieces_by_valid_time, read_rows
 from timedb.storage.rows.scan import ranges_meet, scan
-from timedb.storage.rows.settling import Tiers, settle
+from timedb.storage.rows.settling import Tiers, assign_tiers
 from timedb.storage.rows.slices import Slice, cut_slices
 from timedb.storage.tables.commit_marks import bucket_transaction
 from timedb.storage.tables.schemas import TIERS
@@ -191,7 +191,7 @@ class Compactor:
                 before, tiers = self._read(inputs, piece)
                 rows += before.num_rows
                 checksum += rows_checksum(before)
-                written.add(before, settle(before, tiers))
+                written.add(before, assign_tiers(before, tiers))
             written.finish()
             promised = sum(file.rows for file in inputs.all)
             same = (checksum - written.checksum) % (1 << 64) == 0

@@ -117,7 +117,7 @@ class AccuracyPlan:
         names = ("as_of", "table_version", "bucket")
         return AccuracyPart(self.ticket.model_copy(update={name: getattr(fixed, name) for name in names}))
 
-    def put_together(self, still_wanted: Callable[[], None]) -> None:
+    def materialise(self, check_cancelled: Callable[[], None]) -> None:
         """Nothing: its first rows can go out before the last are computed."""
 
     def reader(self) -> pa.RecordBatchReader:

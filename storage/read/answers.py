@@ -18,7 +18,7 @@ from timedb.storage.read.buckets import BucketRead
 from timedb.storage.read.latest import LastRows, latest_over
 from timedb.storage.read.resample import resample
 from timedb.storage.read.streaming import stream_rows
-from timedb.storage.read.winners import DECISIVE, Area, winners_of
+from timedb.storage.read.winners import DECISIVE, BoundingBox, winners_of
 from timedb.storage.rows.rows import gathered
 from timedb.storage.tables.schemas import VALUES_DATA
 
@@ -80,7 +80,7 @@ class Answers:
         """Whether stored rows can go out as they are; a few rows of a series are picked out faster by the engine."""
         if self._read.unit is not None or self._read.resample is not None:
             return False
-        return bucket.selection.series_ids is None or bucket.selection.share_of(bucket.files) >= _LARGE_SHARE
+        return bucket.selection.series_ids is None or bucket.selection.selectivity(bucket.files) >= _LARGE_SHARE
 
     def _stored(self, bucket: BucketRead, file: DataFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         return stream_rows(self._store, [file], bucket.selection, columns, BATCH_ROWS, self._cache)
@@ -99,7 +99,7 @@ class Answers:
         fresh = winners_of(competing, lambda file: self._stored(bucket, file, deciding), deciding)
         for file in settled:
             rows = self._stored(bucket, file, deciding if fresh.num_rows else columns)
-            yield from Area.around(fresh).split(rows, columns, rivals) if fresh.num_rows else rows
+            yield from BoundingBox.around(fresh).split(rows, columns, rivals) if fresh.num_rows else rows
         if rivals:
             found = [one for part in (*rivals, fresh) for one in part.to_batches()]
             fresh = winners_of(bucket.files[:1], lambda _: found, deciding)

@@ -137,19 +137,19 @@ class ReadPlan:
         return sum(counts) if self.ticket.limit is None else min(sum(counts), self.ticket.limit)
 
     @errors_are_ours()
-    def put_together(self, still_wanted: Callable[[], None]) -> None:
+    def materialise(self, check_cancelled: Callable[[], None]) -> None:
         """Compute now what has to be whole before its first row can go out; of other answers nothing.
 
         The next stream of the answer takes it.
 
         Args:
-            still_wanted: Called before each bucket; what it raises ends the work.
+            check_cancelled: Called before each bucket; what it raises ends the work.
 
         Raises:
             TooLarge: more rows than may be sorted across buckets.
         """
         if self.whole:
-            self._whole = self._put_together(still_wanted)
+            self._whole = self._materialised(check_cancelled)
 
     @errors_are_ours()
     def reader(self) -> pa.RecordBatchReader:
@@ -161,7 +161,7 @@ class ReadPlan:
             TooLarge: more rows than may be put together for a page.
         """
         if self.ticket.limit is not None and self._whole is None:
-            self._whole = self._put_together(_always)
+            self._whole = self._materialised(_always)
         cursor = None if self._whole is None else self._whole[1]
         return pa.RecordBatchReader.from_batches(self._schema(cursor), self.batches())
 
@@ -178,7 +178,7 @@ class ReadPlan:
     def _batches(self, whole: tuple[pa.Table, str | None] | None) -> Iterator[pa.RecordBatch]:
         schema = result_schema(self.ticket)
         if self.whole:
-            rows, _ = self._put_together(_always) if whole is None else whole
+            rows, _ = self._materialised(_always) if whole is None else whole
             yield from self._finish(rows, schema)
             return
         for bucket in self.buckets:
@@ -188,16 +188,16 @@ class ReadPlan:
             for batch in self._answers.batches(bucket):
                 yield from self._finish(pa.Table.from_batches([batch]), schema)
 
-    def _put_together(self, still_wanted: Callable[[], None]) -> tuple[pa.Table, str | None]:
+    def _materialised(self, check_cancelled: Callable[[], None]) -> tuple[pa.Table, str | None]:
         """The sorted rows, and under a limit the cursor to the next page; None where there is none."""
         if self.ticket.limit is None:
-            return self._sorted(still_wanted), None
-        return self._page(self.ticket.limit, still_wanted)
+            return self._sorted(check_cancelled), None
+        return self._page(self.ticket.limit, check_cancelled)
 
-    def _sorted(self, still_wanted: Callable[[], None]) -> pa.Table:
+    def _sorted(self, check_cancelled: Callable[[], None]) -> pa.Table:
         pieces, total = [], 0
         for bucket in self.buckets:
-            still_wanted()
+            check_cancelled()
             piece = self._answers.gathered(bucket)
             total += piece.num_rows
             if total > self._max_sorted_rows:
@@ -208,11 +208,11 @@ class ReadPlan:
             pieces.append(piece)
         return in_order(gathered(pieces), self._order) if pieces else result_schema(self.ticket).empty_table()
 
-    def _page(self, limit: int, still_wanted: Callable[[], None]) -> tuple[pa.Table, str | None]:
+    def _page(self, limit: int, check_cancelled: Callable[[], None]) -> tuple[pa.Table, str | None]:
         after = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, self.ticket)
         first = FirstRows(self._order, limit + 1)
         for bucket in self.buckets:
-            still_wanted()
+            check_cancelled()
             for rows in self._answers.tables(bucket):
                 first.add(rows if after is None else after.beyond(rows))
                 if min(first.held, limit + 1) > self._max_sorted_rows + 1:

@@ -18,16 +18,17 @@ from timedb.storage.rows.orders import VERSION, WINNER
 from timedb.storage.rows.ranking import drop_beaten, picked
 from timedb.storage.rows.rows import flags, gathered, integers
 
-__all__ = ["DECISIVE", "Area", "winners_of"]
+__all__ = ["DECISIVE", "BoundingBox", "winners_of"]
 
 DECISIVE = VERSION.columns
 """The columns that tell which row of a point wins."""
 
 _WORTH_THREADS = 200_000
-Batches = Iterable[pa.RecordBatch]
 
 
-def winners_of(files: Sequence[DataFile], rows: Callable[[DataFile], Batches], columns: Sequence[str]) -> pa.Table:
+def winners_of(
+    files: Sequence[DataFile], rows: Callable[[DataFile], Iterable[pa.RecordBatch]], columns: Sequence[str]
+) -> pa.Table:
     """The winners among the rows of some files.
 
     Args:
@@ -48,7 +49,7 @@ def winners_of(files: Sequence[DataFile], rows: Callable[[DataFile], Batches], c
 
 
 @dataclass(frozen=True)
-class Area:
+class BoundingBox:
     """Series, and a stretch of valid_time, in which some rows lie.
 
     Attributes:
@@ -61,13 +62,15 @@ class Area:
     end: int
 
     @classmethod
-    def around(cls, rows: pa.Table) -> Area:
-        """The smallest area with all of some :func:`winners_of`; there is one at least."""
+    def around(cls, rows: pa.Table) -> BoundingBox:
+        """The smallest box around all of some :func:`winners_of`; there is one at least."""
         times = integers(rows, "valid_time")
         series = rows.column("series_id").unique().cast(pa.string()).to_pylist()
         return cls(frozenset(series), int(times.min()), int(times.max()))
 
-    def split(self, batches: Batches, columns: Sequence[str], inside: list[pa.Table]) -> Iterator[pa.RecordBatch]:
+    def split(
+        self, batches: Iterable[pa.RecordBatch], columns: Sequence[str], inside: list[pa.Table]
+    ) -> Iterator[pa.RecordBatch]:
         """The rows outside, as they come; those inside are added to a list.
 
         Args:

@@ -72,7 +72,7 @@ class Selection:
         first = low.get("change_time")
         return self.as_of is None or not isinstance(first, int) or first <= to_micros(self.as_of)
 
-    def share_of(self, files: Iterable[DataFile]) -> float:
+    def selectivity(self, files: Iterable[DataFile]) -> float:
         """About which part of the files' times it asks for, from 0 to 1, as far as their statistics tell."""
         share, held = 1.0, list(files)
         for name, start, end in (

@@ -12,7 +12,7 @@ from timedb.storage.rows.ranking import Ranking, differs_from_next, numbered
 from timedb.storage.rows.sorting import Integers, sorted_order
 from timedb.storage.tables.schemas import TIERS
 
-__all__ = ["Tiers", "settle"]
+__all__ = ["Tiers", "assign_tiers"]
 
 Tiers = np.ndarray[Any, np.dtype[np.int8]]
 """For each row the place of its tier in ``timedb.storage.tables.schemas.TIERS``."""
@@ -20,7 +20,7 @@ Tiers = np.ndarray[Any, np.dtype[np.int8]]
 FRESH, CURRENT, REVISED, CORRECTED = (TIERS.index(name) for name in ("fresh", "current", "revised", "corrected"))
 
 
-def settle(rows: pa.Table, tiers: Tiers) -> Tiers:
+def assign_tiers(rows: pa.Table, tiers: Tiers) -> Tiers:
     """Decide the tier of rows at all points that a fresh row touches; the others keep theirs.
 
     Args:

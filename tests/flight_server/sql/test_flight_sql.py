@@ -200,11 +200,11 @@ def test_an_answer_says_which_state_it_is_of(client: flight.FlightClient, names:
 
 def test_a_moment_sees_nothing_of_what_comes_later(lake: Lake, client: flight.FlightClient, name: str) -> None:
     send(client, rows_of(name), rows=3, run_id=f"{name}-1")
-    moment = lake.tenant(OPEN_TENANT_ID).moment()
+    snapshot = lake.tenant(OPEN_TENANT_ID).snapshot()
     send(client, rows_of(name, value=pa.array([7.0, 8.0, 9.0])), rows=3, run_id=f"{name}-2")
     ticket = ReadTicket(series_keys=[name], columns=["value"])
-    assert moment.read(ticket).read_all().column("value").to_pylist() == [0.0, 1.0, 2.0]
-    runs = moment.run_rows(["run_id"]).column("run_id").to_pylist()
+    assert snapshot.read(ticket).read_all().column("value").to_pylist() == [0.0, 1.0, 2.0]
+    runs = snapshot.run_rows(["run_id"]).column("run_id").to_pylist()
     assert f"{name}-1" in runs
     assert f"{name}-2" not in runs
 

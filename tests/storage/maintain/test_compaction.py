@@ -30,7 +30,7 @@ from timedb.storage import Lake, Tenant
 from timedb.storage.maintain import compaction
 from timedb.storage.rows.rows import in_file_order
 from timedb.storage.rows.scan import scan
-from timedb.storage.rows.settling import Tiers, settle
+from timedb.storage.rows.settling import Tiers, assign_tiers
 from timedb.storage.rows.slices import Slice, cut_slices
 
 ROWS_AT_ONCE = 12
@@ -69,9 +69,9 @@ def test_slices_are_settled_as_the_whole_is(uncompacted: Path, tmp_path: Path, m
 
     def watched(rows: pa.Table, tiers: Tiers) -> Tiers:
         heights.append(rows.num_rows)
-        return settle(rows, tiers)
+        return assign_tiers(rows, tiers)
 
-    monkeypatch.setattr(compaction, "settle", watched)
+    monkeypatch.setattr(compaction, "assign_tiers", watched)
     tiers, most = [], []
     for input_rows in (LARGE, ROWS_AT_ONCE):
         folder = tmp_path / str(input_rows)

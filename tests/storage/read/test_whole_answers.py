@@ -30,7 +30,7 @@ def test_what_is_put_together_beforehand_is_the_same_answer(tenant: Tenant, fiel
     ticket = read(tenant, fields)
     asked: list[int] = []
     plan = tenant.plan_read(ticket)
-    plan.put_together(lambda: asked.append(1))
+    plan.materialise(lambda: asked.append(1))
     assert len(asked) == (2 if fields in WHOLE else 0)
     found: pa.Table = plan.reader().read_all()
     assert found.num_rows == fields.get("limit", 12)
@@ -56,7 +56,7 @@ def test_the_schema_and_the_parts_of_a_page_need_no_row_of_it(
     (part,) = plan.parts
     assert META_CURSOR not in plan.schema.metadata
     assert not looked_at
-    plan.put_together(lambda: None)
+    plan.materialise(lambda: None)
     reader = plan.reader()
     assert reader.read_all().num_rows == part.rows == min(limit, 12)
     assert len(looked_at) == len(set(looked_at)) == 2, "each bucket once"
@@ -69,11 +69,11 @@ def test_the_schema_and_the_parts_of_a_page_need_no_row_of_it(
 def test_it_is_given_up_before_the_next_bucket(tenant: Tenant, fields: dict[str, object]) -> None:
     left = [True, False]
 
-    def still_wanted() -> None:
+    def check_cancelled() -> None:
         if not left.pop(0):
             raise Timeout("the client gave up")
 
     plan = tenant.plan_read(read(tenant, fields))
     with pytest.raises(Timeout, match="the client gave up"):
-        plan.put_together(still_wanted)
+        plan.materialise(check_cancelled)
     assert not left

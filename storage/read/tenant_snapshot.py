@@ -20,10 +20,10 @@ from timedb.storage.read.reading import ReadPlan
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.schemas import RUNS, SERIES, WITHDRAWN
 
-__all__ = ["Moment"]
+__all__ = ["TenantSnapshot"]
 
 
-class Moment:
+class TenantSnapshot:
     """The tables of a tenant on one snapshot of its values.
 
     Attributes:
