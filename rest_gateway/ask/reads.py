@@ -10,13 +10,21 @@ from pydantic import Field, model_validator
 
 from timedb.contract.columns import AUDIT_COLUMNS
 from timedb.contract.errors import TimeDBError
-from timedb.contract.wire import AccuracyCommand, Aggregate, ReadCommand, Relative, View, WireModel, parse_object
+from timedb.contract.wire import (
+    AccuracyCommand,
+    Aggregate,
+    ReadCommand,
+    Relative,
+    Selecting,
+    View,
+    WireModel,
+    parse_object,
+)
 from timedb.files.formats import FormatName
 from timedb.rest_gateway.ask.models import COUNT, Flag, Labels, Limit, QueryTime
 
 __all__ = ["AccuracyQuery", "ValuesQuery", "in_words_of_the_query"]
 
-_SELECTING = ("start_valid", "end_valid", "start_known", "end_known", "as_of", "token", "labels")
 _DAILY_OR_WINDOWS = set(Relative.model_fields) - {"time_zone"}
 _PARAMETERS = {
     "series_keys": "name",
@@ -60,10 +68,11 @@ class RowsQuery(WireModel):
 
     def selecting(self) -> dict[str, Any]:
         """The fields of the contract that say the same."""
-        return {name: getattr(self, name) for name in _SELECTING} | {
-            "series_ids": self.series_id,
-            "series_keys": self.name,
-        }
+        return self._same_in(Selecting) | {"series_ids": self.series_id, "series_keys": self.name}
+
+    def _same_in(self, command: type[WireModel]) -> dict[str, Any]:
+        """The parameters that a command has under the same name."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in command.model_fields}
 
 
 class ValuesQuery(RowsQuery):
@@ -124,17 +133,13 @@ class ValuesQuery(RowsQuery):
         """
         fields = {
             **self.selecting(),
+            **self._same_in(ReadCommand),
             "view": self.mode,
-            "all_versions": self.all_versions,
             "relative": self._relative(),
             "resample": self._resample(),
-            "lead_time": self.lead_time,
-            "unit": self.unit,
-            "since": self.since,
             "columns": self._columns(),
             "ordered": True,
             "order_by": {"overlapping": "known_time", "changes": "change_time"}.get(self.mode, "valid_time"),
-            "limit": self.limit,
             "after": self.cursor,
         }
         return parse_object(ReadCommand, {name: value for name, value in fields.items() if value is not None})
@@ -177,10 +182,5 @@ class AccuracyQuery(RowsQuery):
         Raises:
             InvalidRequest: a value does not fit.
         """
-        fields = {
-            **self.selecting(),
-            "actual_id": self.actual_id,
-            "actual_key": self.actual_key,
-            "horizon": self.horizon,
-        }
+        fields = {**self.selecting(), **self._same_in(AccuracyCommand)}
         return parse_object(AccuracyCommand, {name: value for name, value in fields.items() if value is not None})

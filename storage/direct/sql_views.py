@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.times import MIN_MICROS
@@ -22,8 +23,30 @@ from timedb.storage.tables.schemas import VALUES_DATA
 __all__ = ["duckdb_macros", "place", "spark_functions"]
 
 _COLUMNS = ", ".join(VALUES_DATA.names)
-_TIMES = ("start_valid", "end_valid", "start_known", "end_known", "as_of")
-_BOUNDED = "as_of IS NOT NULL OR end_known IS NOT NULL OR lead_time IS NOT NULL OR time_zone IS NOT NULL"
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """A filter: what kind of value it takes, what it asks of a row, and whether another row can win under it."""
+
+    kind: Literal["instant", "length", "text", "number"]
+    test: str | None = None
+    decides: bool = False
+    default: str = "NULL"
+
+
+_FILTERS = {
+    "start_valid": _Filter("instant", "valid_time >= {start_valid}"),
+    "end_valid": _Filter("instant", "valid_time < {end_valid}"),
+    "start_known": _Filter("instant", "known_time >= {start_known}"),
+    "end_known": _Filter("instant", "known_time < {end_known}", decides=True),
+    "as_of": _Filter("instant", "change_time <= {as_of}", decides=True),
+    "lead_time": _Filter("length", "{micros}(known_time) <= {lead}", decides=True),
+    "time_zone": _Filter("text", f"{{micros}}(known_time) <= greatest({MIN_MICROS}, gate)", decides=True),
+    "days_ahead": _Filter("number", default="1"),
+    "time_of_day": _Filter("text", default="'10:00'"),
+}
+_BOUNDED = " OR ".join(f"{name} IS NOT NULL" for name, each in _FILTERS.items() if each.decides)
 _DAY, _HOUR, _MINUTE, _SECOND = 86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000
 
 
@@ -34,8 +57,8 @@ class _Dialect:
     sources: str
     table: str
     scalar: str
-    parameters: Mapping[str, tuple[str, str]]
-    """The filters: of each the type and the default."""
+    types: Mapping[str, str]
+    """What it calls the kinds of values that filters take."""
     typed: bool
     """Whether parameters are declared with their types; else they are cast where they are used."""
     argument: str
@@ -52,16 +75,19 @@ class _Dialect:
 
     def declaration(self, name: str) -> str:
         """A filter as a parameter with its default."""
-        kind, default = self.parameters[name]
-        return f"{name} {kind} DEFAULT {default}" if self.typed else f"{name} := {default}"
+        default = _FILTERS[name].default
+        return f"{name} {self._type(name)} DEFAULT {default}" if self.typed else f"{name} := {default}"
 
     def given(self, name: str) -> str:
         """A filter where it is used."""
-        return name if self.typed else f"CAST({name} AS {self.parameters[name][0]})"
+        return name if self.typed else f"CAST({name} AS {self._type(name)})"
+
+    def _type(self, name: str) -> str:
+        return self.types[_FILTERS[name].kind]
 
     def passed_on(self) -> str:
         """The filters of a view as arguments of another."""
-        return ", ".join(self.argument.format(name=name) for name in self.parameters)
+        return ", ".join(self.argument.format(name=name) for name in _FILTERS)
 
 
 _DUCKDB = _Dialect(
@@ -73,13 +99,7 @@ ATTACH OR REPLACE '{series}' AS {prefix}_catalog (TYPE delta);
 CREATE OR REPLACE MACRO {prefix}_series() AS TABLE SELECT * FROM {prefix}_catalog;""",
     table="CREATE OR REPLACE MACRO {name}({parameters}) AS TABLE",
     scalar="CREATE OR REPLACE MACRO {name}({parameters}) AS",
-    parameters={
-        **dict.fromkeys(_TIMES, ("TIMESTAMPTZ", "NULL")),
-        "lead_time": ("INTERVAL", "NULL"),
-        "time_zone": ("VARCHAR", "NULL"),
-        "days_ahead": ("BIGINT", "1"),
-        "time_of_day": ("VARCHAR", "'10:00'"),
-    },
+    types={"instant": "TIMESTAMPTZ", "length": "INTERVAL", "text": "VARCHAR", "number": "BIGINT"},
     typed=False,
     argument="{name} := {name}",
     micros="epoch_us",
@@ -97,13 +117,7 @@ CREATE OR REPLACE TEMPORARY VIEW {prefix}_values AS SELECT * FROM delta.`{values
 CREATE OR REPLACE TEMPORARY VIEW {prefix}_series AS SELECT * FROM delta.`{series}`;""",
     table="CREATE OR REPLACE TEMPORARY FUNCTION {name}({parameters}) RETURNS TABLE RETURN",
     scalar="CREATE OR REPLACE TEMPORARY FUNCTION {name}({parameters}) RETURNS BIGINT RETURN",
-    parameters={
-        **dict.fromkeys(_TIMES, ("TIMESTAMP", "NULL")),
-        "lead_time": ("INTERVAL DAY TO SECOND", "NULL"),
-        "time_zone": ("STRING", "NULL"),
-        "days_ahead": ("BIGINT", "1"),
-        "time_of_day": ("STRING", "'10:00'"),
-    },
+    types={"instant": "TIMESTAMP", "length": "INTERVAL DAY TO SECOND", "text": "STRING", "number": "BIGINT"},
     typed=True,
     argument="{name} => {name}",
     micros="unix_micros",
@@ -155,7 +169,7 @@ def _checked(prefix: object) -> str:
 
 def _text(dialect: _Dialect, prefix: str, folder: str) -> str:
     tables = {"values": f"{folder}/values", "series": f"{folder}/series"}
-    parameters = ", ".join(dialect.declaration(name) for name in dialect.parameters)
+    parameters = ", ".join(dialect.declaration(name) for name in _FILTERS)
 
     def view(name: str, comment: str, body: str) -> str:
         head = dialect.table.format(name=f"{prefix}_{name}", parameters=parameters)
@@ -238,17 +252,10 @@ def place(order: Order, *key: str) -> str:
 def _seen(dialect: _Dialect, prefix: str) -> str:
     zone = dialect.given("time_zone")
     shown_at = f"{prefix}_clock({dialect.micros}(valid_time), {zone})"
-    tests = {
-        "start_valid": "valid_time >= {start_valid}",
-        "end_valid": "valid_time < {end_valid}",
-        "start_known": "known_time >= {start_known}",
-        "end_known": "known_time < {end_known}",
-        "as_of": "change_time <= {as_of}",
-        "lead_time": f"{dialect.micros}(known_time) <= {dialect.lead}",
-        "time_zone": f"{dialect.micros}(known_time) <= greatest({MIN_MICROS}, gate)",
-    }
-    given = {name: dialect.given(name) for name in dialect.parameters}
-    where = "\n  AND ".join(f"({given[name]} IS NULL OR {test.format(**given)})" for name, test in tests.items())
+    given = {name: dialect.given(name) for name in _FILTERS}
+    said = given | {"micros": dialect.micros, "lead": dialect.lead.format(**given)}
+    tests = {name: each.test.format(**said) for name, each in _FILTERS.items() if each.test is not None}
+    where = "\n  AND ".join(f"({given[name]} IS NULL OR {test})" for name, test in tests.items())
     # A local time is tried with the offset of the day before and with that of the day after. The first that the clocks
     # do show is right, also where they show both; where they show neither, they skip it.
     return f"""SELECT * FROM (

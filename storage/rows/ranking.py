@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -72,16 +73,19 @@ def drop_beaten(batch: pa.RecordBatch, order: Order) -> pa.RecordBatch:
         if name not in NULLABLE or batch.column(name).null_count < batch.num_rows:
             key = _comparable(batch, name)
             same &= key[1:] == key[:-1]
-            if not same.any():
-                return batch
-    later = np.zeros(len(same), dtype=np.bool_)
-    for name in order.by:
-        if pa.types.is_dictionary(batch.schema.field(name).type):
-            break  # one code may be less than another without the text being so
-        cells = _comparable(batch, name)
-        later |= same & (cells[1:] > cells[:-1])
-        same &= cells[1:] == cells[:-1]
-    return batch.filter(flags(np.append(True, ~later) if order.least else np.append(~later, True)))
+    if not same.any():
+        return batch
+    # One code of a dictionary may be less than another without the text being so.
+    numbers = takewhile(lambda name: not pa.types.is_dictionary(batch.schema.field(name).type), order.by)
+    later: Mask | None = None
+    for name in reversed(list(numbers)):
+        cells = integers(batch, name)
+        greater = cells[1:] > cells[:-1]
+        later = greater if later is None else greater | ((cells[1:] == cells[:-1]) & later)
+    if later is None:
+        return batch
+    kept = ~(same & later)
+    return batch.filter(flags(np.append(True, kept) if order.least else np.append(kept, True)))
 
 
 def _comparable(batch: pa.RecordBatch, name: str) -> Integers:

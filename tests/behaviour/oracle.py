@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from calendar import monthrange
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -248,7 +248,7 @@ class Oracle:
         ]
 
 
-def retracted_since(chain: list[Row]) -> int:
+def retracted_since(chain: Sequence[Any]) -> int:
     """The place of the version since which the versions of a row have been retracted."""
     return max((place + 1 for place, row in enumerate(chain) if not row.retracted), default=0)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import random
-import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import polars as pl
 import pyarrow as pa
 
+from tests.behaviour.oracle import float_bits
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.contract.times import from_micros, to_micros
@@ -207,13 +206,6 @@ def scan_delta(folder: Path) -> list[Stored]:
 def scan_table(folder: Path, name: str) -> pl.DataFrame:
     """What a direct reader sees of another table of the tenant."""
     return pl.scan_delta(str(tenant_folder(folder) / name)).collect(engine="in-memory")
-
-
-def float_bits(value: float | None) -> int | None:
-    """A float as an integer that tells -0.0 from 0.0; all NaN are equal."""
-    if value is None:
-        return None
-    return -1 if math.isnan(value) else int.from_bytes(struct.pack(">d", value), "big")
 
 
 def shuffled(rows: Sequence[R], seed: int = 1) -> list[R]:

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from tests.storage.lakes import Sent, Stored, float_bits
+from tests.behaviour.oracle import clean_tags, clean_text, float_bits, retracted_since
+from tests.storage.lakes import Sent, Stored
 
 UNSET: Any = object()
 """A field of a correction that was left out."""
@@ -182,21 +183,6 @@ class Model:
         rivals += [each._replace(change_time=1 << 62) for each in upload if each.known_time < row.known_time]
         rivals = [each for each in rivals if each.point == row.point]
         return max(rivals, key=lambda each: (each.known_time, each.change_time, each.run_id), default=None)
-
-
-def retracted_since(chain: Sequence[Stored]) -> int:
-    """From which of its versions on a row has been retracted; their number where it stands."""
-    return max((place + 1 for place, row in enumerate(chain) if not row.retracted), default=0)
-
-
-def clean_text(text: str | None) -> str | None:
-    """Blank text is null."""
-    return text if text and text.strip() else None
-
-
-def clean_tags(tags: Iterable[str] | None) -> tuple[str, ...] | None:
-    """Trimmed, lower-cased, distinct, sorted; none left is null."""
-    return tuple(sorted({tag.strip().lower() for tag in tags or ()} - {""})) or None
 
 
 def content(row: Stored) -> tuple[Any, ...]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.behaviour.oracle import float_bits
 from tests.storage.lakes import (
     SERIES,
     Sent,
     Stored,
-    float_bits,
     hour,
     open_tenant,
     read,

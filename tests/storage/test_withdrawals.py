@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.behaviour.oracle import float_bits
 from tests.storage.lakes import (
     Sent,
     Stored,
-    float_bits,
     hour,
     open_tenant,
     read,

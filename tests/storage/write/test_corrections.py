@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.behaviour.oracle import float_bits
 from tests.storage.inspection import left_behind
 from tests.storage.lakes import (
     Sent,
     Stored,
-    float_bits,
     hour,
     open_tenant,
     read,
