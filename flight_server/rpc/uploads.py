@@ -74,12 +74,11 @@ class UploadStream:
             self._lease.check()
             if self._context.is_cancelled():
                 raise _gave_up()
-            confirmed = _confirmed(command, marker)
         except BaseException:
             self._abort(upload)
             raise
         try:
-            return upload.commit(confirmed)
+            return upload.commit(None if marker is None else marker.rows)
         except TimeDBError as error:
             # Of any other error it is not certain that the log does not refer to the files that an abort deletes.
             if not isinstance(error, OutcomeUnknown | Internal):
@@ -137,13 +136,3 @@ class UploadStream:
 
 def _gave_up() -> IncompleteUpload:
     return IncompleteUpload("the client gave up; nothing was written")
-
-
-def _confirmed(command: UploadCommand, marker: CommitMarker | None) -> int | None:
-    if marker is None:
-        return command.rows
-    if command.rows is not None and command.rows != marker.rows:
-        raise IncompleteUpload(
-            f"rows: the command says {command.rows}, the commit marker {marker.rows}; nothing was written"
-        )
-    return marker.rows

@@ -133,11 +133,12 @@ class Upload:
             self._stage_aside(self._take_waiting())
 
     @errors_are_ours()
-    def commit(self, confirmed_rows: int | None) -> dict[str, Any]:
+    def commit(self, marked_rows: int | None) -> dict[str, Any]:
         """Write the run.
 
         Args:
-            confirmed_rows: How many rows the client says it sent; None if it did not say that it is done.
+            marked_rows: How many rows the client says at the end that it sent; None if it did not. The command may
+                have said it at the start, and one of them has to.
 
         Returns:
             The receipt (docs/wire.md, do_put): the run's id, its times, its rows and its series with their ids.
@@ -146,15 +147,13 @@ class Upload:
             IncompleteUpload: the client did not confirm what arrived.
             InvalidRequest, NotFound, Conflict: the run is refused.
         """
-        for confirmed in (confirmed_rows, self._command.rows):
-            if confirmed is not None and confirmed != self.received:
-                raise IncompleteUpload(
-                    f"rows: {confirmed} were announced, {self.received} arrived; nothing was written"
-                )
-        if confirmed_rows is None and self._command.rows is None:
+        announced = [rows for rows in (marked_rows, self._command.rows) if rows is not None]
+        if not announced:
             raise IncompleteUpload(
                 "the stream ended without rows in the command or a commit marker; nothing was written"
             )
+        if wrong := [rows for rows in announced if rows != self.received]:
+            raise IncompleteUpload(f"rows: {wrong[0]} were announced, {self.received} arrived; nothing was written")
         waiting = self._take_waiting()
         bulk = waiting.table.num_rows >= self._settings.bulk_rows and self._skip_unchanged is None
         if self._aside is not None or bulk:
