@@ -190,7 +190,7 @@ class Tenant:
     @errors_are_ours()
     def series_labels(self, message: SeriesLabels) -> dict[str, list[str]]:
         """Each label key with its values."""
-        return self.catalog.label_values(message)
+        return self.catalog.known().label_values(message.name)
 
     @errors_are_ours()
     def begin_upload(self, command: UploadCommand, schema: pa.Schema, *, created_by: str | None) -> Upload:
@@ -245,9 +245,8 @@ class Tenant:
             self.ledger.catch_up(snapshot)
             return self._withdrawn(snapshot, None)
 
-        return TenantSnapshot(
-            snapshot, self.catalog.all(), lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn
-        )
+        series = self.catalog.known().by_id
+        return TenantSnapshot(snapshot, series, lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn)
 
     @errors_are_ours()
     def plan_read(self, ticket: ReadTicket, snapshot: Snapshot | None = None) -> ReadPlan:
@@ -296,8 +295,8 @@ class Tenant:
         Raises:
             Forbidden, NotFound, InvalidRequest, Conflict: see ``timedb.storage.write.corrections.Corrections``.
         """
-        write = Corrections(message, changed_by, self.tenant_id, self.catalog, self._stored, self._find_run)
-        return self.lane.submit(write)
+        known = self.catalog.known()
+        return self.lane.submit(Corrections(message, changed_by, self.tenant_id, known, self._stored, self._known_runs))
 
     @errors_are_ours()
     def withdraw_run(self, message: WithdrawRun, *, changed_by: str | None) -> dict[str, Any]:
@@ -306,7 +305,7 @@ class Tenant:
         Raises:
             NotFound: there is no such run or series.
         """
-        return self.lane.submit(Withdrawal(message, changed_by, self.catalog, self._rows_of_runs, self._find_run))
+        return self.lane.submit(Withdrawal(message, changed_by, self.catalog, self._rows_of_runs, self._known_runs))
 
     @errors_are_ours()
     def restore_run(self, message: RestoreRun, *, changed_by: str | None) -> dict[str, Any]:
@@ -316,7 +315,7 @@ class Tenant:
             NotFound: there is no such run or series.
         """
         rows, withdrawn = self._rows_of_runs, self._withdrawn_runs
-        return self.lane.submit(Restoration(message, changed_by, self.catalog, rows, withdrawn, self._find_run))
+        return self.lane.submit(Restoration(message, changed_by, self.catalog, rows, withdrawn, self._known_runs))
 
     @errors_are_ours()
     def get_run(self, message: GetRun) -> dict[str, Any]:
@@ -363,7 +362,7 @@ class Tenant:
         compacted = self._maintenance.last_compaction
         return {
             "tenant_id": self.tenant_id,
-            "series": sum(not series.retired for series in self.catalog.all().values()),
+            "series": sum(not series.retired for series in self.catalog.known().by_id.values()),
             "rows": sum(figures["rows"] for figures in tiers.values()),
             "files": len(snapshot.files),
             "bytes": sum(figures["bytes"] for figures in tiers.values()),
@@ -411,19 +410,22 @@ class Tenant:
         return rows if self._limited_to is None else rows.filter(pl.col("created_by") == self._limited_to)
 
     def _withdrawn(self, snapshot: Snapshot, run_ids: Iterable[str] | None) -> dict[str, dict[str, Any]]:
-        series_ids = self.catalog.all().keys() if self.catalog.limited else None
+        series_ids = self.catalog.known().by_id.keys() if self.catalog.limited else None
         return self._withdrawn_runs.of(snapshot, run_ids, series_ids)
 
     def _refuse_limited(self) -> None:
         if self._limited_to is not None:
             raise Forbidden("the key is limited to series of some labels, and this is about all of them")
 
-    def _find_run(self, run_id: str) -> Mapping[str, Any] | None:
-        """The record of a run that the caller may write to."""
-        record = self.ledger.runs.find(run_id)
-        if record is None or self._limited_to in (None, record["created_by"]):
-            return record
-        return record if self._rows_of_runs.any(self.values.snapshot(), run_id, self.catalog.all().keys()) else None
+    def _known_runs(self, snapshot: Snapshot, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The records of runs that the caller may write to, in a turn on a snapshot of the values."""
+        found = self.ledger.runs.known_all(run_ids)
+        if self._limited_to is None:
+            return found
+        others = {run_id for run_id, record in found.items() if record["created_by"] != self._limited_to}
+        if others:
+            others -= self._rows_of_runs.with_rows(snapshot, others, self.catalog.known().by_id.keys())
+        return {run_id: record for run_id, record in found.items() if run_id not in others}
 
 
 def _public_run(record: Mapping[str, Any], withdrawn: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -18,14 +18,14 @@ import pyarrow as pa
 from timedb.contract.errors import Busy, Conflict, InvalidRequest, NotFound
 from timedb.contract.identity import canonical_labels, derived_id
 from timedb.contract.times import now
-from timedb.contract.wire import CreateSeries, SeriesLabels, UpdateSeries, shown
+from timedb.contract.wire import CreateSeries, UpdateSeries, shown
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.parquet import write_file
 from timedb.storage.delta.table import Table
 from timedb.storage.measures.units import check_unit
 from timedb.storage.tables.schemas import SERIES
 
-__all__ = ["Catalog", "KnownSeries", "LabelFilter", "Series", "StoredCatalog"]
+__all__ = ["DEFAULT_UNIT", "Catalog", "KnownSeries", "LabelFilter", "Series", "SeriesNeeds", "StoredCatalog"]
 
 LabelFilter = Mapping[str, str | list[str] | None]
 DEFAULT_UNIT = "dimensionless"
@@ -140,6 +140,26 @@ class KnownSeries:
             )
         return bare
 
+    def get(self, series_id: str) -> Series:
+        """One series.
+
+        Raises:
+            NotFound: there is none with that id.
+        """
+        series = self.by_id.get(series_id)
+        if series is None:
+            raise NotFound(f"series_id: there is no series {shown(series_id)}")
+        return series
+
+    def label_values(self, name: str | None) -> dict[str, list[str]]:
+        """Each label key of the series of a name, or of all, with its values, sorted."""
+        values: dict[str, set[str]] = {}
+        named = self.by_id if name is None else self.by_name.get(name, ())
+        for labels in {self.by_id[one].labels for one in named if not self.by_id[one].retired}:
+            for key, value in _labels_of(labels).items():
+                values.setdefault(key, set()).add(value)
+        return {key: sorted(values[key]) for key in sorted(values)}
+
     def with_rows(self, snapshot: Snapshot, rows: Mapping[str, Sequence[Series]]) -> KnownSeries:
         """With the rows of further files; by path."""
         by_id, by_name, file_of = dict(self.by_id), dict(self.by_name), dict(self.file_of)
@@ -158,8 +178,20 @@ class KnownSeries:
         return KnownSeries(snapshot, by_id, by_name, file_of)
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesNeeds:
+    """What an upload needs of the series: those that it brings, and the units that its values were converted to."""
+
+    new: Sequence[Series]
+    units: Mapping[str, str] = field(default_factory=dict)
+    """By series_id."""
+
+
 class Catalog(ABC):
-    """The series of a tenant, or those of them that a caller may see. Thread-safe."""
+    """The series of a tenant, or those of them that a caller may see. Thread-safe.
+
+    Each look at it asks the log: whoever has several questions takes :meth:`known` once, and asks that.
+    """
 
     limited: ClassVar[bool]
     """Whether the tenant may have series that are not among these."""
@@ -199,35 +231,6 @@ class Catalog(ABC):
             Conflict: another series has the name and these labels.
             InvalidRequest: nobody knows the unit.
         """
-
-    def all(self) -> Mapping[str, Series]:
-        """Every series by id, retired ones included."""
-        return self.known().by_id
-
-    def get(self, series_id: str) -> Series:
-        """One series.
-
-        Raises:
-            NotFound: there is none with that id.
-        """
-        series = self.all().get(series_id)
-        if series is None:
-            raise NotFound(f"series_id: there is no series {shown(series_id)}")
-        return series
-
-    def find(self, name: str, labels: LabelFilter | None = None) -> list[Series]:
-        """As :meth:`KnownSeries.find`, among the series as of now."""
-        return self.known().find(name, labels)
-
-    def label_values(self, message: SeriesLabels) -> dict[str, list[str]]:
-        """Each label key with its values, sorted."""
-        values: dict[str, set[str]] = {}
-        known = self.known()
-        named = known.by_id if message.name is None else known.by_name.get(message.name, ())
-        for labels in {known.by_id[one].labels for one in named if not known.by_id[one].retired}:
-            for key, value in _labels_of(labels).items():
-                values.setdefault(key, set()).add(value)
-        return {key: sorted(values[key]) for key in sorted(values)}
 
 
 class StoredCatalog(Catalog):
@@ -293,42 +296,44 @@ class StoredCatalog(Catalog):
         first = [series_id in new and series_id not in ids[:place] for place, series_id in enumerate(ids)]
         return list(zip(ids, first, strict=True))
 
-    def ensure(
-        self,
-        series: Iterable[tuple[str, str, str, str | None]],
-        *,
-        created_by: str | None,
-        unit: str | None = None,
-    ) -> None:
-        """Create the series (id, name, canonical labels, description) that an upload names and that do not exist.
+    def ensure(self, needs: Sequence[SeriesNeeds]) -> list[Busy | None]:
+        """Create what uploads need and what does not exist, in one commit.
 
-        Without a unit they are ``dimensionless`` until they are created explicitly.
-
-        Raises:
-            Busy: a series has been renamed since the upload found out its id.
+        Returns:
+            For each what is wrong, if anything: a series has been renamed since the upload found out its id, or has
+            got another unit. Nothing is created for it then.
         """
-        moment = now()
-        wanted = [
-            Series(series_id, name, labels, unit or DEFAULT_UNIT, text, moment, created_by, auto_created=unit is None)
-            for series_id, name, labels, text in series
-        ]
+        faults: list[Busy | None] = []
 
         def change(known: KnownSeries) -> list[Series]:
-            for one in wanted:
-                if self.id_for(one.name, one.labels, known) != one.series_id:
-                    raise Busy(f"series_key: a series has just been renamed to or from {shown(one.name)}; retry")
-            return [one for one in wanted if one.series_id not in known.by_id]
+            faults.clear()
+            new: dict[str, Series] = {}
+            for need in needs:
+                fault = self._fault_of(need, known, new)
+                faults.append(fault)
+                if fault is None:
+                    new.update((one.series_id, one) for one in need.new if one.series_id not in known.by_id)
+            return list(new.values())
 
         self._write(change)
+        return faults
+
+    def _fault_of(self, need: SeriesNeeds, known: KnownSeries, new: Mapping[str, Series]) -> Busy | None:
+        for one in need.new:
+            if self.id_for(one.name, one.labels, known) != one.series_id:
+                return Busy(f"series_key: a series has just been renamed to or from {shown(one.name)}; retry")
+        for series_id, unit in need.units.items():
+            series = known.by_id.get(series_id) or new.get(series_id)
+            if series is not None and series.unit != unit:
+                return Busy(f"unit: the unit of the series {shown(series.name)} has just changed; retry")
+        return None
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
         if message.unit is not None:
             check_unit(message.unit, field="unit")
 
         def change(known: KnownSeries) -> list[Series]:
-            old = known.by_id.get(message.series_id)
-            if old is None:
-                raise NotFound(f"series_id: there is no series {shown(message.series_id)}")
+            old = known.get(message.series_id)
             fields = message.model_fields_set
             new = replace(
                 old,
@@ -347,7 +352,7 @@ class StoredCatalog(Catalog):
             return [] if new == old else [new]
 
         self._write(change)
-        series = self.get(message.series_id)
+        series = self.known().get(message.series_id)
         return {**series.to_dict(), "retired": series.retired}
 
     def _write(self, change: Callable[[KnownSeries], list[Series]]) -> set[str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from timedb.contract.errors import Forbidden, NotFound
+from timedb.contract.errors import Forbidden
 from timedb.contract.identity import canonical_labels
 from timedb.contract.wire import CreateSeries, UpdateSeries, shown
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
@@ -59,8 +59,7 @@ class LimitedCatalog(Catalog):
         return self._whole.create(messages, created_by=created_by)
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
-        if message.series_id not in self.all():
-            raise NotFound(f"series_id: there is no series {shown(message.series_id)}")
+        self.known().get(message.series_id)
         return self._whole.update(message)
 
     def _may_see(self, series: Series) -> bool:

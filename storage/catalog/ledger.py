@@ -40,7 +40,7 @@ class Register:
         self.info_key = info_key
         self._schema = schema
         self._key = schema.names[0]
-        self._seen: set[str] = set()
+        self._seen = Snapshot(-1, {}, {})
         self._hashes: set[int] = set()
         self._lock = threading.Lock()
 
@@ -48,11 +48,12 @@ class Register:
         """The table as of now; its keys are known when this returns."""
         snapshot = self.table.snapshot()
         with self._lock:
-            fresh = snapshot.files.keys() - self._seen
+            fresh = snapshot.files.keys() - self._seen.files.keys()
             if fresh:
                 keys = self._scan(sorted(fresh)).select(self._key).collect(engine="in-memory")
                 self._hashes.update(map(_hash, keys[self._key].to_list()))
-                self._seen = set(snapshot.files)
+            if snapshot.version > self._seen.version:
+                self._seen = snapshot
         return snapshot
 
     def find(self, key: str) -> dict[str, Any] | None:
@@ -61,12 +62,24 @@ class Register:
 
     def find_all(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The records with these keys, by key."""
-        snapshot = self.snapshot()
+        self.snapshot()
+        return self.known_all(keys)
+
+    def known(self, key: str) -> dict[str, Any] | None:
+        """As :meth:`find`, without a look at the log; see :meth:`known_all`."""
+        return self.known_all([key]).get(key)
+
+    def known_all(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """As :meth:`find_all`, among the records that have been seen.
+
+        After :meth:`Ledger.catch_up` those are the records of all values commits up to its snapshot, so that in a turn
+        of the commit lane nobody has to ask the log again.
+        """
         likely = [key for key in keys if _hash(key) in self._hashes]
         if not likely:
             return {}
         named = pl.col(self._key) == likely[0] if len(likely) == 1 else pl.col(self._key).is_in(likely)
-        rows = self._scan(sorted(snapshot.files)).filter(named).collect(engine="in-memory")
+        rows = self._scan(sorted(self._seen.files)).filter(named).collect(engine="in-memory")
         return {row[self._key]: row for row in rows.iter_rows(named=True)}
 
     def scan(self) -> pl.LazyFrame:
@@ -82,9 +95,9 @@ class Register:
         if done is None:
             return False
         with self._lock:
-            if self._seen == set(base.files):  # what was written need not be read again
+            if self._seen.version == base.version:  # what was written need not be read again
                 self._hashes.update(_hash(record[self._key]) for record in records)
-                self._seen = set(done.files)
+                self._seen = done
         return True
 
     def _write_file(self, records: Sequence[Mapping[str, Any]], merged: Sequence[DataFile]) -> list[DataFile]:

@@ -51,9 +51,7 @@ def resolve(identity: Identity, catalog: Catalog, known: KnownSeries, *, create:
 
 def _find(identity: Identity, known: KnownSeries, *, create: bool) -> Series | None:
     if identity.series_id is not None:
-        if identity.series_id not in known.by_id:
-            raise NotFound(f"series_id: there is no series {shown(identity.series_id)}")
-        found = known.by_id[identity.series_id]
+        found = known.get(identity.series_id)
         _refuse_contradiction(identity, found)
         return found
     name = identity.name or ""

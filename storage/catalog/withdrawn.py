@@ -56,10 +56,10 @@ class RowsOfRuns:
         named = pl.col("run_id") == wanted[0] if len(wanted) == 1 else pl.col("run_id").is_in(wanted.implode())
         return scan(self.table.store, files, [*selection.predicates(), named])
 
-    def any(self, snapshot: Snapshot, run_id: str, series_ids: Collection[str]) -> bool:
-        """Whether a run has a row of one of these series."""
-        rows = self.versions(snapshot, [run_id], series_ids)
-        return not rows.select("run_id").head(1).collect(engine="in-memory").is_empty()
+    def with_rows(self, snapshot: Snapshot, run_ids: Collection[str], series_ids: Collection[str]) -> set[str]:
+        """Those of some runs that have a row of one of these series."""
+        rows = self.versions(snapshot, run_ids, series_ids)
+        return set(rows.select(pl.col("run_id").unique()).collect(engine="in-memory")["run_id"])
 
 
 class WithdrawnRuns:
@@ -99,31 +99,29 @@ class WithdrawnRuns:
         self, snapshot: Snapshot, run_ids: Sequence[str], series_ids: Collection[str] | None
     ) -> dict[str, dict[str, Any]]:
         versions = self._rows.versions(snapshot, run_ids, series_ids).select(_NOTES).collect(engine="in-memory")
-        found = {}
-        for (run_id,), rows in with_withdrawals(versions).partition_by("run_id", as_dict=True).items():
-            gone = rows.filter("retracted")
-            if gone.height:
-                whole = gone.height == rows.height
-                found[run_id] = {"withdrawn": self._note(gone) if whole else None, "withdrawn_rows": gone.height}
-        return found
+        latest = with_withdrawals(versions)
+        standing = set(latest.filter(~pl.col("retracted"))["run_id"])
+        gone = latest.filter("retracted").partition_by("run_id", as_dict=True)
+        # What took the last rows of each, where none is left that stands.
+        last = {
+            run_id: rows.filter(pl.col("gone_time") == pl.col("gone_time").max())
+            for (run_id,), rows in gone.items()
+            if run_id not in standing
+        }
+        records = self._records(rows["gone_time"][0] for rows in last.values())
+        notes = {run_id: _note(rows, records) for run_id, rows in last.items()}
+        return {
+            run_id: {"withdrawn": notes.get(run_id), "withdrawn_rows": rows.height} for (run_id,), rows in gone.items()
+        }
 
     def recorded(self, times: Iterable[datetime]) -> set[datetime]:
         """Those of some change_times at which a withdrawal was written, and a record of it."""
-        keys = {record_key(to_micros(time)): time for time in times}
-        return {keys[found] for found in self._ledger.updates.find_all(keys)}
+        return set(self._records(times))
 
-    def _note(self, gone: pl.DataFrame) -> dict[str, Any]:
-        """When, by whom and why the last rows went."""
-        time: Any = gone["gone_time"].max()
-        last = gone.filter(pl.col("gone_time") == time)
-        record = self._ledger.updates.find(record_key(to_micros(time)))
-        if record is None:
-            # Without a record a reason is an annotation that came with the retraction.
-            said = last.filter(pl.col("gone_annotation").ne_missing(pl.col("annotation_before")))["gone_annotation"]
-            reason = said[0] if len(said) else None
-        else:
-            reason = json.loads(record["receipt"])["reason"]
-        return {"time": format_time(time), "changed_by": last["gone_by"][0], "reason": reason}
+    def _records(self, times: Iterable[datetime]) -> dict[datetime, dict[str, Any]]:
+        """The records of withdrawals, by their change_times."""
+        keys = {record_key(to_micros(time)): time for time in times}
+        return {keys[key]: record for key, record in self._ledger.updates.find_all(keys).items()}
 
     def _touched(self, snapshot: Snapshot) -> dict[str, int]:
         """The runs that a retraction has ever been written about, and how many; by file, as a file never changes."""
@@ -137,6 +135,18 @@ class WithdrawnRuns:
         for counts in live.values():
             touched.update(counts)
         return touched
+
+
+def _note(last: pl.DataFrame, records: Mapping[datetime, Mapping[str, Any]]) -> dict[str, Any]:
+    """When, by whom and why the last rows of a run went."""
+    time: datetime = last["gone_time"][0]
+    if time in records:
+        reason = json.loads(records[time]["receipt"])["reason"]
+    else:
+        # Without a record a reason is an annotation that came with the retraction.
+        said = last.filter(pl.col("gone_annotation").ne_missing(pl.col("annotation_before")))["gone_annotation"]
+        reason = said[0] if len(said) else None
+    return {"time": format_time(time), "changed_by": last["gone_by"][0], "reason": reason}
 
 
 def with_withdrawals(versions: pl.DataFrame) -> pl.DataFrame:

@@ -11,115 +11,30 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from timedb.contract.errors import Busy, Internal, OutcomeUnknown, TimeDBError
-from timedb.contract.identity import series_bucket
+from timedb.contract.errors import Busy, Internal, TimeDBError
 from timedb.contract.request_id import REQUEST_ID
 from timedb.contract.times import now, to_micros
 from timedb.storage.catalog.catalog import StoredCatalog
 from timedb.storage.catalog.ledger import Ledger
-from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.commit.writes import Answer, Prepared, SwapWrite, Turn, Write
+from timedb.storage.delta.log import Snapshot
+from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
 from timedb.storage.delta.table import Table
-from timedb.storage.rows.rows import as_rows, gathered, in_file_order
+from timedb.storage.rows.rows import as_rows, gathered, in_file_order, split_buckets
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 
-__all__ = ["Answer", "CommitLane", "Prepared", "Swap", "SwapWrite", "Turn", "Write"]
+__all__ = ["CommitLane"]
 
 
 _log = logging.getLogger("timedb.storage")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What a write may look at when it is prepared: the snapshot that it will be committed on."""
-
-    snapshot: Snapshot
-    catalog: StoredCatalog
-    ledger: Ledger
-    stamp: int
-    """The change_time that the write's first row gets, as microseconds since 1970."""
-
-    @property
-    def version(self) -> int:
-        """The version that the commit will have."""
-        return self.snapshot.version + 1
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A write that has nothing to add: it is in already, or changes nothing."""
-
-    result: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Rows that are ready to be committed."""
-
-    rows: pa.Table
-    """:data:`VALUES_DATA` columns (text may be dictionary-encoded), sorted by series_id."""
-    last_stamp: int
-    result: dict[str, Any]
-    files: Sequence[DataFile] = ()
-    """Files of the table that are written already."""
-    info: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Records for the commit info: register key -> record."""
-    new_keys: bool = False
-    """Whether every row is the first version of its revision, as an upload's are."""
-
-
-@dataclass(frozen=True)
-class Swap:
-    """Files that take the place of others; by default they hold the same rows."""
-
-    adds: Sequence[DataFile]
-    removes: Sequence[DataFile]
-    transactions: Mapping[str, int]
-    operation: str = "OPTIMIZE"
-    data_change: bool = False
-    info: Mapping[str, Any] = field(default_factory=dict)
-
-
-class SwapWrite(Protocol):
-    """A swap of files that wants a turn."""
-
-    def prepare(self, turn: Turn) -> Swap | None:
-        """Called in the lane, again after a lost race; None gives the swap up."""
-
-
-class Write(Protocol):
-    """Something that wants a turn."""
-
-    @property
-    def rows(self) -> int:
-        """About how many rows it adds."""
-
-    @property
-    def stamps(self) -> int:
-        """How many change_times it takes at most."""
-
-    @property
-    def key(self) -> str | None:
-        """Two writes of the same key do not share a commit."""
-
-    @property
-    def shareable(self) -> bool:
-        """Whether other writes may share its commit; not where it looks at stored rows."""
-
-    def prepare(self, turn: Turn) -> Prepared | Answer:
-        """Called in the lane, again after a lost race.
-
-        Raises:
-            TimeDBError: the write is refused.
-        """
 
 
 @dataclass
@@ -269,7 +184,7 @@ class CommitLane:
     def _commit_swap(self, waiting: _WaitingSwap) -> None:
         while True:
             snapshot = self._values.snapshot()
-            swap = waiting.write.prepare(Turn(snapshot, self._catalog, self._ledger, _next_stamp(snapshot)))
+            swap = waiting.write.prepare(Turn(snapshot, self._ledger, _next_stamp(snapshot)))
             if swap is None:
                 return waiting.done.set_result(False)
             done = self._values.commit(
@@ -288,22 +203,19 @@ class CommitLane:
         while True:
             snapshot = self._values.snapshot()
             self._ledger.catch_up(snapshot)
-            ready = self._prepare(group, snapshot)
+            ready = self._with_series(self._prepare(group, snapshot))
             if not ready:
                 return
-            files = self._write_files([prepared for _, prepared in ready if prepared.rows.num_rows])
-            try:
+            with NewFiles(self._values.store) as new:
+                self._write_files([prepared for _, prepared in ready if prepared.rows.num_rows], new)
                 committed = self._values.commit(
                     snapshot,
-                    adds=[*files, *(file for _, prepared in ready for file in prepared.files)],
+                    adds=[*new.files, *(file for _, prepared in ready for file in prepared.files)],
                     transactions={CHANGE_TIME: ready[-1][1].last_stamp},
                     info=_merge_info([prepared.info for _, prepared in ready]),
                 )
-            except OutcomeUnknown:
-                raise  # the log may refer to the files
-            except BaseException:
-                self._delete(files)
-                raise
+                if committed is not None:
+                    new.keep()
             if committed is not None:
                 self._record(committed)
                 _log.info(
@@ -316,7 +228,6 @@ class CommitLane:
                 for waiting, prepared in ready:
                     waiting.done.set_result(prepared.result)
                 return
-            self._delete(files)
 
     def _prepare(self, group: list[_Waiting], snapshot: Snapshot) -> list[tuple[_Waiting, Prepared]]:
         stamp = _next_stamp(snapshot, sum(waiting.write.stamps for waiting in group))
@@ -325,7 +236,7 @@ class CommitLane:
             if waiting.done.done():
                 continue
             try:
-                outcome = waiting.write.prepare(Turn(snapshot, self._catalog, self._ledger, stamp))
+                outcome = waiting.write.prepare(Turn(snapshot, self._ledger, stamp))
             except TimeDBError as error:
                 waiting.done.set_exception(error)
                 continue
@@ -340,6 +251,29 @@ class CommitLane:
             stamp = outcome.last_stamp + 1
         return ready
 
+    def _with_series(self, ready: list[tuple[_Waiting, Prepared]]) -> list[tuple[_Waiting, Prepared]]:
+        """Make the series that writes bring, in one commit; the writes whose series are as they need them."""
+        needs = [prepared.series for _, prepared in ready if prepared.series is not None]
+        if not needs:
+            return ready
+        faults: list[TimeDBError | None]
+        try:
+            faults = [*self._catalog.ensure(needs)]
+        except TimeDBError as error:
+            faults = [error] * len(needs)
+        except Exception:  # no reason to fail those of the group that bring none
+            _log.exception("series could not be made")
+            faults = [Internal("the write failed; nothing was written")] * len(needs)
+        of_need = iter(faults)
+        kept = []
+        for waiting, prepared in ready:
+            fault = None if prepared.series is None else next(of_need)
+            if fault is None:
+                kept.append((waiting, prepared))
+            else:
+                waiting.done.set_exception(fault)
+        return kept
+
     def _record(self, committed: Snapshot) -> None:
         try:
             self._ledger.catch_up(committed, durable=True)
@@ -347,23 +281,14 @@ class CommitLane:
             # The values are in, and whoever comes next writes the record from the log.
             _log.exception("the runs table could not be written; it will be from the log")
 
-    def _write_files(self, writes: Sequence[Prepared]) -> list[DataFile]:
+    def _write_files(self, writes: Sequence[Prepared], new: NewFiles) -> None:
         if not writes:
-            return []
+            return
         rows = writes[0].rows if len(writes) == 1 else _gather([prepared.rows for prepared in writes])
         prefix = UPLOAD_PREFIX if all(prepared.new_keys for prepared in writes) else CORRECTION_PREFIX
-        files: list[DataFile] = []
-        try:
-            for bucket, part in split_buckets(rows, self._bucket_digits):
-                files.append(write_file(self._values.store, part, {"series_bucket": bucket, "tier": "fresh"}, prefix))
-        except BaseException:
-            self._delete(files)
-            raise
-        return files
-
-    def _delete(self, files: Sequence[DataFile]) -> None:
-        for file in files:
-            self._values.store.delete(file.path)
+        for bucket, part in split_buckets(rows, self._bucket_digits):
+            partition = {"series_bucket": bucket, "tier": "fresh"}
+            new.files.append(write_file(self._values.store, part, partition, prefix))
 
 
 def _next_stamp(snapshot: Snapshot, count: int = 1) -> int:
@@ -372,22 +297,6 @@ def _next_stamp(snapshot: Snapshot, count: int = 1) -> int:
     They end at the clock, if that leaves room for them: who reads ``as_of`` now, after the answer, sees them all.
     """
     return max(to_micros(now()) - count + 1, snapshot.transactions.get(CHANGE_TIME, 0) + 1)
-
-
-def split_buckets(rows: pa.Table, bucket_digits: int | None) -> list[tuple[str, pa.Table]]:
-    """Cut rows that are sorted by series_id into (bucket, rows) pieces."""
-    series = rows.column("series_id").combine_chunks()
-    if not pa.types.is_dictionary(series.type):
-        series = series.dictionary_encode()
-    codes = series.indices.to_numpy()
-    starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    pieces: list[tuple[str, int]] = []
-    for start, series_id in zip(starts, series.dictionary.take(codes[starts]).to_pylist(), strict=True):
-        bucket = series_bucket(series_id, bucket_digits)
-        if not pieces or pieces[-1][0] != bucket:
-            pieces.append((bucket, int(start)))
-    ends = [start for _, start in pieces[1:]] + [rows.num_rows]
-    return [(bucket, rows.slice(start, end - start)) for (bucket, start), end in zip(pieces, ends, strict=True)]
 
 
 def _gather(tables: Sequence[pa.Table]) -> pa.Table:

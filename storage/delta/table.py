@@ -15,6 +15,7 @@ from timedb.contract.times import MAX_MICROS
 from timedb.storage.delta import deltalake_adapter as delta
 from timedb.storage.delta.checkpoints import write_checkpoint
 from timedb.storage.delta.log import Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
+from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.protocol import check_metadata
 from timedb.storage.delta.standing import Standing, running_seconds
 from timedb.storage.delta.store import LocalStore, Store
@@ -215,27 +216,21 @@ class Table:
         """
         try:
             self._check_lake()
+            stands = self._base_stands(base)
         except Busy as error:
             raise OutcomeUnknown(error.detail) from error
-        if not self._base_stands(base):
+        except OSError as error:
+            raise OutcomeUnknown("the write was committed, but the lake could not be looked at afterwards") from error
+        if not stands:
             raise OutcomeUnknown("the table's log was cut short while the write was committed")
 
     def commit_or_delete(self, base: Snapshot, *, adds: Sequence[DataFile], **fields: Any) -> Snapshot | None:
         """As :meth:`commit`; new files that no commit can refer to are deleted."""
-        try:
+        with NewFiles(self.store, adds) as new:
             committed = self.commit(base, adds=adds, **fields)
-        except OutcomeUnknown:
-            raise  # the log may refer to the files
-        except BaseException:
-            self._delete(adds)
-            raise
-        if committed is None:
-            self._delete(adds)
+            if committed is not None:
+                new.keep()
         return committed
-
-    def _delete(self, files: Sequence[DataFile]) -> None:
-        for file in files:
-            self.store.delete(file.path)
 
     def checkpoint(self) -> int:
         """Write a verified checkpoint of the latest version, and return its version.

@@ -14,9 +14,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from timedb.contract.errors import Internal, OutcomeUnknown
-from timedb.storage.commit.lane import CommitLane, Swap, Turn
+from timedb.contract.errors import Internal
+from timedb.storage.commit.lane import CommitLane
+from timedb.storage.commit.writes import Swap, Turn
 from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import may_hold_corrections, write_file
 from timedb.storage.delta.store import Store
 from timedb.storage.delta.table import Table
@@ -101,28 +103,14 @@ class Compactor:
         while waiting & _fresh_paths(snapshot := self._table.snapshot(), bucket):
             if (inputs := self._plan(snapshot, bucket)) is None:
                 break
-            adds = self._rewrite(inputs)
-            if self._swap(inputs, adds):
-                totals["files_before"] += len(inputs.all)
-                totals["files_after"] += len(adds)
-                totals["rows"] += sum(file.rows for file in inputs.fresh)
+            with _SettledFiles(self._table.store, inputs.bucket, self._file_rows) as new:
+                self._rewrite(inputs, new)
+                if self._lane.swap(BucketSwap(inputs, new.files)):
+                    totals["files_before"] += len(inputs.all)
+                    totals["files_after"] += len(new.files)
+                    totals["rows"] += sum(file.rows for file in inputs.fresh)
+                    new.keep()
         return totals
-
-    def _swap(self, inputs: _Inputs, adds: Sequence[DataFile]) -> bool:
-        try:
-            done = self._lane.swap(BucketSwap(inputs, adds))
-        except OutcomeUnknown:
-            raise  # the log may refer to the new files
-        except BaseException:
-            self._delete(adds)
-            raise
-        if not done:
-            self._delete(adds)
-        return done
-
-    def _delete(self, files: Sequence[DataFile]) -> None:
-        for file in files:
-            self._table.store.delete(file.path)
 
     def _plan(self, snapshot: Snapshot, bucket: str) -> _Inputs | None:
         tiers: dict[str, list[DataFile]] = {"fresh": [], "current": [], "revised": [], "corrected": []}
@@ -183,24 +171,18 @@ class Compactor:
             group.append(file)
         yield group
 
-    def _rewrite(self, inputs: _Inputs) -> list[DataFile]:
-        written = _SettledFiles(self._table.store, inputs.bucket, self._file_rows)
+    def _rewrite(self, inputs: _Inputs, new: _SettledFiles) -> None:
         rows = checksum = 0
-        try:
-            for piece in cut_slices(self._table.store, inputs.all, self._input_rows):
-                before, tiers = self._read(inputs, piece)
-                rows += before.num_rows
-                checksum += rows_checksum(before)
-                written.add(before, assign_tiers(before, tiers))
-            written.finish()
-            promised = sum(file.rows for file in inputs.all)
-            same = (checksum - written.checksum) % (1 << 64) == 0
-            if not rows == promised == sum(file.rows for file in written.files) or not same:
-                raise Internal(f"compaction of bucket {inputs.bucket} would change its rows; nothing was changed")
-        except BaseException:
-            self._delete(written.files)
-            raise
-        return written.files
+        for piece in cut_slices(self._table.store, inputs.all, self._input_rows):
+            before, tiers = self._read(inputs, piece)
+            rows += before.num_rows
+            checksum += rows_checksum(before)
+            new.add(before, assign_tiers(before, tiers))
+        new.finish()
+        promised = sum(file.rows for file in inputs.all)
+        same = (checksum - new.checksum) % (1 << 64) == 0
+        if not rows == promised == sum(file.rows for file in new.files) or not same:
+            raise Internal(f"compaction of bucket {inputs.bucket} would change its rows; nothing was changed")
 
     def _read(self, inputs: _Inputs, piece: Slice) -> tuple[pa.Table, Tiers]:
         """The rows of a slice, with their tiers."""
@@ -212,7 +194,7 @@ class Compactor:
         return gathered(parts), np.concatenate(tiers)
 
 
-class _SettledFiles:
+class _SettledFiles(NewFiles):
     """Settled rows on their way into files, slice by slice in the order of valid_time.
 
     Args:
@@ -222,9 +204,8 @@ class _SettledFiles:
     """
 
     def __init__(self, store: Store, bucket: str, file_rows: int) -> None:
-        self.files: list[DataFile] = []
+        super().__init__(store)
         self.checksum = 0
-        self._store = store
         self._bucket = bucket
         self._file_rows = file_rows
         self._waiting: dict[str, list[pa.Table]] = {}
@@ -251,7 +232,7 @@ class _SettledFiles:
                 data = rows.slice(start, self._limit(rows))
                 self.checksum += rows_checksum(data)
                 partition = {"series_bucket": self._bucket, "tier": tier}
-                self.files.append(write_file(self._store, data, partition, prefix="settled-"))
+                self.files.append(write_file(self.store, data, partition, prefix="settled-"))
 
     def _pieces(self, rows: pa.Table) -> Iterable[pa.Table]:
         """Cut by valid_time, so that new values about new times leave most files alone."""

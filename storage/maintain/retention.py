@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from timedb.contract.errors import Busy, Internal, OutcomeUnknown
+from timedb.contract.errors import Busy, Internal
 from timedb.contract.identity import series_bucket
 from timedb.contract.times import format_time, from_micros
 from timedb.contract.wire import RetentionRule
-from timedb.storage.catalog.catalog import Catalog
-from timedb.storage.commit.lane import CommitLane, Swap, Turn
+from timedb.storage.catalog.catalog import Catalog, KnownSeries
+from timedb.storage.commit.lane import CommitLane
+from timedb.storage.commit.writes import Swap, Turn
 from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import may_hold_corrections, write_file
 from timedb.storage.delta.store import Store
 from timedb.storage.delta.table import Table
@@ -136,24 +138,23 @@ class _Report:
         self.losses += removal.losses
         self.files += len(removal.files)
 
-    def to_dict(self, catalog: Catalog, *, dry_run: bool) -> dict[str, Any]:
+    def to_dict(self, known: KnownSeries, *, dry_run: bool) -> dict[str, Any]:
         return {
             "dry_run": dry_run,
             "change_time": None if self.stamp is None else format_time(from_micros(self.stamp)),
             "rows": sum(loss.rows for loss in self.losses),
             "files": self.files,
             "files_after": None if dry_run else self.files_after,
-            "rules": [self._rule(index, bound, catalog) for index, bound in enumerate(self.rules)],
+            "rules": [self._rule(index, bound, known) for index, bound in enumerate(self.rules)],
         }
 
-    def _rule(self, index: int, bound: BoundRule, catalog: Catalog) -> dict[str, Any]:
-        known = catalog.all()
+    def _rule(self, index: int, bound: BoundRule, known: KnownSeries) -> dict[str, Any]:
         losses = [loss for loss in self.losses if loss.rule == index]
         series = [
             {
                 "series_id": loss.series_id,
-                "name": known[loss.series_id].name,
-                "labels": known[loss.series_id].label_map(),
+                "name": known.by_id[loss.series_id].name,
+                "labels": known.by_id[loss.series_id].label_map(),
                 "rows": loss.rows,
                 "files": len(loss.files),
             }
@@ -259,7 +260,8 @@ class Retention:
             InvalidRequest: a time zone does not exist.
             Busy: others have kept on changing a bucket; buckets before it are done, and the job may be run again.
         """
-        bound = [BoundRule.bind(index, rule, self._series_of(rule), moment) for index, rule in enumerate(rules)]
+        known = self._catalog.known()
+        bound = [BoundRule.bind(index, rule, _series_of(rule, known), moment) for index, rule in enumerate(rules)]
         report = _Report(bound)
         series_ids = {series_id for rule in bound for series_id in rule.series_ids}
         for bucket in sorted({series_bucket(series_id, self._bucket_digits) for series_id in series_ids}):
@@ -269,15 +271,7 @@ class Retention:
                     report.add(removal)
             else:
                 self._remove(bucket, bound, report)
-        return report.to_dict(self._catalog, dry_run=dry_run)
-
-    def _series_of(self, rule: RetentionRule) -> set[str]:
-        """The series of a rule, retired ones included."""
-        return {
-            series.series_id
-            for series in self._catalog.all().values()
-            if (rule.name is None or series.name == rule.name) and series.matches(rule.labels or None)
-        }
+        return report.to_dict(known, dry_run=dry_run)
 
     def _remove(self, bucket: str, rules: Sequence[BoundRule], report: _Report) -> None:
         for _ in range(_ATTEMPTS):
@@ -286,29 +280,19 @@ class Retention:
             if removal is None:
                 return
             self._check_tiers(removal, rules)
-            adds = self._rewrite(removal)
             info = {
                 "retention": [{"rules": [rule.rule.model_dump(mode="json") for rule in rules], "rows": removal.rows}]
             }
-            swap = _RemovalSwap(self._table, removal, adds, info)
-            if self._swap(swap):
-                report.add(removal)
-                report.files_after += len(adds)
-                report.stamp = swap.stamp
-                return
+            with NewFiles(self._table.store) as new:
+                self._rewrite(removal, new)
+                swap = _RemovalSwap(self._table, removal, new.files, info)
+                if self._lane.swap(swap):
+                    report.add(removal)
+                    report.files_after += len(new.files)
+                    report.stamp = swap.stamp
+                    new.keep()
+                    return
         raise Busy(f"rules: bucket {bucket} kept on changing; those before it are done, run the rules again")
-
-    def _swap(self, swap: _RemovalSwap) -> bool:
-        done = False
-        try:
-            done = self._lane.swap(swap)
-        except OutcomeUnknown:
-            done = True  # the log may refer to the files
-            raise
-        finally:
-            if not done:
-                self._delete(swap.adds)
-        return done
 
     def _check_tiers(self, removal: _Removal, rules: Sequence[BoundRule]) -> None:
         current = {file.path for file in removal.files if file.partition["tier"] == "current"}
@@ -345,23 +329,17 @@ class Retention:
         if times.height:
             yield from zip([None, *cuts], [*cuts, selection.end_valid], strict=True)
 
-    def _rewrite(self, removal: _Removal) -> list[DataFile]:
+    def _rewrite(self, removal: _Removal, new: NewFiles) -> None:
         """Write the rows that stay, tier by tier; neighbours in valid_time share a file."""
         order = sorted(range(len(removal.files)), key=lambda i: removal.files[i].minimum.get("valid_time", 0))
-        adds: list[DataFile] = []
-        try:
-            for tier in TIERS:
-                waiting: list[pl.DataFrame] = []
-                for index in (i for i in order if removal.files[i].partition["tier"] == tier):
-                    waiting.append(self._staying(removal, index))
-                    if sum(rows.height for rows in waiting) >= self._file_rows:
-                        adds += self._write(waiting, removal.bucket, tier)
-                        waiting = []
-                adds += self._write(waiting, removal.bucket, tier)
-        except BaseException:
-            self._delete(adds)
-            raise
-        return adds
+        for tier in TIERS:
+            waiting: list[pl.DataFrame] = []
+            for index in (i for i in order if removal.files[i].partition["tier"] == tier):
+                waiting.append(self._staying(removal, index))
+                if sum(rows.height for rows in waiting) >= self._file_rows:
+                    new.files += self._write(waiting, removal.bucket, tier)
+                    waiting = []
+            new.files += self._write(waiting, removal.bucket, tier)
 
     def _staying(self, removal: _Removal, index: int) -> pl.DataFrame:
         """The rows of a file that stay; checked is that those which go are the ones that the rules were asked about."""
@@ -379,9 +357,11 @@ class Retention:
         rows = sort_rows(pl.concat(pieces), SORT_ORDER).select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA)
         return [write_file(self._table.store, rows, {"series_bucket": bucket, "tier": tier}, prefix="settled-")]
 
-    def _delete(self, files: Sequence[DataFile]) -> None:
-        for file in files:
-            self._table.store.delete(file.path)
+
+def _series_of(rule: RetentionRule, known: KnownSeries) -> set[str]:
+    """The series of a rule, retired ones included."""
+    named = known.by_id if rule.name is None else known.by_name.get(rule.name, ())
+    return {series_id for series_id in named if known.by_id[series_id].matches(rule.labels or None)}
 
 
 def _checksum(rows: pl.DataFrame) -> int:

@@ -288,11 +288,11 @@ def _check_units(actual: Series, forecasts: Iterable[Series], field: str) -> Non
 
 def _actual_series(ticket: AccuracyTicket, catalog: Catalog) -> Series:
     if ticket.actual_key is None:
-        found = catalog.all().get(ticket.actual_id or "")
+        found = catalog.known().by_id.get(ticket.actual_id or "")
         if found is None:
             raise NotFound(f"actual_id: there is no series {shown(ticket.actual_id)}")
         return found
     try:
-        return catalog.find(ticket.actual_key)[0]
+        return catalog.known().find(ticket.actual_key)[0]
     except (NotFound, InvalidRequest) as error:
         raise (error.of_field("actual_key") if error.field == "series_key" else error) from None

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from timedb.contract.identity import series_bucket
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.parquet import as_type
 from timedb.storage.delta.store import Store
@@ -32,6 +33,7 @@ __all__ = [
     "keys_of",
     "pieces_by_valid_time",
     "read_rows",
+    "split_buckets",
     "taken",
 ]
 
@@ -188,3 +190,19 @@ def pieces_by_valid_time(rows: pa.Table, count: int) -> Iterator[pa.Table]:
     piece = np.searchsorted(cuts, times, side="right")
     for number in np.unique(piece):
         yield rows.filter(flags(piece == number))
+
+
+def split_buckets(rows: pa.Table, bucket_digits: int | None) -> list[tuple[str, pa.Table]]:
+    """Cut rows that are sorted by series_id into (bucket, rows) pieces."""
+    series = rows.column("series_id").combine_chunks()
+    if not pa.types.is_dictionary(series.type):
+        series = series.dictionary_encode()
+    codes = series.indices.to_numpy()
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    pieces: list[tuple[str, int]] = []
+    for start, series_id in zip(starts, series.dictionary.take(codes[starts]).to_pylist(), strict=True):
+        bucket = series_bucket(series_id, bucket_digits)
+        if not pieces or pieces[-1][0] != bucket:
+            pieces.append((bucket, int(start)))
+    ends = [start for _, start in pieces[1:]] + [rows.num_rows]
+    return [(bucket, rows.slice(start, end - start)) for (bucket, start), end in zip(pieces, ends, strict=True)]

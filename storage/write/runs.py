@@ -11,12 +11,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from timedb.contract.errors import Busy, Conflict, InvalidRequest
-from timedb.contract.times import format_time, from_micros
+from timedb.contract.errors import Conflict, InvalidRequest
+from timedb.contract.times import format_time, from_micros, now
 from timedb.contract.wire import UploadCommand, shown
+from timedb.storage.catalog.catalog import DEFAULT_UNIT, Series, SeriesNeeds
 from timedb.storage.catalog.resolve import ResolvedSeries
 from timedb.storage.catalog.withdrawn import STANDING
-from timedb.storage.commit.lane import Answer, Prepared, Turn
+from timedb.storage.commit.writes import Answer, Prepared, Turn
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.tables.schemas import VALUES_DATA
 from timedb.storage.write.staging import StagedFiles
@@ -97,9 +98,8 @@ class Run:
         Raises:
             Conflict: the run_id stands for other content, or a series is retired.
             InvalidRequest: the values cannot be converted to the unit of a series.
-            Busy: the unit of a series has changed since they were converted.
         """
-        if self.command.run_id is not None and (found := turn.ledger.runs.find(self.run_id)) is not None:
+        if self.command.run_id is not None and (found := turn.ledger.runs.known(self.run_id)) is not None:
             if found["digest"] != self.digest:
                 raise Conflict(f"run_id: {shown(self.run_id)} has been uploaded already, with other content")
             self.answered = True
@@ -109,14 +109,6 @@ class Run:
         for one in self.series:
             if one.retired:
                 raise Conflict(f"series_id: the series {shown(one.name)} ({one.series_id}) is retired")
-        descriptions = self.command.series_descriptions or {}
-        new = [(one.series_id, one.name, one.labels, descriptions.get(one.name)) for one in self.series if one.new]
-        if new:
-            turn.catalog.ensure(new, created_by=self.created_by, unit=self.command.unit)
-        known = turn.catalog.all() if self.stored_units else {}
-        for series_id, unit in self.stored_units.items():
-            if known[series_id].unit != unit:
-                raise Busy(f"unit: the unit of the series {shown(known[series_id].name)} has just changed; retry")
         if isinstance(self.content, StagedFiles):
             self.content.restamp(turn.stamp)
             return self._prepared(turn, VALUES_DATA.empty_table(), self.content.files, self.content.rows, 0)
@@ -139,8 +131,29 @@ class Run:
             last_stamp=turn.stamp,
             result=self._receipt(stored, STANDING),
             info={"uploads": self._record(stored)},
+            series=self._needs(),
             new_keys=True,
         )
+
+    def _needs(self) -> SeriesNeeds | None:
+        """The series that it brings: without a unit they are ``dimensionless`` until they are created explicitly."""
+        descriptions = self.command.series_descriptions or {}
+        unit, moment = self.command.unit, now()
+        new = [
+            Series(
+                series_id=one.series_id,
+                name=one.name,
+                labels=one.labels,
+                unit=unit or DEFAULT_UNIT,
+                description=descriptions.get(one.name),
+                created_time=moment,
+                created_by=self.created_by,
+                auto_created=unit is None,
+            )
+            for one in self.series
+            if one.new
+        ]
+        return SeriesNeeds(new, self.stored_units) if new or self.stored_units else None
 
     def _record(self, stored: dict[str, Any]) -> dict[str, Any]:
         command = self.command

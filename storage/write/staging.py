@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from timedb.storage.delta.log import DataFile
+from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import UPLOAD_PREFIX, StagedFile, restamp
 from timedb.storage.delta.store import Store
 
@@ -17,7 +18,7 @@ __all__ = ["StagedFiles"]
 _THREADS = max(2, os.cpu_count() or 1)
 
 
-class StagedFiles:
+class StagedFiles(NewFiles):
     """The rows of a bulk run, encoded already; they carry ``stamp`` until their turn gives them another.
 
     Args:
@@ -27,9 +28,8 @@ class StagedFiles:
     """
 
     def __init__(self, store: Store, stamp: int, *, file_rows: int) -> None:
-        self.store = store
+        super().__init__(store)
         self.stamp = stamp
-        self.files: list[DataFile] = []
         self._file_rows = file_rows
         self._open: dict[str, StagedFile] = {}
 
@@ -74,18 +74,10 @@ class StagedFiles:
         self.stamp = stamp
 
     def delete(self) -> None:
-        """Remove the files, which no commit refers to."""
+        """Remove the files, those that are not finished, too."""
         while self._open:
             self._open.popitem()[1].delete()
-        for file in self.files:
-            self.store.delete(file.path)
-        self.forget()
-
-    def forget(self) -> None:
-        """Leave the files to the table."""
-        for file in self.files:
-            self.store.release(file.path)
-        self.files = []
+        super().delete()
 
     def _finish(self, bucket: str) -> None:
         file = self._open.pop(bucket).finish()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from timedb.storage.commit.lane import Turn
+from timedb.storage.commit.writes import Turn
 from timedb.storage.delta.table import Table
 from timedb.storage.rows import views
 from timedb.storage.rows.orders import POINT, WINNER

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from timedb.contract.errors import IncompleteUpload, InvalidRequest, OutcomeUnknown, TimeDBError, TooLarge
+from timedb.contract.errors import IncompleteUpload, InvalidRequest, TooLarge
 from timedb.contract.identity import series_bucket
 from timedb.contract.settings import ServerSettings
 from timedb.contract.times import format_time, from_micros, now, to_micros
@@ -22,11 +22,12 @@ from timedb.contract.wire import UploadCommand
 from timedb.storage.boundary import errors_are_ours
 from timedb.storage.catalog.catalog import Catalog
 from timedb.storage.catalog.resolve import ResolvedSeries, resolve
-from timedb.storage.commit.lane import Write, split_buckets
+from timedb.storage.commit.writes import Write
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.store import Store
 from timedb.storage.rows.digest import RowsDigest, fields_digest
 from timedb.storage.rows.normalise import BATCH, SeriesCodes, check_batch, check_columns, normalise
+from timedb.storage.rows.rows import split_buckets
 from timedb.storage.rows.scan import scan_staged
 from timedb.storage.rows.sorting import Integers
 from timedb.storage.write.ordering import Extent, extent, in_order, refuse_duplicates
@@ -161,16 +162,10 @@ class Upload:
             run = self._run(self._staged)
         else:
             run = self._run(self._in_order(waiting)[0])
-        try:
+        with self._staged:
             receipt = self._submit(run)
-        except TimeDBError as error:
-            if isinstance(error, OutcomeUnknown):
-                self._staged.forget()  # a commit may refer to the files
-            self._staged.delete()
-            raise
-        if run.answered:
-            self._staged.delete()
-        self._staged.forget()
+            if not run.answered:
+                self._staged.keep()
         return receipt
 
     @errors_are_ours()

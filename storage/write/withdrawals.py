@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,11 @@ from timedb.storage.catalog.withdrawn import (
     with_withdrawals,
     withdrawals_without_record,
 )
-from timedb.storage.commit.lane import Answer, Prepared, Turn
+from timedb.storage.commit.writes import Answer, Prepared, Turn
 from timedb.storage.rows import views
 from timedb.storage.rows.scan import VALUES_POLARS
 from timedb.storage.tables.schemas import VALUES_DATA
+from timedb.storage.write.corrections import FindRuns
 
 __all__ = ["Restoration", "Withdrawal"]
 
@@ -36,7 +37,7 @@ class Withdrawal:
     changed_by: str | None
     catalog: Catalog
     stored: RowsOfRuns
-    find_run: Callable[[str], Mapping[str, Any] | None]
+    find_runs: FindRuns
 
     rows = 0
     stamps = 1
@@ -49,7 +50,7 @@ class Withdrawal:
         Raises:
             NotFound: there is no such run or series.
         """
-        series_ids = _series_of(self.message, self.catalog, self.find_run)
+        series_ids = _series_of(self.message, self.catalog, self.find_runs(turn.snapshot, [self.message.run_id]))
         versions = self.stored.versions(turn.snapshot, [self.message.run_id], series_ids)
         rows = views.overlapping(versions.collect(engine="in-memory"))
         answer = {"withdrawn": rows.height}
@@ -85,7 +86,7 @@ class Restoration:
     catalog: Catalog
     stored: RowsOfRuns
     withdrawn: WithdrawnRuns
-    find_run: Callable[[str], Mapping[str, Any] | None]
+    find_runs: FindRuns
 
     rows = 0
     stamps = 1
@@ -98,7 +99,7 @@ class Restoration:
         Raises:
             NotFound: there is no such run or series.
         """
-        series_ids = _series_of(self.message, self.catalog, self.find_run)
+        series_ids = _series_of(self.message, self.catalog, self.find_runs(turn.snapshot, [self.message.run_id]))
         # Of all series: the rows tell withdrawals without a record from single retractions together.
         versions = self.stored.versions(turn.snapshot, [self.message.run_id]).collect(engine="in-memory")
         gone = with_withdrawals(versions).filter("retracted")
@@ -120,17 +121,16 @@ class Restoration:
         return _prepared(new, turn, self.changed_by or self.message.changed_by, answer, {})
 
 
-def _series_of(
-    message: WithdrawRun | RestoreRun, catalog: Catalog, find_run: Callable[[str], Mapping[str, Any] | None]
-) -> Sequence[str] | None:
+def _series_of(message: WithdrawRun | RestoreRun, catalog: Catalog, runs: Collection[str]) -> Sequence[str] | None:
     """The series that it is about; None: all."""
-    if find_run(message.run_id) is None:
+    if message.run_id not in runs:
         raise NotFound(f"run_id: there is no run {shown(message.run_id)}")
+    if message.series_ids is None and not catalog.limited:
+        return None
+    known = catalog.known()
     for series_id in message.series_ids or ():
-        catalog.get(series_id)
-    if message.series_ids is None and catalog.limited:
-        return list(catalog.all())
-    return message.series_ids
+        known.get(series_id)
+    return list(known.by_id) if message.series_ids is None else message.series_ids
 
 
 def _prepared(

@@ -20,7 +20,7 @@ from timedb.contract.settings import ServerSettings, load_settings
 from timedb.flight_server import FlightService, start_flight_server
 from timedb.run.launch import start_gateway, start_service
 from timedb.storage import Lake
-from timedb.storage.commit.lane import Answer, Turn
+from timedb.storage.commit.writes import Answer, Turn
 
 
 class Stuck:

@@ -60,7 +60,7 @@ def forecasts(
 def correct(tenant: Tenant, row: Stored, **changes: Any) -> None:
     """A new version of a row."""
     item = {
-        "series_id": tenant.catalog.find(row.series)[0].series_id,
+        "series_id": tenant.catalog.known().find(row.series)[0].series_id,
         "run_id": row.run_id,
         "valid_time": from_micros(row.valid_time),
         "valid_time_end": None if row.valid_time_end is None else from_micros(row.valid_time_end),

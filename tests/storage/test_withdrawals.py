@@ -27,7 +27,7 @@ from timedb.contract.times import format_time, from_micros
 from timedb.contract.wire import GetRun, ListRuns, RestoreRun, RetentionRule, UpdateValues, WithdrawRun, parse_object
 from timedb.storage import Lake, Tenant
 from timedb.storage.catalog.withdrawn import RowsOfRuns
-from timedb.storage.commit.lane import Answer, Prepared, Turn
+from timedb.storage.commit.writes import Answer, Prepared, Turn
 from timedb.storage.write.withdrawals import Withdrawal
 
 SOUTH, EAST = (series_id_for(OPEN_TENANT_ID, name, None) for name in ("south", "east"))
@@ -61,7 +61,9 @@ def withdraw_as_before(tenant: Tenant, run_id: str = "new", **fields: Any) -> No
     """Withdraw a run without a record of it."""
     message = parse_object(WithdrawRun, {"run_id": run_id, **fields})
     rows = RowsOfRuns(tenant.values, tenant.bucket_digits)
-    tenant.lane.submit(UnrecordedWithdrawal(message, None, tenant.catalog, rows, tenant.ledger.runs.find))
+    tenant.lane.submit(
+        UnrecordedWithdrawal(message, None, tenant.catalog, rows, lambda _, ids: tenant.ledger.runs.known_all(ids))
+    )
 
 
 def restore(tenant: Tenant, run_id: str = "new", **fields: Any) -> tuple[int, int]:

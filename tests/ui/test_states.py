@@ -18,8 +18,9 @@ from tests.ui.pages import Demo, Page, Recorded, instant
 from timedb.client import connect
 from timedb.contract.identity import OPEN_TENANT_ID, canonical_labels, series_id_for
 from timedb.contract.settings import ServerSettings, load_settings
+from timedb.contract.times import now
 from timedb.storage import Lake
-from timedb.storage.catalog.catalog import StoredCatalog
+from timedb.storage.catalog.catalog import Series, SeriesNeeds, StoredCatalog
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -96,10 +97,10 @@ def test_markup_in_what_users_write_is_text(page: Page, rest: httpx.Client, ui_s
     lake = str(ui_service.lake)
     with closing(Lake.open(lake, load_settings(ServerSettings, lake=lake))) as beside:
         # A unit that no door takes any more, as a series from before may have it.
-        known = (series, markup, canonical_labels(labels), markup)
+        known = Series(series, markup, canonical_labels(labels), "<b>&amp;</b>", markup, now(), None)
         catalog = beside.tenant(OPEN_TENANT_ID).catalog
         assert isinstance(catalog, StoredCatalog)
-        catalog.ensure([known], created_by=None, unit="<b>&amp;</b>")
+        catalog.ensure([SeriesNeeds([known])])
     row = {"valid_time": "2025-01-01T00:00:00Z", "series_id": series, "value": 1.0, "annotation": markup}
     assert rest.post("/runs", json={"run_start_time": "2025-01-01T00:00:00Z", "value_rows": [row]}).status_code == 200
     update = {"series_id": series, "valid_time": row["valid_time"], "value": 2.0, "changed_by": markup}

@@ -29,7 +29,7 @@ from timedb.contract.errors import Busy, Conflict, Internal
 from timedb.contract.times import parse_time, to_micros
 from timedb.contract.wire import UploadCommand, parse_object
 from timedb.storage import Lake, Tenant
-from timedb.storage.commit.lane import Answer, Turn
+from timedb.storage.commit.writes import Answer, Turn
 
 
 def begin(tenant: Tenant, schema: pa.Schema = UPLOAD_SCHEMA, **fields: Any) -> Any:

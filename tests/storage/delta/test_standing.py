@@ -208,3 +208,23 @@ def test_looking_costs_a_stat_and_no_read(lake: Lake, lake_dir: Path, monkeypatc
     # The values', the runs' and the series' tables: at each look at one of them, and before and after each commit.
     assert 0 < looks[str(lake_dir / MARKER)] <= 16
     assert [point for point in disk.points if point.path.endswith(MARKER)] == []
+
+
+@pytest.mark.parametrize("rows", [3, 14], ids=["a small upload", "a bulk upload"])
+def test_a_commit_keeps_its_files_although_nobody_can_look_at_the_lake_afterwards(
+    lake: Lake, lake_dir: Path, rows: int
+) -> None:
+    marker, aside = lake_dir / MARKER, lake_dir / "aside"
+
+    def hide(point: Point) -> None:
+        if point.name == "link" and point.path.endswith(commit(2)):
+            marker.rename(aside)
+            marker.symlink_to(marker)  # a circle: that it is there or gone, nobody can say
+
+    tenant = open_tenant(lake)
+    with Disk(lake_dir, observe=hide).watched(), pytest.raises(OutcomeUnknown, match="could not be looked at"):
+        upload(tenant, some_rows(rows), "second")
+    marker.unlink()
+    aside.rename(marker)
+    assert len(read(tenant)) == 3 + rows, "the commit is in"
+    assert upload(tenant, some_rows(rows), "second")["rows"] == rows, "and a retry says so"

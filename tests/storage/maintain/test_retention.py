@@ -23,7 +23,7 @@ from timedb.contract.identity import series_bucket
 from timedb.contract.times import format_time, from_micros, now, parse_time, to_micros
 from timedb.contract.wire import ApplyRetention, ReadTicket, WithdrawRun, parse_object
 from timedb.storage import Lake, Tenant
-from timedb.storage.commit.lane import SwapWrite
+from timedb.storage.commit.writes import SwapWrite
 from timedb.storage.direct.duckdb_extension import load_delta
 from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.maintain.retention import Retention
@@ -91,7 +91,7 @@ def test_other_engines_see_the_rows_that_are_left(lake_dir: Path, tenant: Tenant
 def test_every_commit_carries_the_transaction_of_its_bucket(tenant: Tenant) -> None:
     forecasts(tenant)
     tenant.compact()
-    guard = bucket_transaction(series_bucket(tenant.catalog.find("a")[0].series_id))
+    guard = bucket_transaction(series_bucket(tenant.catalog.known().find("a")[0].series_id))
     before = tenant.values.snapshot().transactions[guard]
 
     apply(tenant, rule(thin_after_days=0, keep_last=1))
@@ -205,7 +205,7 @@ class Lane:
 def test_a_compaction_of_other_files_of_the_bucket_meanwhile(lake_dir: Path, tenant: Tenant) -> None:
     forecasts(tenant, revisions=3)
     compactor = Interrupted(tenant, lambda call: None)
-    bucket = series_bucket(tenant.catalog.find("a")[0].series_id)
+    bucket = series_bucket(tenant.catalog.known().find("a")[0].series_id)
 
     def others() -> None:
         if compactor.calls == 1:

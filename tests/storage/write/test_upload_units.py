@@ -11,9 +11,10 @@ import pytest
 
 from tests.storage.lakes import Sent, hour, read_table, upload, upload_table
 from timedb.contract.errors import Busy, Conflict, InvalidRequest, TimeDBError
+from timedb.contract.times import now
 from timedb.contract.wire import CreateSeries, GetRun, ListSeries, UploadCommand, parse_object
 from timedb.storage import Tenant
-from timedb.storage.catalog.catalog import StoredCatalog
+from timedb.storage.catalog.catalog import Series, SeriesNeeds, StoredCatalog
 
 
 def series(tenant: Tenant, name: str, unit: str | None = None) -> str:
@@ -83,7 +84,7 @@ def test_a_unit_that_was_taken_once_fits_itself_only(tenant: Tenant) -> None:
     catalog = tenant.catalog
     assert isinstance(catalog, StoredCatalog)
     mood = catalog.id_for("mood", "{}", catalog.known())
-    catalog.ensure([(mood, "mood", "{}", None)], created_by=None, unit="happiness")
+    catalog.ensure([SeriesNeeds([Series(mood, "mood", "{}", "happiness", None, now(), None)])])
     upload(tenant, rows("mood", 1.0), unit="happiness")
     upload(tenant, rows("mood", 2.0, known=1), unit="happiness")
     assert values_of(tenant, "mood") == [2.0]

@@ -1,0 +1,102 @@
+"""What may want a turn in the commit lane, and what it is asked for in its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from timedb.storage.catalog.catalog import SeriesNeeds
+from timedb.storage.catalog.ledger import Ledger
+from timedb.storage.delta.log import DataFile, Snapshot
+
+__all__ = ["Answer", "Prepared", "Swap", "SwapWrite", "Turn", "Write"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a write may look at when it is prepared: the snapshot that it will be committed on."""
+
+    snapshot: Snapshot
+    ledger: Ledger
+    """Runs and updates; all those of the snapshot are known."""
+    stamp: int
+    """The change_time that the write's first row gets, as microseconds since 1970."""
+
+    @property
+    def version(self) -> int:
+        """The version that the commit will have."""
+        return self.snapshot.version + 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A write that has nothing to add: it is in already, or changes nothing."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows that are ready to be committed."""
+
+    rows: pa.Table
+    """:data:`VALUES_DATA` columns (text may be dictionary-encoded), sorted by series_id."""
+    last_stamp: int
+    result: dict[str, Any]
+    files: Sequence[DataFile] = ()
+    """Files of the table that are written already."""
+    info: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Records for the commit info: register key -> record."""
+    series: SeriesNeeds | None = None
+    """What has to be true of the tenant's series before the rows are committed."""
+    new_keys: bool = False
+    """Whether every row is the first version of its revision, as an upload's are."""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Files that take the place of others; by default they hold the same rows."""
+
+    adds: Sequence[DataFile]
+    removes: Sequence[DataFile]
+    transactions: Mapping[str, int]
+    operation: str = "OPTIMIZE"
+    data_change: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SwapWrite(Protocol):
+    """A swap of files that wants a turn."""
+
+    def prepare(self, turn: Turn) -> Swap | None:
+        """Called in the lane, again after a lost race; None gives the swap up."""
+
+
+class Write(Protocol):
+    """Something that wants a turn."""
+
+    @property
+    def rows(self) -> int:
+        """About how many rows it adds."""
+
+    @property
+    def stamps(self) -> int:
+        """How many change_times it takes at most."""
+
+    @property
+    def key(self) -> str | None:
+        """Two writes of the same key do not share a commit."""
+
+    @property
+    def shareable(self) -> bool:
+        """Whether other writes may share its commit; not where it looks at stored rows."""
+
+    def prepare(self, turn: Turn) -> Prepared | Answer:
+        """Called in the lane, again after a lost race.
+
+        Raises:
+            TimeDBError: the write is refused.
+        """
