@@ -21,7 +21,7 @@ class Turn:
 
     snapshot: Snapshot
     ledger: Ledger
-    """Runs and updates; all those of the snapshot are known."""
+    """Runs and updates; in the turn of a write all those of the snapshot are known."""
     stamp: int
     """The change_time that the write's first row gets, as microseconds since 1970."""
 
