@@ -179,9 +179,9 @@ class Upload:
 
     def _take_waiting(self) -> RunRows:
         """The rows in memory as they came, with their series found."""
-        known = self._catalog.known()
-        for identity in self._codes.identities[len(self._series) :]:
-            self._series.append(resolve(identity, self._catalog, known, create=self._command.create_series))
+        if fresh := self._codes.identities[len(self._series) :]:
+            known, create = self._catalog.known(), self._command.create_series
+            self._series += [resolve(identity, self._catalog, known, create=create) for identity in fresh]
         ids = sorted({one.series_id for one in self._series})
         rank = {series_id: index for index, series_id in enumerate(ids)}
         ranks = np.array([rank[one.series_id] for one in self._series], dtype=np.int32)
