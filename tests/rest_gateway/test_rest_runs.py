@@ -93,19 +93,21 @@ def test_all_fields_of_a_row_and_of_a_run(rest: httpx.Client, name: str) -> None
     assert run["rows"] == 1
 
 
-def test_ids_and_keys_may_be_mixed_and_the_id_wins(rest: httpx.Client, name: str) -> None:
+def test_ids_and_keys_may_be_mixed_where_they_agree(rest: httpx.Client, name: str) -> None:
     first, second = (rest.post("/series", json={"name": f"{name}-{index}"}).json()["series_id"] for index in range(2))
     upload(
         rest,
         [
             {"valid_time": START, "series_id": first, "value": 1.0},
             {"valid_time": START, "value_key": f"{name}-1", "value": 2.0},
-            {"valid_time": "2025-01-02", "value_key": "ignored beside an id", "series_id": second, "value": 3.0},
+            {"valid_time": "2025-01-02", "value_key": f"{name}-1", "series_id": second, "value": 3.0},
         ],
     )
     found = rest.get("/values", params={"series_id": [first, second]}).json()["data"]
     assert {(row["series_id"], row["value"]) for row in found} == {(first, 1.0), (second, 2.0), (second, 3.0)}
-    assert rest.get("/list_timeseries", params={"name": "ignored beside an id"}).json() == {}
+    row = {"valid_time": START, "value_key": f"{name}-1", "series_id": first, "value": 4.0}
+    body = {"run_start_time": START, "value_rows": [row]}
+    assert_error(rest.post("/runs", json=body), 422, "invalid_request", f"'{name}-1'", f"'{name}-0'")
 
 
 def test_a_run_of_no_rows_is_a_run(rest: httpx.Client, name: str) -> None:

@@ -35,7 +35,7 @@ ID = "61b44610-49df-5ec0-91bd-dbdbd49e8f1a"
         (date(2025, 1, 1), date(2025, 1, 1)),
         (np.datetime64("2025-01-01"), date(2025, 1, 1)),
         (pd.NaT, None),
-        (np.datetime64("NaT"), None),
+        (np.datetime64("NaT", "us"), None),
     ],
 )
 def test_values_become_plain(value: object, meaning: object) -> None:
