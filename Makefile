@@ -24,7 +24,7 @@ setup: $(STAMP) ## Make .venv and install everything; redone only when pyproject
 $(BIN)/pip: # the last that venv makes
 	$(PYTHON) -m venv $(VENV)
 
-# The links of one import name to folders side by side (docs/decisions/0121); git brings them, a source archive does not.
+# The links of one import name to folders side by side (docs/decisions/0041); git brings them, a source archive does not.
 LINKS := timedb/storage timedb/flight_server timedb/rest_gateway
 $(LINKS):
 	ln -s ../$(@F) $@

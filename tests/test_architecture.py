@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Folders of the checkout, and the name under which each is imported; see docs/decisions/0121-rooms-and-import-names.md.
+# Folders of the checkout, and the name under which each is imported; see docs/decisions/0041-rooms-and-import-names.md.
 PACKAGES = {
     "timedb": "timedb",
     "storage": "timedb.storage",
