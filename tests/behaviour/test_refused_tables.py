@@ -25,13 +25,16 @@ def test_by_flight_sql_and_rest(lake_dir: Path) -> None:
     try:
         with td.connect(service.flight_url) as client:
             receipt = client.upload(row, run_id="before")
+            fix = {"series_id": receipt.series_ids["a"], "valid_time": from_micros(0), "value": 2.0}
             log = tenant_folder(lake_dir) / "values" / "_delta_log"
             path = log / f"{receipt.table_version + 1:020d}.json"
             path.write_text(json.dumps({"protocol": {**protocol, **features}}) + "\n")
             for call in (
                 lambda: client.read(),
                 lambda: client.upload(row, run_id="after"),
-                lambda: client.update_values([{"value_id": "x", "value": 2.0}]),
+                lambda: client.update_values(
+                    [{"series_id": receipt.series[0]["series_id"], "valid_time": from_micros(0), "value": 2.0}]
+                ),
                 lambda: client.withdraw_run("before"),
                 lambda: client.maintain(),
             ):
