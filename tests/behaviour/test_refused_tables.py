@@ -32,9 +32,7 @@ def test_by_flight_sql_and_rest(lake_dir: Path) -> None:
             for call in (
                 lambda: client.read(),
                 lambda: client.upload(row, run_id="after"),
-                lambda: client.update_values(
-                    [{"series_id": receipt.series[0]["series_id"], "valid_time": from_micros(0), "value": 2.0}]
-                ),
+                lambda: client.update_values([fix]),
                 lambda: client.withdraw_run("before"),
                 lambda: client.maintain(),
             ):
