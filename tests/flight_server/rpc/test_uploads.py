@@ -309,7 +309,7 @@ def test_a_batch_with_bad_offsets_is_refused(client: flight.FlightClient, name: 
 def test_a_bad_row_in_the_middle_of_a_million_stops_the_client(client: flight.FlightClient, name: str) -> None:
     rows = many_rows(name, 1_000_000)
     times = rows.column("valid_time").to_numpy().copy()
-    times[500_000] = np.datetime64("NaT")
+    times[500_000] = np.datetime64("NaT", "us")
     torn = rows.set_column(1, "valid_time", pa.array(times, TIMESTAMP))
     for _ in range(3):
         with fails("invalid_request", "valid_time", "500000"):
