@@ -18,7 +18,7 @@ from starlette.routing import Match
 from timedb._version import __version__
 from timedb.contract.errors import InvalidRequest, TimeDBError
 from timedb.contract.settings import ServerSettings, load_settings
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.rest_gateway.ask.inputs import BodyBudget
 from timedb.rest_gateway.ask.models import (
     NewManySeries,
@@ -131,15 +131,15 @@ def _on_validation_error(request: Request, error: Exception) -> Response:
     fault = error.errors()[0]
     field = ".".join(str(part) for part in fault["loc"][1:])
     reason = fault["msg"][:1].lower() + fault["msg"][1:]
-    return _on_error(request, InvalidRequest(f"{field}: {shown(fault.get('input'))}: {reason}"))
+    return _on_error(request, InvalidRequest(f"{field}: {quoted(fault.get('input'))}: {reason}"))
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    method, path = request.method, shown(request.url.path)[1:-1]
+    method, path = request.method, quoted(request.url.path)[1:-1]
     detail = {
         404: f"path: there is nothing at {path}; GET / lists the calls",
-        405: f"method: {path} does not take {shown(method)[1:-1]}",
+        405: f"method: {path} does not take {quoted(method)[1:-1]}",
     }.get(error.status_code, str(error.detail))
     headers = dict(error.headers or {})
     status = error.status_code

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 from timedb.contract.errors import Internal, TimeDBError
 
-__all__ = ["errors_are_ours"]
+__all__ = ["translating_errors"]
 
 _log = logging.getLogger("timedb.storage")
 
 
 @contextmanager
-def errors_are_ours() -> Iterator[None]:
+def translating_errors() -> Iterator[None]:
     """A block, or as a decorator a function, that raises no errors but classes of ``TimeDBError``.
 
     Raises:

@@ -15,12 +15,12 @@ from uuid import UUID, uuid4
 from timedb.contract.errors import InvalidRequest, NotFound
 from timedb.contract.settings import ServerSettings, local_path
 from timedb.contract.times import format_time, now
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.storage.admin.backup import back_up, restore
 from timedb.storage.admin.doctor import NESTED, Finding, examine_lake
 from timedb.storage.admin.nesting import nesting, refuse_nested
 from timedb.storage.admin.upgrade import STEPS, Step, lift, renew_tables
-from timedb.storage.boundary import errors_are_ours
+from timedb.storage.boundary import translating_errors
 from timedb.storage.delta.addresses import refuse_unreadable
 from timedb.storage.delta.object_store import PROBE_FOLDER, ObjectStore, check_conditional_put
 from timedb.storage.delta.standing import DELETED_TIME, LAKE_ID, Standing, identity_of
@@ -81,7 +81,7 @@ class Lake:
         self._lock = threading.Lock()
 
     @classmethod
-    @errors_are_ours()
+    @translating_errors()
     def open(cls, uri: str, settings: ServerSettings, *, create: bool = True) -> Lake:
         """Open a lake, or make it.
 
@@ -100,7 +100,7 @@ class Lake:
         try:
             if not store.exists(MARKER):
                 if not create:
-                    raise NotFound(f"lake: there is no lake at {shown(uri)}")
+                    raise NotFound(f"lake: there is no lake at {quoted(uri)}")
                 refuse_unreadable(uri, field="lake")
                 _refuse_foreign(store, uri)
                 refuse_nested(uri)
@@ -109,19 +109,19 @@ class Lake:
         except OSError as error:
             if not isinstance(store, LocalStore):
                 raise
-            raise InvalidRequest(f"lake: {shown(uri)} cannot be opened: {error.strerror}") from error
+            raise InvalidRequest(f"lake: {quoted(uri)} cannot be opened: {error.strerror}") from error
         if marker["format_version"] != FORMAT_VERSION:
             advice = "; timedb upgrade lifts it" if marker["format_version"] < FORMAT_VERSION else ""
             raise InvalidRequest(
-                f"lake: {shown(uri)} has format version {marker['format_version']}, "
+                f"lake: {quoted(uri)} has format version {marker['format_version']}, "
                 f"this service knows {FORMAT_VERSION}{advice}"
             )
         if marker.get(DELETED_TIME):
-            raise InvalidRequest(f"lake: {shown(uri)} has been deleted in part; timedb delete removes the rest")
+            raise InvalidRequest(f"lake: {quoted(uri)} has been deleted in part; timedb delete removes the rest")
         return cls(store, uri, marker, settings, is_new=is_new)
 
     @staticmethod
-    @errors_are_ours()
+    @translating_errors()
     def delete(uri: str, *, force: bool = False) -> bool:
         """Delete a lake and nothing beside it; False where there was none.
 
@@ -151,7 +151,7 @@ class Lake:
         return True
 
     @staticmethod
-    @errors_are_ours()
+    @translating_errors()
     def doctor(uri: str, *, repair: bool = False, accept_loss: bool = False) -> list[dict[str, Any]]:
         """Examine the files of a lake: ``{table, fault, path, cure, repaired}`` of each fault; see ``storage/admin``.
 
@@ -161,14 +161,14 @@ class Lake:
         """
         store = _store(uri)
         if not store.exists(MARKER):
-            raise NotFound(f"lake: there is no lake at {shown(uri)}")
+            raise NotFound(f"lake: there is no lake at {quoted(uri)}")
         nested = nesting(uri)
         found = [] if nested is None else [Finding("", NESTED, uri, f"none: {nested}")]
         found += examine_lake(store, repair=repair, accept_loss=accept_loss)
         return [finding.to_dict() for finding in found]
 
     @staticmethod
-    @errors_are_ours()
+    @translating_errors()
     def upgrade(uri: str, *, newest: int = FORMAT_VERSION, steps: Mapping[int, Step] = STEPS) -> dict[str, int]:
         """Lift a lake that no server has open to the newest format; see ``timedb.storage.admin.upgrade``.
 
@@ -184,7 +184,7 @@ class Lake:
         """
         store = _store(uri)
         if not store.exists(MARKER):
-            raise NotFound(f"lake: there is no lake at {shown(uri)}")
+            raise NotFound(f"lake: there is no lake at {quoted(uri)}")
         marker = _read_marker(store, uri)
         if marker["format_version"] < newest:
             refuse_served(store, uri, "")
@@ -192,7 +192,7 @@ class Lake:
         return {**lifted, "tables": renew_tables(store)}
 
     @staticmethod
-    @errors_are_ours()
+    @translating_errors()
     def backup(uri: str, target: str, *, hard_links: bool = False) -> dict[str, Any]:
         """Copy a lake into an empty local folder while servers go on; see ``timedb.storage.admin.backup.back_up``.
 
@@ -202,13 +202,13 @@ class Lake:
         """
         store = _store(uri)
         if not store.exists(MARKER):
-            raise NotFound(f"lake: there is no lake at {shown(uri)}")
+            raise NotFound(f"lake: there is no lake at {quoted(uri)}")
         refuse_unreadable(target, field="target")
         refuse_nested(target, field="target")
         return back_up(store, MARKER, _folder(target, "target"), hard_links=hard_links)
 
     @staticmethod
-    @errors_are_ours()
+    @translating_errors()
     def restore(source: str, target: str) -> dict[str, Any]:
         """Make a lake in an empty local folder from a backup; see ``timedb.storage.admin.backup.restore``.
 
@@ -227,7 +227,7 @@ class Lake:
         return restore(_folder(source, "source"), MARKER, folder)
 
     @property
-    @errors_are_ours()
+    @translating_errors()
     def has_users(self) -> bool:
         """Whether calls need a key."""
         if not self._has_users and time.monotonic() - self._looked >= self._max_age:
@@ -236,7 +236,7 @@ class Lake:
             self._looked = looked
         return self._has_users
 
-    @errors_are_ours()
+    @translating_errors()
     def enable_users(self) -> None:
         """Ask every call for a key, from now on and for good."""
         self.users.table.create()
@@ -260,12 +260,12 @@ class Lake:
         self.enable_users()
         return self.users.create(new, with_data)
 
-    @errors_are_ours()
+    @translating_errors()
     def tenants_with_data(self) -> list[str]:
         """The tenants (UUID text) for which anything is kept."""
         return tenant_ids(self._store)
 
-    @errors_are_ours()
+    @translating_errors()
     def tenant(self, tenant_id: str) -> Tenant:
         """A tenant of the lake.
 
@@ -275,14 +275,14 @@ class Lake:
         try:
             name = str(UUID(tenant_id))
         except ValueError:
-            raise InvalidRequest(f"tenant_id: {shown(tenant_id)} is not a UUID") from None
+            raise InvalidRequest(f"tenant_id: {quoted(tenant_id)} is not a UUID") from None
         with self._lock:
             if name not in self._tenants:
                 folder = self._store.below(tenant_folder(name))
                 self._tenants[name] = Tenant(folder, name, self._bucket_digits, self._settings, self._standing)
             return self._tenants[name]
 
-    @errors_are_ours()
+    @translating_errors()
     def announce(self, address: str) -> None:
         """Leave a sign in the lake that this process serves it, until :meth:`close`; a second time does nothing.
 
@@ -352,7 +352,7 @@ def _read_marker(store: Store, uri: str) -> dict[str, Any]:
         marker = json.loads(store.read(MARKER))
         return {**marker, "format_version": int(marker["format_version"]), "bucket_digits": marker["bucket_digits"]}
     except (ValueError, KeyError, TypeError):
-        raise InvalidRequest(f"lake: {shown(uri)} has a {MARKER} that is none of a lake") from None
+        raise InvalidRequest(f"lake: {quoted(uri)} has a {MARKER} that is none of a lake") from None
 
 
 def _refuse_foreign(store: Store, uri: str) -> None:
@@ -367,23 +367,23 @@ def _refuse_foreign(store: Store, uri: str) -> None:
         if path.endswith(f"/{MARKER}"):
             inner = store.url(path.removesuffix(f"/{MARKER}"))
             raise InvalidRequest(
-                f"lake: {shown(uri)} is no lake but holds the one at {inner!a}, and one lake does not hold "
+                f"lake: {quoted(uri)} is no lake but holds the one at {inner!a}, and one lake does not hold "
                 "another; use that one, or a folder beside it"
             )
-    raise InvalidRequest(f"lake: {shown(uri)} holds something else and is no lake, so it is left alone")
+    raise InvalidRequest(f"lake: {quoted(uri)} holds something else and is no lake, so it is left alone")
 
 
 def _refuse_file(uri: str, field: str) -> None:
     path = local_path(uri)
     there = None if path is None else next(each for each in (path, *path.absolute().parents) if each.exists())
     if there is not None and not there.is_dir():
-        raise InvalidRequest(f"{field}: {shown(str(there))} is a file and no folder")
+        raise InvalidRequest(f"{field}: {quoted(str(there))} is a file and no folder")
 
 
 def _folder(uri: str, field: str) -> Path:
     path = local_path(uri)
     if path is None:
-        raise InvalidRequest(f"{field}: {shown(uri)} is no local folder")
+        raise InvalidRequest(f"{field}: {quoted(uri)} is no local folder")
     return path.absolute()
 
 

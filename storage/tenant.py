@@ -30,9 +30,9 @@ from timedb.contract.wire import (
     UpdateValues,
     UploadCommand,
     WithdrawRun,
-    shown,
+    quoted,
 )
-from timedb.storage.boundary import errors_are_ours
+from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Catalog, StoredCatalog
 from timedb.storage.catalog.key_labels import LimitedCatalog
 from timedb.storage.catalog.ledger import Ledger, public_record
@@ -142,7 +142,7 @@ class Tenant:
         view._limited_to = principal
         return view
 
-    @errors_are_ours()
+    @translating_errors()
     def create_series(self, message: CreateSeries, *, created_by: str | None) -> dict[str, Any]:
         """Create a series, or find it: ``{series_id, created}``.
 
@@ -153,7 +153,7 @@ class Tenant:
         ((series_id, created),) = self.catalog.create([message], created_by=created_by)
         return {"series_id": series_id, "created": created}
 
-    @errors_are_ours()
+    @translating_errors()
     def create_many_series(self, message: CreateManySeries, *, created_by: str | None) -> dict[str, Any]:
         """Create series, all of them or none, in one commit, or find them: ``{series: [{series_id, created}]}``.
 
@@ -164,7 +164,7 @@ class Tenant:
         created = self.catalog.create(message.series, created_by=created_by)
         return {"series": [{"series_id": series_id, "created": new} for series_id, new in created]}
 
-    @errors_are_ours()
+    @translating_errors()
     def update_series(self, message: UpdateSeries) -> dict[str, Any]:
         """Change name, unit or description of a series, or retire it; its id and its values stay.
 
@@ -175,24 +175,24 @@ class Tenant:
         """
         return self.catalog.update(message)
 
-    @errors_are_ours()
+    @translating_errors()
     def list_series(self, message: ListSeries) -> list[dict[str, Any]]:
         """The series that are not retired: ``series_id, name, labels, unit, description`` each."""
         return [series.to_dict() for series in page_of(self.catalog.known(), message).series]
 
-    @errors_are_ours()
+    @translating_errors()
     def page_of_series(self, message: ListSeries) -> dict[str, Any]:
         """As :meth:`list_series`, as ``{series}``, and ``{cursor}`` where a limit has left others."""
         page = page_of(self.catalog.known(), message)
         cursor = {} if page.cursor is None else {"cursor": page.cursor}
         return {"series": ListedSeries(page.series), **cursor}
 
-    @errors_are_ours()
+    @translating_errors()
     def series_labels(self, message: SeriesLabels) -> dict[str, list[str]]:
         """Each label key with its values."""
         return self.catalog.known().label_values(message.name)
 
-    @errors_are_ours()
+    @translating_errors()
     def begin_upload(self, command: UploadCommand, schema: pa.Schema, *, created_by: str | None) -> Upload:
         """Begin to receive a run.
 
@@ -217,7 +217,7 @@ class Tenant:
         """Resolve whatever streams rows against the newest snapshot; see the methods below."""
         return self.plan_read(ticket) if isinstance(ticket, ReadTicket) else self.plan_accuracy(ticket)
 
-    @errors_are_ours()
+    @translating_errors()
     def plan_accuracy(self, ticket: AccuracyTicket) -> AccuracyPlan:
         """Resolve a comparison of forecasts with actual values.
 
@@ -232,7 +232,7 @@ class Tenant:
             max_sorted_rows=self.settings.max_sorted_rows,
         )
 
-    @errors_are_ours()
+    @translating_errors()
     def snapshot(self) -> TenantSnapshot:
         """The tables as they are now, for several reads of one state."""
         snapshot = self.values.snapshot()
@@ -248,7 +248,7 @@ class Tenant:
         series = self.catalog.known().by_id
         return TenantSnapshot(snapshot, series, lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn)
 
-    @errors_are_ours()
+    @translating_errors()
     def plan_read(self, ticket: ReadTicket, snapshot: Snapshot | None = None) -> ReadPlan:
         """Resolve a read against the newest snapshot, or against that one.
 
@@ -267,7 +267,7 @@ class Tenant:
             snapshot=snapshot,
         )
 
-    @errors_are_ours()
+    @translating_errors()
     def begin_lookup(self, command: LookupCommand, schema: pa.Schema) -> Lookup:
         """Begin to look values up on the newest snapshot.
 
@@ -284,7 +284,7 @@ class Tenant:
             stored_rows=self.settings.lookup_stored_rows,
         )
 
-    @errors_are_ours()
+    @translating_errors()
     def update_values(self, message: UpdateValues, *, changed_by: str | None) -> dict[str, Any]:
         """Correct values: ``{updated, skipped_no_ops}``.
 
@@ -298,7 +298,7 @@ class Tenant:
         known = self.catalog.known()
         return self.lane.submit(Corrections(message, changed_by, self.tenant_id, known, self._stored, self._known_runs))
 
-    @errors_are_ours()
+    @translating_errors()
     def withdraw_run(self, message: WithdrawRun, *, changed_by: str | None) -> dict[str, Any]:
         """Withdraw a run: ``{withdrawn: rows}``.
 
@@ -307,7 +307,7 @@ class Tenant:
         """
         return self.lane.submit(Withdrawal(message, changed_by, self.catalog, self._rows_of_runs, self._known_runs))
 
-    @errors_are_ours()
+    @translating_errors()
     def restore_run(self, message: RestoreRun, *, changed_by: str | None) -> dict[str, Any]:
         """Undo the withdrawals of a run: ``{restored: rows, left_retracted: rows}``.
 
@@ -317,7 +317,7 @@ class Tenant:
         rows, withdrawn = self._rows_of_runs, self._withdrawn_runs
         return self.lane.submit(Restoration(message, changed_by, self.catalog, rows, withdrawn, self._known_runs))
 
-    @errors_are_ours()
+    @translating_errors()
     def get_run(self, message: GetRun) -> dict[str, Any]:
         """One row of the runs table, times as text, and what is withdrawn of it.
 
@@ -328,10 +328,10 @@ class Tenant:
         self.ledger.catch_up(snapshot)
         record = self.ledger.runs.find(message.run_id)
         if record is None or self._limited_to not in (None, record["created_by"]):
-            raise NotFound(f"run_id: there is no run {shown(message.run_id)}")
+            raise NotFound(f"run_id: there is no run {quoted(message.run_id)}")
         return _public_run(record, self._withdrawn(snapshot, [message.run_id]))
 
-    @errors_are_ours()
+    @translating_errors()
     def list_runs(self, message: ListRuns) -> list[dict[str, Any]]:
         """Rows of the runs table, newest first, and what is withdrawn of each."""
         snapshot = self.values.snapshot()
@@ -347,7 +347,7 @@ class Tenant:
         withdrawn = self._withdrawn(snapshot, newest["run_id"])
         return [_public_run(row, withdrawn) for row in newest.iter_rows(named=True)]
 
-    @errors_are_ours()
+    @translating_errors()
     def status(self) -> dict[str, Any]:
         """Figures of the tenant: series, rows, files and bytes by tier, log versions, waiting writes."""
         self._refuse_limited()
@@ -374,19 +374,19 @@ class Tenant:
             "last_compaction": None if compacted is None else format_time(datetime.fromtimestamp(compacted, UTC)),
         }
 
-    @errors_are_ours()
+    @translating_errors()
     def compact(self) -> dict[str, Any]:
         """Settle all fresh rows: ``{buckets, rows, files_before, files_after}``."""
         self._refuse_limited()
         return self._maintenance.compact()
 
-    @errors_are_ours()
+    @translating_errors()
     def maintain(self) -> dict[str, Any]:
         """Compact, checkpoint and vacuum: what was done."""
         self._refuse_limited()
         return self._maintenance.maintain()
 
-    @errors_are_ours()
+    @translating_errors()
     def apply_retention(self, rules: Sequence[RetentionRule], *, dry_run: bool) -> dict[str, Any]:
         """Remove what the rules do not keep, ages counted from now, or tell what they would remove.
 

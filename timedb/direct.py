@@ -71,11 +71,11 @@ def scan_lake(
     from timedb.client.arguments import texts
     from timedb.client.selection import message_of
     from timedb.contract.errors import InvalidRequest
-    from timedb.contract.wire import ReadTicket, shown
+    from timedb.contract.wire import ReadTicket, quoted
     from timedb.storage.direct.scan import scan_lake as scan
 
     if view not in ("flat", "overlapping", "latest"):
-        raise InvalidRequest(f"view: {shown(view)} is not flat, overlapping or latest")
+        raise InvalidRequest(f"view: {quoted(view)} is not flat, overlapping or latest")
     fields = {
         "view": view,
         "all_versions": all_versions,
@@ -185,11 +185,11 @@ def spark_functions(path: str | PathLike[str], tenant: str | UUID | None = None,
 
 def _address(path: object) -> str:
     from timedb.contract.errors import InvalidRequest
-    from timedb.contract.wire import shown
+    from timedb.contract.wire import quoted
 
     text = fspath(path) if isinstance(path, str | PathLike) else None
     if not isinstance(text, str) or "\0" in text:
-        raise InvalidRequest(f"path: {shown(path)} is no path and no address of an object store")
+        raise InvalidRequest(f"path: {quoted(path)} is no path and no address of an object store")
     return text
 
 

@@ -17,7 +17,7 @@ from pyarrow import flight
 from timedb.contract.errors import Forbidden, Internal, InvalidRequest, Timeout
 from timedb.contract.hosts import is_loopback
 from timedb.contract.message_sizes import MESSAGE_BYTES, MESSAGE_BYTES_HEADER
-from timedb.contract.wire import INSTANCE_HEADER, shown
+from timedb.contract.wire import INSTANCE_HEADER, quoted
 from timedb.flight_server.call.audit import write_line
 from timedb.flight_server.call.authentication import Access, Caller, Credentials
 from timedb.flight_server.call.errors import as_timedb_error
@@ -69,7 +69,7 @@ class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships
         number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
         if not _LEAST_MESSAGE_BYTES <= number <= _MOST_MESSAGE_BYTES:
             raise InvalidRequest(
-                f"{MESSAGE_BYTES_HEADER}: {shown(text)} is not a number of bytes from {_LEAST_MESSAGE_BYTES} to "
+                f"{MESSAGE_BYTES_HEADER}: {quoted(text)} is not a number of bytes from {_LEAST_MESSAGE_BYTES} to "
                 f"{_MOST_MESSAGE_BYTES}"
             )
         return number

@@ -21,7 +21,7 @@ from timedb.contract.wire import (
     UpdateValues,
     WireModel,
     WithdrawRun,
-    shown,
+    quoted,
 )
 from timedb.flight_server.call.authentication import Access
 
@@ -154,5 +154,5 @@ def find_action(name: str) -> Action:
     """
     action = ACTIONS.get(name)
     if action is None:
-        raise Unimplemented(f"action: there is no {shown(name)}; there are {', '.join([*ACTIONS, HEALTH])}")
+        raise Unimplemented(f"action: there is no {quoted(name)}; there are {', '.join([*ACTIONS, HEALTH])}")
     return action

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from timedb.contract.errors import InvalidRequest, Unimplemented
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.flight_server.sql.protobuf import Message, repeated, single
 
 __all__ = [
@@ -222,5 +222,5 @@ def unpack(data: bytes, *, what: str) -> Message:
     if not separator or not prefix.endswith("/"):
         raise InvalidRequest(f"{what}: is neither a JSON object nor a message of Flight SQL")
     if name not in _KNOWN:
-        raise Unimplemented(f"{what}: {shown(name)[1:-1]} of Flight SQL is not offered")
+        raise Unimplemented(f"{what}: {quoted(name)[1:-1]} of Flight SQL is not offered")
     return _KNOWN[name].from_bytes(envelope.value, what=what)

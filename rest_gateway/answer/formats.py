@@ -15,7 +15,7 @@ from __future__ import annotations
 import orjson
 
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.files.formats import FORMATS, BodyFormat, FormatName, Style
 from timedb.files.row_text import CSV, JSON, JSON_NON_FINITE_TEXT, NDJSON, NDJSON_NON_FINITE_TEXT
 
@@ -53,7 +53,7 @@ def choose_format(accept: str, name: FormatName | None = None) -> type[BodyForma
             best = quality, offered
     if best is None:
         offers = ", ".join(offered.media_types[0] for offered in FORMATS)
-        raise InvalidRequest(f"Accept: {shown(accept)} allows none of {offers}")
+        raise InvalidRequest(f"Accept: {quoted(accept)} allows none of {offers}")
     return best[1]
 
 

@@ -13,7 +13,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from timedb.contract.errors import Busy, InvalidRequest, TimeDBError, TooLarge
-from timedb.contract.wire import WireModel, parse, parse_object, shown
+from timedb.contract.wire import WireModel, parse, parse_object, quoted
 from timedb.rest_gateway.http.encoding import decoded
 
 __all__ = ["BodyBudget", "is_json", "json_body", "media_type_of", "query", "read_query"]
@@ -125,7 +125,7 @@ def json_body(model: type[M]) -> Callable[[Request], AsyncIterator[M]]:
         budget: BodyBudget = request.app.state.bodies
         async with budget.receive(request) as body:
             if body and not is_json(media_type := media_type_of(request)):
-                raise InvalidRequest(f"Content-Type: {shown(media_type)} is not application/json")
+                raise InvalidRequest(f"Content-Type: {quoted(media_type)} is not application/json")
             yield await budget.parse(model, body)
 
     return read

@@ -17,7 +17,7 @@ from timedb.client.frames import open_data
 from timedb.contract.columns import UPLOAD_COLUMNS
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.spelling import did_you_mean
-from timedb.contract.wire import WireModel, parse, shown
+from timedb.contract.wire import WireModel, parse, quoted
 from timedb.files.table_files import Reading, TableKind, open_table
 from timedb.rest_gateway.answer.ipc_sizes import check_stream
 from timedb.rest_gateway.ask.inputs import BodyBudget, is_json, media_type_of, read_query
@@ -95,7 +95,7 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
             yield await budget.on_thread(len(body), partial(_of_json, message, beside))
         else:
             offers = ", ".join(("application/json", *FILE_TYPES, LINES_TYPES[0]))
-            raise InvalidRequest(f"Content-Type: {shown(media_type)} is none of {offers}")
+            raise InvalidRequest(f"Content-Type: {quoted(media_type)} is none of {offers}")
 
 
 def _of_json(message: UploadRequest, beside: UploadQuery) -> RunUpload:
@@ -103,7 +103,7 @@ def _of_json(message: UploadRequest, beside: UploadQuery) -> RunUpload:
     for name in beside.model_fields_set:
         said = getattr(beside, name)
         if name in message.model_fields_set and getattr(message, name) != said:
-            raise InvalidRequest(f"{name}: the query says {shown(said)}, the body something else; say it once")
+            raise InvalidRequest(f"{name}: the query says {quoted(said)}, the body something else; say it once")
         fields[name] = said
     return _of_rows(message, fields)
 
@@ -138,7 +138,7 @@ def _columns(names: list[str]) -> Mapping[str, str]:
     columns = {"series_key" if name == "value_key" else name: name for name in names}
     for name in columns:
         if name not in UPLOAD_COLUMNS:
-            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column{did_you_mean(name, UPLOAD_COLUMNS)}")
+            raise InvalidRequest(f"{quoted(name)[1:-1]}: unknown column{did_you_mean(name, UPLOAD_COLUMNS)}")
     if len(columns) < len(names):
         raise InvalidRequest("series_key: the column is there twice, once as value_key")
     for name in ("valid_time", "value"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from timedb.contract.errors import InvalidRequest, TooLarge
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 
 __all__ = ["decoded"]
 
@@ -29,7 +29,7 @@ def decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if name in ("", "identity"):
         return body
     if name not in _CODECS:
-        raise InvalidRequest(f"Content-Encoding: {shown(encoding)} is not gzip or zstd")
+        raise InvalidRequest(f"Content-Encoding: {quoted(encoding)} is not gzip or zstd")
     pieces: list[bytes] = []
     size = 0
     try:

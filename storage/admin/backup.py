@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from timedb.contract.errors import Busy, Internal, InvalidRequest
 from timedb.contract.times import format_time, now
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.delta.checkpoints import write_checkpoint
 from timedb.storage.delta.log import LOG_FOLDER, DataFile, DeltaLog, Snapshot, checkpoint_version, commit_version
@@ -98,7 +98,7 @@ def back_up(lake: Store, marker: str, target: Path, *, hard_links: bool = False)
         Internal: the backup could not be written; what there was of it has been removed.
     """
     if isinstance(lake, LocalStore) and target.resolve().is_relative_to(lake.root.resolve()):
-        raise InvalidRequest(f"target: {shown(str(target))} is inside the lake")
+        raise InvalidRequest(f"target: {quoted(str(target))} is inside the lake")
     with _filling(target):
         created_time = format_time(now())
         copy = _LakeCopy(lake, LocalStore(target), hard_links=hard_links)
@@ -317,9 +317,9 @@ def _filling(target: Path) -> Iterator[None]:
     """
     there = target.exists()
     if there and not target.is_dir():
-        raise InvalidRequest(f"target: {shown(str(target))} is no folder")
+        raise InvalidRequest(f"target: {quoted(str(target))} is no folder")
     if there and any(target.iterdir()):
-        raise InvalidRequest(f"target: {shown(str(target))} is not empty")
+        raise InvalidRequest(f"target: {quoted(str(target))} is not empty")
     try:
         make_folder(target)
         yield
@@ -330,7 +330,7 @@ def _filling(target: Path) -> Iterator[None]:
             else:
                 path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise Internal(f"target: {shown(str(target))} could not be filled: {error.strerror or error}") from error
+            raise Internal(f"target: {quoted(str(target))} could not be filled: {error.strerror or error}") from error
         raise
 
 
@@ -379,7 +379,7 @@ def _read_manifest(source: Path) -> dict[str, Any]:
         text = (source / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidRequest(
-            f"source: {shown(str(source))} is no backup, or one that was not finished: {MANIFEST} is missing"
+            f"source: {quoted(str(source))} is no backup, or one that was not finished: {MANIFEST} is missing"
         ) from None
     try:
         manifest = json.loads(text)
@@ -387,10 +387,10 @@ def _read_manifest(source: Path) -> dict[str, Any]:
         if manifest["sha256"] != _digest(body):
             raise ValueError
     except (ValueError, KeyError, TypeError):
-        raise InvalidRequest(f"source: {MANIFEST} of {shown(str(source))} is damaged") from None
+        raise InvalidRequest(f"source: {MANIFEST} of {quoted(str(source))} is damaged") from None
     if body["format_version"] > FORMAT_VERSION:
         raise InvalidRequest(
-            f"source: {shown(str(source))} has backup format {body['format_version']}, "
+            f"source: {quoted(str(source))} has backup format {body['format_version']}, "
             f"this service knows {FORMAT_VERSION}"
         )
     return body

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.settings import local_path
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.storage.delta.object_store import ObjectStore
 from timedb.storage.tables.layout import MARKER
 
@@ -36,7 +36,7 @@ def refuse_nested(uri: str, *, field: str = "lake") -> None:
     outer = outer_lake(uri)
     if outer is not None:
         raise InvalidRequest(
-            f"{field}: {shown(uri)} lies inside the lake at {outer!a}, and one lake does not hold another; "
+            f"{field}: {quoted(uri)} lies inside the lake at {outer!a}, and one lake does not hold another; "
             "use that lake, or a folder beside it"
         )
 
@@ -47,10 +47,10 @@ def nesting(uri: str) -> str | None:
     Of local lakes the folders right below it are looked at, too.
     """
     if (outer := outer_lake(uri)) is not None:
-        return f"the lake at {shown(uri)} lies inside the lake at {outer!a}; {_REMEDY}"
+        return f"the lake at {quoted(uri)} lies inside the lake at {outer!a}; {_REMEDY}"
     path = local_path(uri)
     inner = [] if path is None or not path.is_dir() else [each.parent for each in path.glob(f"*/{MARKER}")]
-    return f"the lake at {shown(uri)} holds the lake at {str(inner[0])!a}; {_REMEDY}" if inner else None
+    return f"the lake at {quoted(uri)} holds the lake at {str(inner[0])!a}; {_REMEDY}" if inner else None
 
 
 def outer_lake(uri: str) -> str | None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from timedb.contract.errors import Busy, Conflict, InvalidRequest, NotFound
 from timedb.contract.identity import canonical_labels, derived_id
 from timedb.contract.times import now
-from timedb.contract.wire import CreateSeries, UpdateSeries, shown
+from timedb.contract.wire import CreateSeries, UpdateSeries, quoted
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.parquet import write_file
 from timedb.storage.delta.table import Table
@@ -128,15 +128,15 @@ class KnownSeries:
         if labels is not None:
             candidates = [series for series in candidates if series.matches(labels)]
         if not candidates:
-            which = "" if labels is None else f" with labels {shown(json.dumps(labels))}"
-            raise NotFound(f"series_key: there is no series {shown(name)}{which}")
+            which = "" if labels is None else f" with labels {quoted(json.dumps(labels))}"
+            raise NotFound(f"series_key: there is no series {quoted(name)}{which}")
         if labels is not None or len(candidates) == 1:
             return candidates
         bare = [series for series in candidates if series.labels == "{}"]
         if not bare:
             listed = ", ".join(sorted(series.labels for series in candidates)[:10])
             raise InvalidRequest(
-                f"series_key: {shown(name)} is the name of {len(candidates)} series; add labels: {listed}"
+                f"series_key: {quoted(name)} is the name of {len(candidates)} series; add labels: {listed}"
             )
         return bare
 
@@ -148,7 +148,7 @@ class KnownSeries:
         """
         series = self.by_id.get(series_id)
         if series is None:
-            raise NotFound(f"series_id: there is no series {shown(series_id)}")
+            raise NotFound(f"series_id: there is no series {quoted(series_id)}")
         return series
 
     def label_values(self, name: str | None) -> dict[str, list[str]]:
@@ -321,11 +321,11 @@ class StoredCatalog(Catalog):
     def _fault_of(self, need: SeriesNeeds, known: KnownSeries, new: Mapping[str, Series]) -> Busy | None:
         for one in need.new:
             if self.id_for(one.name, one.labels, known) != one.series_id:
-                return Busy(f"series_key: a series has just been renamed to or from {shown(one.name)}; retry")
+                return Busy(f"series_key: a series has just been renamed to or from {quoted(one.name)}; retry")
         for series_id, unit in need.units.items():
             series = known.by_id.get(series_id) or new.get(series_id)
             if series is not None and series.unit != unit:
-                return Busy(f"unit: the unit of the series {shown(series.name)} has just changed; retry")
+                return Busy(f"unit: the unit of the series {quoted(series.name)} has just changed; retry")
         return None
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
@@ -347,7 +347,7 @@ class StoredCatalog(Catalog):
             if holder != old.series_id:
                 retired = ", which is retired" if known.by_id[holder].retired else ""
                 raise Conflict(
-                    f"name: {shown(new.name)} is the name of the series {holder} with the same labels{retired}"
+                    f"name: {quoted(new.name)} is the name of the series {holder} with the same labels{retired}"
                 )
             return [] if new == old else [new]
 
@@ -396,12 +396,12 @@ def _created(
         unit = message.unit or DEFAULT_UNIT
         return Series(series_id, message.name, labels, unit, message.description, moment, created_by)
     if old.retired:
-        raise Conflict(f"name: the series {shown(message.name)} is retired")
+        raise Conflict(f"name: the series {quoted(message.name)} is retired")
     if old.auto_created:
         described = old.description if message.description is None else message.description
         return replace(old, unit=message.unit or DEFAULT_UNIT, description=described, auto_created=False)
     if message.unit is not None and message.unit != old.unit:
-        raise Conflict(f"unit: {shown(message.unit)}, but the series {shown(message.name)} has {shown(old.unit)}")
+        raise Conflict(f"unit: {quoted(message.unit)}, but the series {quoted(message.name)} has {quoted(old.unit)}")
     return old
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from timedb.contract.errors import Forbidden
 from timedb.contract.identity import canonical_labels
-from timedb.contract.wire import CreateSeries, UpdateSeries, shown
+from timedb.contract.wire import CreateSeries, UpdateSeries, quoted
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
 from timedb.storage.users.users import LabelLimits
 
@@ -51,7 +51,7 @@ class LimitedCatalog(Catalog):
         wanted = json.loads(labels)
         if not _fit(wanted, self._limits):
             limits = json.dumps(self._limits, sort_keys=True, ensure_ascii=False)
-            raise Forbidden(f"labels: the key is limited to series of {limits}; {shown(name)} has {wanted!a}")
+            raise Forbidden(f"labels: the key is limited to series of {limits}; {quoted(name)} has {wanted!a}")
 
     def create(self, messages: Sequence[CreateSeries], *, created_by: str | None) -> list[tuple[str, bool]]:
         for message in messages:

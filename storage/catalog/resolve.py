@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from timedb.contract.errors import InvalidRequest, NotFound
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
 from timedb.storage.rows.normalise import Identity
 
@@ -67,7 +67,7 @@ def _find(identity: Identity, known: KnownSeries, *, create: bool) -> Series | N
             if not create:
                 raise
     elif series is None and not create:
-        raise NotFound(f"series_key: there is no series {shown(name)} with labels {shown(identity.labels)}")
+        raise NotFound(f"series_key: there is no series {quoted(name)} with labels {quoted(identity.labels)}")
     return series
 
 
@@ -80,8 +80,8 @@ def _refuse_contradiction(identity: Identity, found: Series) -> None:
     said, labels = identity.name, identity.labels
     if said in (None, found.name) and labels in (None, found.labels):
         return
-    called = f"{shown(said)}{'' if labels is None else f' with labels {labels}'}"
+    called = f"{quoted(said)}{'' if labels is None else f' with labels {labels}'}"
     raise InvalidRequest(
-        f"series_key: row {identity.row} says {called}, but its series_id {shown(found.series_id)} is that of "
-        f"{shown(found.name)} with labels {found.labels}; leave one of them out"
+        f"series_key: row {identity.row} says {called}, but its series_id {quoted(found.series_id)} is that of "
+        f"{quoted(found.name)} with labels {found.labels}; leave one of them out"
     )

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, overload
 
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.wire import ListSeries, shown
+from timedb.contract.wire import ListSeries, quoted
 from timedb.storage.catalog.catalog import KnownSeries, Series
 
 __all__ = ["ListedSeries", "SeriesPage", "page_of"]
@@ -116,7 +116,7 @@ def _place_from(text: str) -> _Place:
     try:
         rank, name, labels, series_id = json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
     except (ValueError, TypeError, RecursionError):
-        raise InvalidRequest(f"after: {shown(text)} is no cursor of a list of series") from None
+        raise InvalidRequest(f"after: {quoted(text)} is no cursor of a list of series") from None
     if type(rank) is not int or not all(isinstance(one, str) for one in (name, labels, series_id)):
-        raise InvalidRequest(f"after: {shown(text)} is no cursor of a list of series")
+        raise InvalidRequest(f"after: {quoted(text)} is no cursor of a list of series")
     return rank, name, labels, series_id

@@ -22,7 +22,7 @@ from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.parquet import may_hold_corrections
 from timedb.storage.delta.table import Table
 from timedb.storage.rows.orders import VERSION
-from timedb.storage.rows.scan import Selection, live_files, scan
+from timedb.storage.rows.scan import RowSelection, live_files, scan
 
 __all__ = ["STANDING", "RowsOfRuns", "WithdrawnRuns", "record_key", "with_withdrawals", "withdrawals_without_record"]
 
@@ -50,7 +50,7 @@ class RowsOfRuns:
         self, snapshot: Snapshot, run_ids: Collection[str], series_ids: Collection[str] | None = None
     ) -> pl.LazyFrame:
         """Every version of every row of some runs, of some series or all, in no order."""
-        selection = Selection(series_ids=series_ids)
+        selection = RowSelection(series_ids=series_ids)
         files = [file for bucket in live_files(snapshot, selection, self.bucket_digits).values() for file in bucket]
         wanted = pl.Series(sorted(run_ids), dtype=pl.String)
         named = pl.col("run_id") == wanted[0] if len(wanted) == 1 else pl.col("run_id").is_in(wanted.implode())

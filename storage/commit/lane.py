@@ -23,7 +23,7 @@ from timedb.contract.request_id import REQUEST_ID
 from timedb.contract.times import now, to_micros
 from timedb.storage.catalog.catalog import StoredCatalog
 from timedb.storage.catalog.ledger import Ledger
-from timedb.storage.commit.writes import Answer, Prepared, SwapWrite, Turn, Write
+from timedb.storage.commit.writes import Answer, CommitContext, Prepared, ReplacementWrite, Write
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
@@ -46,8 +46,8 @@ class _Waiting:
 
 
 @dataclass
-class _WaitingSwap:
-    write: SwapWrite
+class _WaitingReplacement:
+    write: ReplacementWrite
     since: float = field(default_factory=time.monotonic)
     done: Future[bool] = field(default_factory=Future)
 
@@ -80,8 +80,8 @@ class CommitLane:
         self._bucket_digits = bucket_digits
         self._max_queued = max_queued
         self._group_rows = group_rows
-        self._waiting: deque[_Waiting | _WaitingSwap] = deque()
-        self._turn_of: _Waiting | _WaitingSwap | None = None
+        self._waiting: deque[_Waiting | _WaitingReplacement] = deque()
+        self._turn_of: _Waiting | _WaitingReplacement | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="timedb-commit-lane", daemon=True)
@@ -99,18 +99,18 @@ class CommitLane:
         self._enqueue(waiting)
         return waiting.done.result()
 
-    def swap(self, write: SwapWrite) -> bool:
-        """Wait for the turn of a swap of files; False where it was given up.
+    def replace_files(self, write: ReplacementWrite) -> bool:
+        """Wait for the turn of a replacement of files; False where it was given up.
 
         Raises:
             Busy: too many writes wait, or the service is stopping.
             Internal: the commit failed; nothing was changed.
         """
-        waiting = _WaitingSwap(write)
+        waiting = _WaitingReplacement(write)
         self._enqueue(waiting)
         return waiting.done.result()
 
-    def _enqueue(self, waiting: _Waiting | _WaitingSwap) -> None:
+    def _enqueue(self, waiting: _Waiting | _WaitingReplacement) -> None:
         with self._changed:
             if self._closing:
                 raise Busy("the service is stopping")
@@ -146,18 +146,18 @@ class CommitLane:
     def _run(self) -> None:
         while group := self._next_group():
             try:
-                if isinstance(group, _WaitingSwap):
-                    self._commit_swap(group)
+                if isinstance(group, _WaitingReplacement):
+                    self._commit_replacement(group)
                 else:
                     self._commit(group)
             except BaseException as error:  # PanicException of the engines is no Exception
                 _log.exception("a turn of the commit lane failed")
                 failure = error if isinstance(error, TimeDBError) else Internal("the write failed; nothing was written")
-                for waiting in [group] if isinstance(group, _WaitingSwap) else group:
+                for waiting in [group] if isinstance(group, _WaitingReplacement) else group:
                     if not waiting.done.done():
                         waiting.done.set_exception(failure)
 
-    def _next_group(self) -> list[_Waiting] | _WaitingSwap:
+    def _next_group(self) -> list[_Waiting] | _WaitingReplacement:
         with self._changed:
             self._turn_of = None
             while not self._waiting:
@@ -165,13 +165,13 @@ class CommitLane:
                     return []
                 self._changed.wait()
             first = self._turn_of = self._waiting.popleft()
-            if isinstance(first, _WaitingSwap):
+            if isinstance(first, _WaitingReplacement):
                 return first
             group = [first]
             rows, keys = first.write.rows, {first.write.key}
             while self._waiting and first.write.shareable:
                 following = self._waiting[0]
-                if isinstance(following, _WaitingSwap) or not following.write.shareable:
+                if isinstance(following, _WaitingReplacement) or not following.write.shareable:
                     break
                 rows += following.write.rows
                 if rows > self._group_rows or (following.write.key is not None and following.write.key in keys):
@@ -181,20 +181,20 @@ class CommitLane:
                 self._waiting.popleft()
             return group
 
-    def _commit_swap(self, waiting: _WaitingSwap) -> None:
+    def _commit_replacement(self, waiting: _WaitingReplacement) -> None:
         while True:
             snapshot = self._values.snapshot()
-            swap = waiting.write.prepare(Turn(snapshot, self._ledger, _next_stamp(snapshot)))
-            if swap is None:
+            replacement = waiting.write.prepare(CommitContext(snapshot, self._ledger, _next_stamp(snapshot)))
+            if replacement is None:
                 return waiting.done.set_result(False)
             done = self._values.commit(
                 snapshot,
-                adds=swap.adds,
-                removes=swap.removes,
-                transactions=swap.transactions,
-                operation=swap.operation,
-                info=swap.info,
-                data_change=swap.data_change,
+                adds=replacement.adds,
+                removes=replacement.removes,
+                transactions=replacement.transactions,
+                operation=replacement.operation,
+                info=replacement.info,
+                data_change=replacement.data_change,
             )
             if done is not None:
                 return waiting.done.set_result(True)
@@ -236,7 +236,7 @@ class CommitLane:
             if waiting.done.done():
                 continue
             try:
-                outcome = waiting.write.prepare(Turn(snapshot, self._ledger, stamp))
+                outcome = waiting.write.prepare(CommitContext(snapshot, self._ledger, stamp))
             except TimeDBError as error:
                 waiting.done.set_exception(error)
                 continue

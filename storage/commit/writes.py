@@ -12,11 +12,11 @@ from timedb.storage.catalog.catalog import SeriesNeeds
 from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.delta.log import DataFile, Snapshot
 
-__all__ = ["Answer", "Prepared", "Swap", "SwapWrite", "Turn", "Write"]
+__all__ = ["Answer", "CommitContext", "FileReplacement", "Prepared", "ReplacementWrite", "Write"]
 
 
 @dataclass(frozen=True)
-class Turn:
+class CommitContext:
     """What a write may look at when it is prepared: the snapshot that it will be committed on."""
 
     snapshot: Snapshot
@@ -57,7 +57,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Swap:
+class FileReplacement:
     """Files that take the place of others; by default they hold the same rows."""
 
     adds: Sequence[DataFile]
@@ -68,11 +68,11 @@ class Swap:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-class SwapWrite(Protocol):
-    """A swap of files that wants a turn."""
+class ReplacementWrite(Protocol):
+    """A replacement of files that wants a turn."""
 
-    def prepare(self, turn: Turn) -> Swap | None:
-        """Called in the lane, again after a lost race; None gives the swap up."""
+    def prepare(self, context: CommitContext) -> FileReplacement | None:
+        """Called in the lane, again after a lost race; None gives it up."""
 
 
 class Write(Protocol):
@@ -94,7 +94,7 @@ class Write(Protocol):
     def shareable(self) -> bool:
         """Whether other writes may share its commit; not where it looks at stored rows."""
 
-    def prepare(self, turn: Turn) -> Prepared | Answer:
+    def prepare(self, context: CommitContext) -> Prepared | Answer:
         """Called in the lane, again after a lost race.
 
         Raises:

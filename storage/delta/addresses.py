@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.settings import local_path
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 
 __all__ = ["refuse_unreadable"]
 
@@ -29,7 +29,7 @@ def refuse_unreadable(uri: str, *, field: str) -> None:
         for character in text:
             if character in _REFUSED or unicodedata.category(character) in ("Cc", "Cs"):
                 raise InvalidRequest(
-                    f"{field}: {shown(text)} has the character {character!a}, at which delta-rs and DuckDB look "
+                    f"{field}: {quoted(text)} has the character {character!a}, at which delta-rs and DuckDB look "
                     "for the tables elsewhere; take a folder without it"
                 )
 

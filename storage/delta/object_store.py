@@ -20,7 +20,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import from_url
 
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.storage.delta.store import StoredFile
 
 __all__ = ["PROBE_FOLDER", "ObjectStore", "check_conditional_put"]
@@ -42,7 +42,7 @@ class ObjectStore:
 
     def __init__(self, url: str, staging: Path | None = None) -> None:
         if "?" in url or "#" in url:
-            raise InvalidRequest(f"lake: {shown(url)} has a ? or #, and the address of a lake has neither")
+            raise InvalidRequest(f"lake: {quoted(url)} has a ? or #, and the address of a lake has neither")
         self._url = url.rstrip("/")
         self._store = from_url(self._url)
         self._staging = staging or Path(tempfile.mkdtemp(prefix="timedb-staging-"))

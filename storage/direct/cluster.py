@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from timedb.contract.errors import Internal, InvalidRequest, NotFound
 from timedb.contract.wire import ReadTicket
-from timedb.storage.boundary import errors_are_ours
+from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import KnownSeries
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.direct.scan import DirectTenant, State, find_tenant, open_folder
@@ -49,7 +49,7 @@ class Part:
         """The bucket; None where a read finds no file at all."""
         return self.ticket.bucket
 
-    @errors_are_ours()
+    @translating_errors()
     def read_arrow(self) -> pa.Table:
         """The rows, with the columns and types of ``Client.read_arrow``.
 
@@ -110,7 +110,7 @@ class SplitRead:
         return pa.concat_tables(client.gather(futures)).replace_schema_metadata(self.schema.metadata)
 
 
-@errors_are_ours()
+@translating_errors()
 def split_read(path: str, tenant: str | None, ticket: ReadTicket) -> SplitRead:
     """Resolve a read on the newest version of the tables, and cut it into its buckets.
 

@@ -19,8 +19,8 @@ from obstore.exceptions import BaseError
 from timedb.contract.errors import InvalidRequest, NotFound
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.settings import local_path
-from timedb.contract.wire import ReadTicket, shown
-from timedb.storage.boundary import errors_are_ours
+from timedb.contract.wire import ReadTicket, quoted
+from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import KnownSeries, StoredCatalog
 from timedb.storage.delta.log import DeltaLog, Snapshot
 from timedb.storage.delta.object_store import ObjectStore
@@ -124,13 +124,13 @@ def find_tenant(path: str, tenant: str | None = None) -> DirectTenant:
         else:
             tenant_id = _folder_name(store)
             if tenant is not None and _uuid(tenant) != tenant_id:
-                raise NotFound(f"tenant: there is no lake at {shown(path)}, and it is no folder of {shown(tenant)}")
+                raise NotFound(f"tenant: there is no lake at {quoted(path)}, and it is no folder of {quoted(tenant)}")
         if not DeltaLog(store.below("values")).exists():
             if marker is None:
-                raise NotFound(f"path: there is no lake at {shown(path)}, and no tenant's folder")
-            raise NotFound(f"tenant: there is no tenant {shown(tenant_id)} in {shown(path)}")
+                raise NotFound(f"path: there is no lake at {quoted(path)}, and no tenant's folder")
+            raise NotFound(f"tenant: there is no tenant {quoted(tenant_id)} in {quoted(path)}")
     except OSError as error:
-        raise InvalidRequest(f"path: {shown(path)} cannot be read: {error.strerror or error}") from None
+        raise InvalidRequest(f"path: {quoted(path)} cannot be read: {error.strerror or error}") from None
     return DirectTenant(store, tenant_id)
 
 
@@ -146,23 +146,23 @@ def open_folder(path: str) -> Store:
     try:
         return ObjectStore(path, Path(os.devnull))  # nothing is ever staged
     except (BaseError, ValueError):
-        raise InvalidRequest(f"path: {shown(path)} is no folder and no address of an object store") from None
+        raise InvalidRequest(f"path: {quoted(path)} is no folder and no address of an object store") from None
 
 
 def _check_format(marker: bytes, path: str) -> None:
     try:
         version = int(json.loads(marker)["format_version"])
     except (ValueError, KeyError, TypeError):
-        raise InvalidRequest(f"path: {shown(path)} has a {MARKER} that is none of a lake") from None
+        raise InvalidRequest(f"path: {quoted(path)} has a {MARKER} that is none of a lake") from None
     if version > FORMAT_VERSION:
-        raise InvalidRequest(f"path: {shown(path)} has format version {version}, this reader knows {FORMAT_VERSION}")
+        raise InvalidRequest(f"path: {quoted(path)} has format version {version}, this reader knows {FORMAT_VERSION}")
 
 
 def _uuid(tenant: str) -> str:
     try:
         return str(UUID(tenant))
     except (ValueError, AttributeError, TypeError):
-        raise InvalidRequest(f"tenant: {shown(tenant)} is not a UUID") from None
+        raise InvalidRequest(f"tenant: {quoted(tenant)} is not a UUID") from None
 
 
 def _folder_name(store: Store) -> str:
@@ -174,7 +174,7 @@ def _bucket_digits(snapshot: Snapshot) -> int | None:
     return next((len(file.partition["series_bucket"]) for file in snapshot.files.values()), None)
 
 
-@errors_are_ours()
+@translating_errors()
 def scan_lake(path: str, tenant: str | None, ticket: ReadTicket) -> pl.LazyFrame:
     """The rows of a flat, overlapping or latest read as a query that is not run yet.
 

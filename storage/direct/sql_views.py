@@ -12,8 +12,8 @@ from typing import Literal
 
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.times import MIN_MICROS
-from timedb.contract.wire import shown
-from timedb.storage.boundary import errors_are_ours
+from timedb.contract.wire import quoted
+from timedb.storage.boundary import translating_errors
 from timedb.storage.delta.addresses import refuse_unreadable
 from timedb.storage.direct.duckdb_extension import load_statement
 from timedb.storage.direct.scan import find_tenant
@@ -130,7 +130,7 @@ CREATE OR REPLACE TEMPORARY VIEW {prefix}_series AS SELECT * FROM delta.`{series
 )
 
 
-@errors_are_ours()
+@translating_errors()
 def duckdb_macros(path: str, tenant: str | None = None, *, prefix: str = "timedb") -> str:
     """SQL that makes the table macros ``timedb_flat`` and so on in DuckDB, over the tables of one tenant.
 
@@ -150,7 +150,7 @@ def duckdb_macros(path: str, tenant: str | None = None, *, prefix: str = "timedb
     return f"{load_statement()}\n\n{text}"
 
 
-@errors_are_ours()
+@translating_errors()
 def spark_functions(path: str, tenant: str | None = None, *, prefix: str = "timedb") -> str:
     """SQL that makes the temporary functions ``timedb_flat`` and so on in a session of Spark 4 with Delta Lake.
 
@@ -163,7 +163,7 @@ def spark_functions(path: str, tenant: str | None = None, *, prefix: str = "time
 
 def _checked(prefix: object) -> str:
     if not isinstance(prefix, str) or not re.fullmatch(r"[a-z_][a-z0-9_]{0,39}", prefix):
-        raise InvalidRequest(f"prefix: {shown(prefix)} is not up to 40 of a to z, 0 to 9 and _, no digit first")
+        raise InvalidRequest(f"prefix: {quoted(prefix)} is not up to 40 of a to z, 0 to 9 and _, no digit first")
     return prefix
 
 

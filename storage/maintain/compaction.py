@@ -1,8 +1,8 @@
-"""Compaction: settles the tier of fresh rows, bucket by bucket, and swaps old files for new in one commit.
+"""Compaction: settles the tier of fresh rows, bucket by bucket, and replaces old files by new in one commit.
 
-The heavy work is done beside the commit lane, in slices that fit in memory. In its turn the swap is checked against the
-very snapshot that it is committed on: no other swap of the bucket since it was planned, and every input file still
-live; else it is given up.
+The heavy work is done beside the commit lane, in slices that fit in memory. In its turn the replacement is checked
+against the very snapshot that it is committed on: no other replacement in the bucket since it was planned, and every
+input file still live; else it is given up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from timedb.contract.errors import Internal
 from timedb.storage.commit.lane import CommitLane
-from timedb.storage.commit.writes import Swap, Turn
+from timedb.storage.commit.writes import CommitContext, FileReplacement
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import may_hold_corrections, write_file
@@ -54,7 +54,7 @@ class _Inputs:
 
 
 @dataclass
-class BucketSwap:
+class BucketReplacement:
     """New files for old ones, waiting for their turn in the lane."""
 
     inputs: _Inputs
@@ -64,15 +64,15 @@ class BucketSwap:
     key: str | None = None
     shareable: bool = field(default=False)
 
-    def prepare(self, turn: Turn) -> Swap | None:
-        """The swap, or None where the bucket is no longer as it was planned."""
+    def prepare(self, context: CommitContext) -> FileReplacement | None:
+        """The replacement, or None where the bucket is no longer as it was planned."""
         app_id = bucket_transaction(self.inputs.bucket)
-        files = turn.snapshot.files
-        if turn.snapshot.transactions.get(app_id, 0) != self.inputs.transaction:
+        files = context.snapshot.files
+        if context.snapshot.transactions.get(app_id, 0) != self.inputs.transaction:
             return None
         if any(file.path not in files for file in self.inputs.all):
             return None
-        return Swap(self.adds, self.inputs.all, {app_id: self.inputs.transaction + 1})
+        return FileReplacement(self.adds, self.inputs.all, {app_id: self.inputs.transaction + 1})
 
 
 class Compactor:
@@ -80,7 +80,7 @@ class Compactor:
 
     Args:
         table: The values table.
-        lane: Where the swaps are committed.
+        lane: Where the replacements are committed.
         file_rows: Rows of a file, about; a settled file of less than a quarter of it is merged with others.
         input_rows: Rows that are worked on at once, about.
     """
@@ -105,7 +105,7 @@ class Compactor:
                 break
             with _SettledFiles(self._table.store, inputs.bucket, self._file_rows) as new:
                 self._rewrite(inputs, new)
-                if self._lane.swap(BucketSwap(inputs, new.files)):
+                if self._lane.replace_files(BucketReplacement(inputs, new.files)):
                     totals["files_before"] += len(inputs.all)
                     totals["files_after"] += len(new.files)
                     totals["rows"] += sum(file.rows for file in inputs.fresh)

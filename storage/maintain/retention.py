@@ -1,7 +1,7 @@
 """Retention: takes out of a tenant's values what its rules no longer keep, bucket by bucket.
 
 A bucket is compacted first, so its settled rows know their tiers, and the rules look at settled rows alone. Files that
-lose rows are written anew without them beside the commit lane and swapped in one commit. In its turn the swap is
+lose rows are written anew without them beside the commit lane and replaced in one commit. In its turn that is
 checked like a compaction's, and given up if a correction has come in for a row that goes. Fresh uploads need no check:
 they bring revisions of their own, which can beat what goes but cannot make it count again.
 
@@ -25,7 +25,7 @@ from timedb.contract.times import format_time, from_micros
 from timedb.contract.wire import RetentionRule
 from timedb.storage.catalog.catalog import Catalog, KnownSeries
 from timedb.storage.commit.lane import CommitLane
-from timedb.storage.commit.writes import Swap, Turn
+from timedb.storage.commit.writes import CommitContext, FileReplacement
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import may_hold_corrections, write_file
@@ -35,7 +35,7 @@ from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.maintain.thinning import KEY_COLUMNS, BoundRule, mark
 from timedb.storage.rows.orders import VERSION
 from timedb.storage.rows.rows import SORT_ORDER
-from timedb.storage.rows.scan import VALUES_POLARS, Selection, live_files, scan
+from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan
 from timedb.storage.rows.sorting import sort_rows
 from timedb.storage.tables.commit_marks import CHANGE_TIME, bucket_transaction
 from timedb.storage.tables.removed import REMOVED, REMOVED_VALID
@@ -83,7 +83,7 @@ class _Removal:
 
 
 @dataclass
-class _RemovalSwap:
+class _RemovalReplacement:
     """Files without the rows that go, waiting for their turn in the lane."""
 
     table: Table
@@ -92,21 +92,23 @@ class _RemovalSwap:
     info: Mapping[str, Any]
     stamp: int = 0
 
-    def prepare(self, turn: Turn) -> Swap | None:
-        """The swap, or None where the bucket is no longer as it was looked at."""
-        removal, known = self.removal, turn.snapshot.transactions
+    def prepare(self, context: CommitContext) -> FileReplacement | None:
+        """The replacement, or None where the bucket is no longer as it was looked at."""
+        removal, known = self.removal, context.snapshot.transactions
         guard = bucket_transaction(removal.bucket)
         if known.get(guard, 0) != removal.transaction:
             return None
-        if any(file.path not in turn.snapshot.files for file in removal.files) or self._corrected(turn.snapshot):
+        if any(file.path not in context.snapshot.files for file in removal.files) or self._corrected(context.snapshot):
             return None
-        self.stamp = turn.stamp
+        self.stamp = context.stamp
         marks = {
-            REMOVED + removal.bucket: turn.stamp,
+            REMOVED + removal.bucket: context.stamp,
             REMOVED_VALID + removal.bucket: max(removal.last_valid, known.get(REMOVED_VALID + removal.bucket, 0)),
         }
-        transactions = {CHANGE_TIME: turn.stamp, guard: removal.transaction + 1, **marks}
-        return Swap(self.adds, removal.files, transactions, operation="DELETE", data_change=True, info=self.info)
+        transactions = {CHANGE_TIME: context.stamp, guard: removal.transaction + 1, **marks}
+        return FileReplacement(
+            self.adds, removal.files, transactions, operation="DELETE", data_change=True, info=self.info
+        )
 
     def _corrected(self, snapshot: Snapshot) -> bool:
         """Whether a correction that is still fresh is about a point that loses rows."""
@@ -118,7 +120,7 @@ class _RemovalSwap:
         if not fresh:
             return False
         points = scan(self.table.store, fresh).select("series_id", "valid_time").unique()
-        rows = _numbered(self.table.store, self.removal.files, Selection())
+        rows = _numbered(self.table.store, self.removal.files, RowSelection())
         hits = rows.join(points, on=["series_id", "valid_time"], how="semi").select("file", "row")
         found = hits.collect(engine="in-memory").iter_rows()
         return any(bool(np.isin(row, self.removal.doomed[file])) for file, row in found)
@@ -219,7 +221,7 @@ class Retention:
 
     Args:
         table: The values table.
-        lane: Where the swaps are committed.
+        lane: Where the replacements are committed.
         compactor: Settles a bucket's fresh rows.
         catalog: The tenant's series.
         bucket_digits: Hex digits of a series_id that name its bucket; None: all.
@@ -285,11 +287,11 @@ class Retention:
             }
             with NewFiles(self._table.store) as new:
                 self._rewrite(removal, new)
-                swap = _RemovalSwap(self._table, removal, new.files, info)
-                if self._lane.swap(swap):
+                replacement = _RemovalReplacement(self._table, removal, new.files, info)
+                if self._lane.replace_files(replacement):
                     report.add(removal)
                     report.files_after += len(new.files)
-                    report.stamp = swap.stamp
+                    report.stamp = replacement.stamp
                     new.keep()
                     return
         raise Busy(f"rules: bucket {bucket} kept on changing; those before it are done, run the rules again")
@@ -311,15 +313,15 @@ class Retention:
         chosen = {series_id for rule in active for series_id in rule.series_ids}
         own = {series_id for series_id in chosen if series_bucket(series_id, self._bucket_digits) == bucket}
         end = max(rule.cut for rule in active) if all(rule.drops for rule in active) else None
-        files = live_files(snapshot, Selection(own, end_valid=end), self._bucket_digits, tiers).get(bucket, [])
+        files = live_files(snapshot, RowSelection(own, end_valid=end), self._bucket_digits, tiers).get(bucket, [])
         finder = _Finder()
-        for start, stop in self._pieces(files, Selection(own, end_valid=end)):
-            rows = _numbered(self._table.store, files, Selection(own, start, stop)).collect(engine="in-memory")
+        for start, stop in self._pieces(files, RowSelection(own, end_valid=end)):
+            rows = _numbered(self._table.store, files, RowSelection(own, start, stop)).collect(engine="in-memory")
             finder.add(rows.with_columns(mark(rows, rules).alias("rule")).filter(pl.col("rule") >= 0))
         return finder.removal(bucket, snapshot.transactions.get(bucket_transaction(bucket), 0), files)
 
     def _pieces(
-        self, files: Iterable[DataFile], selection: Selection
+        self, files: Iterable[DataFile], selection: RowSelection
     ) -> Iterator[tuple[datetime | None, datetime | None]]:
         """Ranges of valid_time that hold about ``file_rows`` rows of the selection each; none where it has no rows."""
         times = scan(self._table.store, files, selection.predicates()).select("valid_time").collect(engine="in-memory")
@@ -372,7 +374,7 @@ def _of_bucket(snapshot: Snapshot, bucket: str) -> list[DataFile]:
     return [file for file in snapshot.files.values() if file.partition["series_bucket"] == bucket]
 
 
-def _numbered(store: Store, files: Sequence[DataFile], selection: Selection) -> pl.LazyFrame:
+def _numbered(store: Store, files: Sequence[DataFile], selection: RowSelection) -> pl.LazyFrame:
     """The key columns of a selection's rows, with ``file`` (index into ``files``) and ``row`` (position in it)."""
     parts = [pl.LazyFrame(schema=_NUMBERED)]
     for index, file in enumerate(files):

@@ -16,7 +16,7 @@ import polars as pl
 
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.times import to_micros
-from timedb.contract.wire import DailyTime, RetentionRule, shown
+from timedb.contract.wire import DailyTime, RetentionRule, quoted
 from timedb.storage.measures.relative import local_instant
 from timedb.storage.rows import views
 from timedb.storage.rows.orders import VERSION, WINNER
@@ -134,5 +134,5 @@ def _zone(index: int, daily: DailyTime) -> ZoneInfo:
         return ZoneInfo(daily.time_zone)
     except (OSError, ValueError, LookupError):
         raise InvalidRequest(
-            f"rules.{index}.keep_known_at.time_zone: {shown(daily.time_zone)} is not a time zone of the IANA database"
+            f"rules.{index}.keep_known_at.time_zone: {quoted(daily.time_zone)} is not a time zone of the IANA database"
         ) from None

@@ -13,7 +13,7 @@ import polars as pl
 from timedb.contract.durations import Duration
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.times import MIN_MICROS, from_micros, to_micros
-from timedb.contract.wire import ReadCommand, Relative, shown
+from timedb.contract.wire import ReadCommand, Relative, quoted
 from timedb.storage.measures.local_clock import Instants, LocalClock
 
 __all__ = ["check_time_zone", "check_windows", "gate", "known_by_cut_off", "local_instant"]
@@ -82,7 +82,7 @@ def check_time_zone(name: str, field: str = "relative.time_zone") -> None:
         ZoneInfo(name)
         pl.Series([0]).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(name)
     except (OSError, ValueError, LookupError, pl.exceptions.PolarsError):
-        raise InvalidRequest(f"{field}: {shown(name)} is not a time zone of the IANA database") from None
+        raise InvalidRequest(f"{field}: {quoted(name)} is not a time zone of the IANA database") from None
 
 
 def check_windows(relative: Relative, start: datetime | None, end: datetime | None, max_windows: int) -> None:

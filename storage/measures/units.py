@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 
 if TYPE_CHECKING:
     import pint
@@ -104,7 +104,7 @@ def check_unit(text: str, *, field: str) -> None:
             raise _UnknownError
         _Reader(stripped, _existing).read()
     except _UnknownError:
-        raise InvalidRequest(f"{field}: {shown(text)} is not a unit{_meant(stripped)}") from None
+        raise InvalidRequest(f"{field}: {quoted(text)} is not a unit{_meant(stripped)}") from None
 
 
 def converter(from_unit: str, to_unit: str, *, field: str) -> Convert | None:
@@ -152,7 +152,7 @@ def convert_column(
         try:
             changes.append(_change(old.strip(), new.strip(), field))
         except InvalidRequest as error:
-            raise InvalidRequest(f"{error.detail} (series {shown(name)})") from None
+            raise InvalidRequest(f"{error.detail} (series {quoted(name)})") from None
     if all(change is None for change in changes):
         return values
     if len(set(changes)) == 1 and (only := changes[0]) is not None:
@@ -225,7 +225,7 @@ def _change(from_unit: str, to_unit: str, field: str) -> _Change | None:
     for unit in (from_unit, to_unit):
         if len(unit) > MAX_UNIT_CHARS:
             raise InvalidRequest(
-                f"{field}: {shown(unit)} is longer than {MAX_UNIT_CHARS} characters; {_both(from_unit, to_unit)}"
+                f"{field}: {quoted(unit)} is longer than {MAX_UNIT_CHARS} characters; {_both(from_unit, to_unit)}"
             )
     try:
         found = _cached_change(from_unit, to_unit)
@@ -235,12 +235,12 @@ def _change(from_unit: str, to_unit: str, field: str) -> _Change | None:
             f"{_meant(to_unit, '') or _meant(from_unit, '')}"
         ) from None
     if found is None:
-        raise InvalidRequest(f"{field}: {shown(from_unit)} and {shown(to_unit)} are units of different kinds")
+        raise InvalidRequest(f"{field}: {quoted(from_unit)} and {quoted(to_unit)} are units of different kinds")
     return None if found is _UNCHANGED else found
 
 
 def _both(from_unit: str, to_unit: str) -> str:
-    return f"{shown(from_unit)} cannot be converted to {shown(to_unit)}"
+    return f"{quoted(from_unit)} cannot be converted to {quoted(to_unit)}"
 
 
 @lru_cache(maxsize=4096)
@@ -258,7 +258,7 @@ def _cached_change(from_unit: str, to_unit: str) -> _Change | None:
         try:
             return _Change(float(slope), float(shift) or -0.0, 1.0)
         except OverflowError:
-            raise _UnknownError(shown(from_unit)) from None
+            raise _UnknownError(quoted(from_unit)) from None
     return _Change(float(times), float(plus) or -0.0, float(over))
 
 
@@ -289,7 +289,7 @@ class _Reader:
         while position < len(plain):
             token = _TOKEN.match(plain, position)
             if token is None:
-                raise _UnknownError(shown(text))
+                raise _UnknownError(quoted(text))
             position = token.end()
             if token.lastgroup != "space":
                 self._tokens.append((str(token.lastgroup), token[0]))
@@ -299,7 +299,7 @@ class _Reader:
         """The exponent of each name."""
         found = self._product()
         if self._next < len(self._tokens) or any(abs(exponent) > _MAX_POWER for exponent in found.values()):
-            raise _UnknownError(shown(self._text))
+            raise _UnknownError(quoted(self._text))
         return Counter({name: exponent for name, exponent in found.items() if exponent})
 
     def _peek(self) -> tuple[str, str]:
@@ -329,11 +329,11 @@ class _Reader:
         elif text == "(":
             found = self._product()
             if self._take()[1] != ")":
-                raise _UnknownError(shown(self._text))
+                raise _UnknownError(quoted(self._text))
         elif text == "1":
             return Counter()
         else:
-            raise _UnknownError(shown(self._text))
+            raise _UnknownError(quoted(self._text))
         exponent = self._exponent()
         return Counter({name: power * exponent for name, power in found.items()})
 
@@ -349,7 +349,7 @@ class _Reader:
             return 1
         kind, digits = self._take()
         if kind != "number" or len(digits) > 2 or int(digits) > _MAX_EXPONENT:
-            raise _UnknownError(shown(self._text))
+            raise _UnknownError(quoted(self._text))
         return sign * int(digits)
 
 
@@ -369,7 +369,7 @@ def _existing(name: str) -> tuple[str, int]:
     """As :func:`_known`, for names of scales that do not convert, too."""
     if not _exists(name):
         if not name[-1].isdecimal() or len(name) == 1 or not _exists(name[:-1]):
-            raise _UnknownError(shown(name))
+            raise _UnknownError(quoted(name))
         return name[:-1], int(name[-1])
     return name, 1
 
@@ -436,9 +436,9 @@ def _named(name: str) -> _Unit:
             roots: list[tuple[str, Any]] = list(found[0].unit_items())
             kind = frozenset((root, Fraction(power)) for root, power in roots)
         except (AttributeError, ValueError, TypeError, ArithmeticError):  # UndefinedUnitError is an AttributeError
-            raise _UnknownError(shown(name)) from None
+            raise _UnknownError(quoted(name)) from None
     if two - one != one - zero or one == zero:
-        raise _UnknownError(shown(name))
+        raise _UnknownError(quoted(name))
     return _Unit(one - zero, zero, kind)
 
 

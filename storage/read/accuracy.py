@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from timedb.contract.columns import IDENTIFIER
 from timedb.contract.errors import InvalidRequest, NotFound, TooLarge
-from timedb.contract.wire import AccuracyTicket, ReadTicket, Selecting, shown
-from timedb.storage.boundary import errors_are_ours
+from timedb.contract.wire import AccuracyTicket, ReadTicket, Selecting, quoted
+from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Catalog, Series
 from timedb.storage.delta.table import Table
 from timedb.storage.measures.units import convert_column, converter
@@ -130,7 +130,7 @@ class AccuracyPlan:
         Raises:
             TooLarge: more actual values than may be held in memory.
         """
-        with errors_are_ours():
+        with translating_errors():
             actuals = self._read_actuals()
             for rows in _by_whole_series(self._forecasts.batches()):
                 yield from self._figures(rows, actuals)
@@ -283,14 +283,14 @@ def _check_units(actual: Series, forecasts: Iterable[Series], field: str) -> Non
         try:
             converter(actual.unit, unit, field=field)
         except InvalidRequest as error:
-            raise InvalidRequest(f"{error.detail} (series {shown(one.name)}); name series of one kind") from None
+            raise InvalidRequest(f"{error.detail} (series {quoted(one.name)}); name series of one kind") from None
 
 
 def _actual_series(ticket: AccuracyTicket, catalog: Catalog) -> Series:
     if ticket.actual_key is None:
         found = catalog.known().by_id.get(ticket.actual_id or "")
         if found is None:
-            raise NotFound(f"actual_id: there is no series {shown(ticket.actual_id)}")
+            raise NotFound(f"actual_id: there is no series {quoted(ticket.actual_id)}")
         return found
     try:
         return catalog.known().find(ticket.actual_key)[0]

@@ -16,7 +16,7 @@ from timedb.storage.read.parts import UNKNOWN
 from timedb.storage.read.recipes import WINNING, Recipe, recipe_for
 from timedb.storage.rows import views
 from timedb.storage.rows.orders import POINT
-from timedb.storage.rows.scan import Selection, scan
+from timedb.storage.rows.scan import RowSelection, scan
 
 __all__ = ["BucketRead"]
 
@@ -39,11 +39,13 @@ class BucketRead:
     read: ReadCommand
     bucket: str
     files: Sequence[DataFile]
-    selection: Selection
+    selection: RowSelection
     recipe: Recipe
 
     @classmethod
-    def plan(cls, read: ReadCommand, bucket: str, live: Sequence[DataFile], selection: Selection) -> BucketRead | None:
+    def plan(
+        cls, read: ReadCommand, bucket: str, live: Sequence[DataFile], selection: RowSelection
+    ) -> BucketRead | None:
         """Choose how a bucket is read: each for itself, for one may be settled, another not.
 
         Args:
@@ -87,7 +89,7 @@ class BucketRead:
     def rows(self) -> int:
         """How many rows the answer has, where the files say so; never an estimate, else :data:`UNKNOWN`."""
         counts = [file.rows for file in self.files]
-        known = self.is_stored and self.read.resample is None and self.selection == Selection()
+        known = self.is_stored and self.read.resample is None and self.selection == RowSelection()
         return sum(counts) if known and min(counts) >= 0 else UNKNOWN
 
     def files_of(self, tiers: Collection[str]) -> list[DataFile]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.times import format_time, parse_time, to_micros
-from timedb.contract.wire import ReadCommand, shown
+from timedb.contract.wire import ReadCommand, quoted
 from timedb.storage.rows.rows import flags, integers
 
 __all__ = ["Cursor", "sort_columns"]
@@ -65,7 +65,7 @@ class Cursor:
             last = {name: _key_value(name, value) for name, value in body["last"].items()}
             return cls(last, parse_time(body["as_of"]))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise InvalidRequest(f"after: {shown(text)} is not a cursor of this read") from None
+            raise InvalidRequest(f"after: {quoted(text)} is not a cursor of this read") from None
 
     def beyond(self, rows: pa.Table) -> pa.Table:
         """Those of some rows that come after the last one; nulls come first.

@@ -11,7 +11,7 @@ import polars as pl
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.store import Store
 from timedb.storage.rows import views
-from timedb.storage.rows.scan import Selection, scan
+from timedb.storage.rows.scan import RowSelection, scan
 
 __all__ = ["LastRows", "latest_over"]
 
@@ -56,7 +56,9 @@ class LastRows:
         return found
 
 
-def latest_over(fresh: Sequence[pl.DataFrame], settled: Sequence[pl.DataFrame], selection: Selection) -> pl.DataFrame:
+def latest_over(
+    fresh: Sequence[pl.DataFrame], settled: Sequence[pl.DataFrame], selection: RowSelection
+) -> pl.DataFrame:
     """The last rows of a bucket from its fresh rows and the last rows of its settled files.
 
     No row is withdrawn or corrected there, so that the last row of a series is the winner of its last point.

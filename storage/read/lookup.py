@@ -20,7 +20,7 @@ from timedb.contract.errors import TooLarge
 from timedb.contract.identity import series_bucket
 from timedb.contract.times import MAX_MICROS, format_time, from_micros
 from timedb.contract.wire import LookupCommand
-from timedb.storage.boundary import errors_are_ours
+from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Catalog
 from timedb.storage.catalog.resolve import resolve
 from timedb.storage.delta.log import DataFile
@@ -30,7 +30,7 @@ from timedb.storage.read.token import Token
 from timedb.storage.rows import views
 from timedb.storage.rows.normalise import SeriesCodes, check_batch, check_columns, series_codes, time_column
 from timedb.storage.rows.orders import POINT, VERSION, WINNER, Order
-from timedb.storage.rows.scan import Selection, live_files, scan
+from timedb.storage.rows.scan import RowSelection, live_files, scan
 from timedb.storage.rows.sorting import sort_rows
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.removed import refuse_removed
@@ -54,7 +54,7 @@ class _Group:
     """
 
     asked: pl.DataFrame
-    selection: Selection
+    selection: RowSelection
     files: Sequence[DataFile]
 
     @property
@@ -110,7 +110,7 @@ class Lookup:
         }
         self.schema: pa.Schema = pa.schema([*schema, *LOOKED_UP], metadata=metadata)
 
-    @errors_are_ours()
+    @translating_errors()
     def answer(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows of a batch, in their order, with ``value``, ``known_time`` and ``found``; of :attr:`schema`.
 
@@ -171,7 +171,7 @@ class Lookup:
         first, last, known_by = asked.select(
             first=pl.col("valid_time").min(), last=pl.col("valid_time").max(), known_by=pl.col("known_by").max()
         ).row(0)
-        selection = Selection(
+        selection = RowSelection(
             series_ids=set(asked["series_id"].unique()),
             start_valid=first,
             end_valid=None if last == _END_OF_TIME else last + _MICROSECOND,

@@ -10,7 +10,7 @@ from timedb.contract.columns import result_columns
 from timedb.contract.errors import InvalidRequest, NotFound
 from timedb.contract.identity import series_bucket
 from timedb.contract.times import from_micros
-from timedb.contract.wire import ReadTicket, shown
+from timedb.contract.wire import ReadTicket, quoted
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.table import Table
@@ -23,7 +23,7 @@ from timedb.storage.read.cursor import Cursor
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.reading import ReadPlan, stored_columns
 from timedb.storage.read.token import Token
-from timedb.storage.rows.scan import Selection, live_files
+from timedb.storage.rows.scan import RowSelection, live_files
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.removed import refuse_removed
 
@@ -85,7 +85,7 @@ def plan_read(
     )
 
 
-def _selection(ticket: ReadTicket, newest: datetime, series_ids: Collection[str] | None) -> Selection:
+def _selection(ticket: ReadTicket, newest: datetime, series_ids: Collection[str] | None) -> RowSelection:
     """The filters of a ticket, with ``as_of`` only where it leaves something out."""
     cut_offs, start_valid, changed_after = [ticket.as_of or newest], ticket.start_valid, None
     if ticket.token is not None:
@@ -98,7 +98,7 @@ def _selection(ticket: ReadTicket, newest: datetime, series_ids: Collection[str]
         if ticket.order_by == "valid_time" and ticket.resample is None:
             start_valid = cursor.last["valid_time"]
     as_of = min(cut_offs)
-    return Selection(
+    return RowSelection(
         series_ids,
         start_valid,
         ticket.end_valid,
@@ -115,10 +115,10 @@ def _check_units(unit: str, known: Mapping[str, Series], series_ids: Collection[
         try:
             converter(series.unit, unit, field="unit")
         except InvalidRequest as error:
-            raise InvalidRequest(f"{error.detail} (series {shown(series.name)})") from None
+            raise InvalidRequest(f"{error.detail} (series {quoted(series.name)})") from None
 
 
-def _buckets(ticket: ReadTicket, selection: Selection, live: Mapping[str, Sequence[DataFile]]) -> list[BucketRead]:
+def _buckets(ticket: ReadTicket, selection: RowSelection, live: Mapping[str, Sequence[DataFile]]) -> list[BucketRead]:
     """The buckets that hold rows of the answer, in order; of a ticket for one bucket at most that one."""
     own: dict[str, list[str]] = {}
     if selection.series_ids is not None and live:
@@ -154,7 +154,7 @@ def select_series(ticket: ReadTicket, catalog: Catalog, known: KnownSeries) -> C
     chosen: set[str] = set()
     for series_id in ticket.series_ids or ():
         if series_id not in known.by_id:
-            raise NotFound(f"series_ids: there is no series {shown(series_id)}")
+            raise NotFound(f"series_ids: there is no series {quoted(series_id)}")
         chosen.add(series_id)
     for name in ticket.series_keys or ():
         chosen.update(series.series_id for series in known.find(name, ticket.labels))

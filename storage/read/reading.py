@@ -21,7 +21,7 @@ from timedb.contract.columns import (
 from timedb.contract.errors import TooLarge
 from timedb.contract.times import format_time, from_micros
 from timedb.contract.wire import ReadTicket
-from timedb.storage.boundary import errors_are_ours
+from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Series
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.read.answers import BATCH_ROWS, Answers
@@ -33,7 +33,7 @@ from timedb.storage.read.token import Token
 from timedb.storage.rows import views
 from timedb.storage.rows.orders import POINT, REVISION
 from timedb.storage.rows.rows import gathered, in_order
-from timedb.storage.rows.scan import Selection
+from timedb.storage.rows.scan import RowSelection
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.schemas import VALUES_DATA
 
@@ -61,7 +61,7 @@ class ReadPlan:
         *,
         snapshot: Snapshot,
         buckets: Sequence[BucketRead],
-        selection: Selection,
+        selection: RowSelection,
         series: Mapping[str, Series],
         answers: Answers,
         for_limited_key: bool,
@@ -136,7 +136,7 @@ class ReadPlan:
             return UNKNOWN
         return sum(counts) if self.ticket.limit is None else min(sum(counts), self.ticket.limit)
 
-    @errors_are_ours()
+    @translating_errors()
     def materialise(self, check_cancelled: Callable[[], None]) -> None:
         """Compute now what has to be whole before its first row can go out; of other answers nothing.
 
@@ -151,7 +151,7 @@ class ReadPlan:
         if self.whole:
             self._whole = self._materialised(check_cancelled)
 
-    @errors_are_ours()
+    @translating_errors()
     def reader(self) -> pa.RecordBatchReader:
         """The answer as batches of about 64k rows, computed as they are taken; under a ``limit`` its page is now.
 
@@ -172,7 +172,7 @@ class ReadPlan:
             TooLarge: more rows than may be sorted across buckets.
         """
         whole, self._whole = self._whole, None  # in here alone, so that it is let go with the stream
-        with errors_are_ours():
+        with translating_errors():
             yield from self._batches(whole)
 
     def _batches(self, whole: tuple[pa.Table, str | None] | None) -> Iterator[pa.RecordBatch]:

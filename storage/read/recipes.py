@@ -15,7 +15,7 @@ from timedb.contract.wire import ReadCommand
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.parquet import may_hold_corrections
 from timedb.storage.rows import views
-from timedb.storage.rows.scan import Selection
+from timedb.storage.rows.scan import RowSelection
 from timedb.storage.tables.schemas import TIERS
 
 __all__ = ["STANDING", "WINNING", "Recipe", "recipe_for"]
@@ -71,7 +71,7 @@ _FLAT_AS_KNOWN: dict[_Fresh, Recipe] = {  # known_time is bounded above, so that
 }
 
 
-def recipe_for(read: ReadCommand, selection: Selection, fresh: Collection[DataFile]) -> Recipe:
+def recipe_for(read: ReadCommand, selection: RowSelection, fresh: Collection[DataFile]) -> Recipe:
     """The recipe for one bucket of a read; ``latest`` has that of ``flat``, of which it is a part.
 
     Args:

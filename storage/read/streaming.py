@@ -19,7 +19,7 @@ from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.parquet import as_type
 from timedb.storage.delta.store import Store
 from timedb.storage.read.batch_cache import BatchCache
-from timedb.storage.rows.scan import Selection
+from timedb.storage.rows.scan import RowSelection
 
 __all__ = ["stream_rows"]
 
@@ -31,7 +31,7 @@ _BOUNDED = ("valid_time", "known_time", "change_time")
 def stream_rows(
     store: Store,
     files: Iterable[DataFile],
-    selection: Selection,
+    selection: RowSelection,
     columns: Sequence[str],
     batch_rows: int,
     cache: BatchCache | None = None,
@@ -60,7 +60,7 @@ def stream_rows(
                 yield batch.select(list(columns))
 
 
-def _series_to_pick(selection: Selection, file: DataFile) -> list[str]:
+def _series_to_pick(selection: RowSelection, file: DataFile) -> list[str]:
     """The series of a selection in order, where the file may hold others; none where each of its rows passes."""
     if selection.series_ids is None:
         return []
@@ -142,7 +142,7 @@ def _complete(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(there)
 
 
-def _tests(selection: Selection) -> dict[str, tuple[datetime | None, datetime | None, datetime | None]]:
+def _tests(selection: RowSelection) -> dict[str, tuple[datetime | None, datetime | None, datetime | None]]:
     """Column -> (from, before, up to) for the columns that have a bound."""
     changed_from = None if selection.changed_after is None else selection.changed_after + _MICROSECOND
     bounds = {

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from timedb.contract.times import from_micros, parse_time
 from timedb.contract.wire import ReadTicket
-from timedb.storage.boundary import errors_are_ours
+from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Series
 from timedb.storage.catalog.withdrawn import STANDING
 from timedb.storage.delta.log import Snapshot
@@ -54,7 +54,7 @@ class TenantSnapshot:
         self._runs = runs
         self._withdrawn = withdrawn
 
-    @errors_are_ours()
+    @translating_errors()
     def read(self, ticket: ReadTicket) -> pa.RecordBatchReader:
         """The answer of a read, computed as it is taken.
 
@@ -63,13 +63,13 @@ class TenantSnapshot:
         """
         return self._plan(ticket).reader()
 
-    @errors_are_ours()
+    @translating_errors()
     def series_rows(self, columns: Collection[str]) -> pa.Table:
         """The series table, retired series included."""
         rows = [asdict(series) for series in self.series.values()]
         return pa.Table.from_pylist(rows, schema=pa.schema([SERIES.field(name) for name in columns]))
 
-    @errors_are_ours()
+    @translating_errors()
     def run_rows(self, columns: Collection[str]) -> pa.Table:
         """The runs table, and the columns of :data:`WITHDRAWN`."""
         stored = {name for name in columns if name in RUNS.names}

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.times import format_time, parse_time
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 
 __all__ = ["Token"]
 
@@ -56,7 +56,7 @@ class Token:
             if set(body) != {"as_of", "table_version"} or type(token.table_version) is not int:
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise InvalidRequest(f"{field}: {shown(text)} is not the token of an answer") from None
+            raise InvalidRequest(f"{field}: {quoted(text)} is not the token of an answer") from None
         if token.as_of > newest:
             raise InvalidRequest(
                 f"{field}: it is of {format_time(token.as_of)}, which is after the newest change here, "

@@ -21,7 +21,7 @@ from timedb.contract.errors import InvalidRequest
 from timedb.contract.identity import canonical_labels
 from timedb.contract.number_columns import NumberError, floats_of
 from timedb.contract.times import MAX_MICROS, MIN_MICROS
-from timedb.contract.wire import MAX_NAME_CHARS, shown
+from timedb.contract.wire import MAX_NAME_CHARS, quoted
 from timedb.contract.wire_fields import MAX_TEXT_CHARS, Labels, describe
 
 __all__ = [
@@ -122,7 +122,7 @@ def check_columns(
     """
     for name in schema.names:
         if name not in known:
-            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column; there are {', '.join(known)}")
+            raise InvalidRequest(f"{quoted(name)[1:-1]}: unknown column; there are {', '.join(known)}")
         if schema.names.count(name) > 1:
             raise InvalidRequest(f"{name}: the column is there twice")
     for name in required:
@@ -284,7 +284,7 @@ def _identity(series_id: str | None, name: str | None, labels: str | None, row: 
         raise InvalidRequest(f"series_key: row {row} names no series")
     if not name.strip() or len(name) > MAX_NAME_CHARS or _CONTROL.search(name):
         raise InvalidRequest(
-            f"series_key: row {row}: {shown(name)} is not a name of 1 to {MAX_NAME_CHARS} printable characters"
+            f"series_key: row {row}: {quoted(name)} is not a name of 1 to {MAX_NAME_CHARS} printable characters"
         )
     return Identity(series_id, name, None if labels is None else _labels(labels, row), row)
 
@@ -294,7 +294,7 @@ def _labels(text: str, row: int) -> str:
         return _canonical(text)
     except ValidationError as error:
         raise InvalidRequest(
-            f"labels: row {row}: {shown(text)} is not a JSON object of texts: {describe(error)}"
+            f"labels: row {row}: {quoted(text)} is not a JSON object of texts: {describe(error)}"
         ) from None
 
 
@@ -364,7 +364,7 @@ def _check_lengths(texts: pa.Array, most: int, name: str, rows: Callable[[int], 
     if longest is not None and longest > most:
         index = pc.index(pc.greater(pc.utf8_length(texts), most), True).as_py()
         raise InvalidRequest(
-            f"{name}: row {rows(index)}: {shown(texts[index].as_py())} has more than {most} characters"
+            f"{name}: row {rows(index)}: {quoted(texts[index].as_py())} has more than {most} characters"
         )
 
 

@@ -15,7 +15,7 @@ from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.store import Store
 from timedb.storage.tables.schemas import TIERS, VALUES_DATA
 
-__all__ = ["Selection", "live_files", "range_of", "ranges_meet", "scan", "scan_staged"]
+__all__ = ["RowSelection", "live_files", "range_of", "ranges_meet", "scan", "scan_staged"]
 
 VALUES_POLARS = pl.DataFrame(pa.Table.from_pylist([], schema=VALUES_DATA)).schema
 _TIME = pl.Datetime("us", "UTC")
@@ -23,7 +23,7 @@ _IS_IN_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class RowSelection:
     """Which rows a read is about; None is everything. Starts are inclusive, ends exclusive, ``as_of`` inclusive,
     ``changed_after`` exclusive.
     """
@@ -107,7 +107,7 @@ class Selection:
 
 
 def live_files(
-    snapshot: Snapshot, selection: Selection, bucket_digits: int | None, tiers: Collection[str] = TIERS
+    snapshot: Snapshot, selection: RowSelection, bucket_digits: int | None, tiers: Collection[str] = TIERS
 ) -> dict[str, list[DataFile]]:
     """The files that can hold rows of the selection, by bucket, buckets in order."""
     wanted = None

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from timedb.contract.errors import Conflict, TimeDBError
 from timedb.contract.times import format_time, now
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.storage.delta.object_store import PROBE_FOLDER
 from timedb.storage.delta.standing import Standing
 from timedb.storage.delta.store import ASIDE_PREFIX, LocalStore, Store, make_folder
@@ -105,7 +105,7 @@ def refuse_served(store: Store, uri: str, remedy: str) -> None:
     """
     if found := _signs(store):
         who = "; ".join(_who(content) for content in found)
-        raise Conflict(f"lake: a server is running on {shown(uri)} ({who}); stop it first{remedy}")
+        raise Conflict(f"lake: a server is running on {quoted(uri)} ({who}); stop it first{remedy}")
 
 
 def _who(content: bytes) -> str:

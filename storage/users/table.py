@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from timedb.contract.errors import Conflict, InvalidRequest, NotFound, TimeDBError
 from timedb.contract.times import now
-from timedb.contract.wire import shown
-from timedb.storage.boundary import errors_are_ours
+from timedb.contract.wire import quoted
+from timedb.storage.boundary import translating_errors
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.parquet import write_file
 from timedb.storage.delta.standing import Standing
@@ -89,7 +89,7 @@ class Users:
         self._looking = threading.Lock()
         self._writing = threading.Lock()
 
-    @errors_are_ours()
+    @translating_errors()
     def find(self, key: str) -> User | None:
         """The active user whose key this is."""
         digest, asked = key_digest(key), time.monotonic()
@@ -98,7 +98,7 @@ class Users:
             holder = self._at(asked).holder(digest)  # the key may be new
         return holder
 
-    @errors_are_ours()
+    @translating_errors()
     def list_users(self, tenant_id: str | None = None, *, include_inactive: bool = False) -> list[dict[str, Any]]:
         """The users as people see them, oldest first.
 
@@ -113,7 +113,7 @@ class Users:
         ]
         return [user.to_dict() for user in sorted(found, key=lambda user: (user.created_time, user.user_id))]
 
-    @errors_are_ours()
+    @translating_errors()
     def tenant_for(self, new: NewUser, with_data: Collection[str]) -> str:
         """The tenant that a new user would get as things stand; see :func:`timedb.storage.users.users.choose_tenant`.
 
@@ -122,12 +122,12 @@ class Users:
         """
         return choose_tenant(new, self._at(time.monotonic()).by_id.values(), with_data)
 
-    @errors_are_ours()
+    @translating_errors()
     def tenants_to_choose(self, with_data: Collection[str]) -> dict[str, list[str]]:
         """Those of which a new user has to be given one; see :func:`timedb.storage.users.users.tenants_to_choose`."""
         return tenants_to_choose(self._at(time.monotonic()).by_id.values(), with_data)
 
-    @errors_are_ours()
+    @translating_errors()
     def create(self, new: NewUser, with_data: Collection[str] = ()) -> dict[str, Any]:
         """Make a user.
 
@@ -161,7 +161,7 @@ class Users:
 
         return {**self._write("CREATE USER", add).to_dict(), "api_key": key}
 
-    @errors_are_ours()
+    @translating_errors()
     def update(self, which: UserAddress, change: UserChange) -> dict[str, Any]:
         """Change a user's tenant, scopes or labels; the key stays, and what was written with it stays where it is.
 
@@ -181,7 +181,7 @@ class Users:
 
         return self._write("UPDATE USER", changed).to_dict()
 
-    @errors_are_ours()
+    @translating_errors()
     def regenerate_key(self, which: UserAddress) -> dict[str, Any]:
         """Give a user a new key; the old one opens nothing any more.
 
@@ -197,7 +197,7 @@ class Users:
         user = self._write("REGENERATE KEY", lambda known: replace(_pick(known, which), key_hash=digest))
         return {**user.to_dict(), "api_key": key}
 
-    @errors_are_ours()
+    @translating_errors()
     def set_active(self, which: UserAddress, active: bool) -> dict[str, Any]:
         """Let a user's key open the lake, or no longer.
 
@@ -266,7 +266,7 @@ def _refuse_namesake(known: _Known, user: User) -> None:
     same = UserAddress(email=user.email, tenant_id=user.tenant_id)
     if any(same.fits(other) and other.user_id != user.user_id for other in known.by_id.values()):
         raise Conflict(
-            f"email: tenant {user.tenant_id} has a user {shown(user.email)} already; "
+            f"email: tenant {user.tenant_id} has a user {quoted(user.email)} already; "
             "timedb users regenerate-key gives it a new key"
         )
 
@@ -275,10 +275,10 @@ def _pick(known: _Known, which: UserAddress) -> User:
     found = [user for user in known.by_id.values() if which.fits(user)]
     if not found:
         field, value = ("email", which.email) if which.user_id is None else ("user_id", which.user_id)
-        raise NotFound(f"{field}: there is no user {shown(value)}; timedb users list --include-inactive shows all")
+        raise NotFound(f"{field}: there is no user {quoted(value)}; timedb users list --include-inactive shows all")
     if len(found) > 1:
         tenants = ", ".join(sorted(user.tenant_id for user in found)[:10])
         raise InvalidRequest(
-            f"email: {shown(which.email)} is a user of several tenants; add a tenant_id (--tenant): {tenants}"
+            f"email: {quoted(which.email)} is a user of several tenants; add a tenant_id (--tenant): {tenants}"
         )
     return found[0]

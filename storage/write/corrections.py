@@ -14,15 +14,15 @@ import polars as pl
 from timedb.contract.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from timedb.contract.identity import RevisionKey
 from timedb.contract.times import format_time, from_micros, to_micros
-from timedb.contract.wire import UpdateValues, ValueUpdate, shown
+from timedb.contract.wire import UpdateValues, ValueUpdate, quoted
 from timedb.storage.catalog.catalog import KnownSeries
-from timedb.storage.commit.writes import Answer, Prepared, Turn
+from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.table import Table
 from timedb.storage.rows import views
 from timedb.storage.rows.normalise import clean_tags
 from timedb.storage.rows.orders import POINT, REVISION, WINNER
-from timedb.storage.rows.scan import VALUES_POLARS, Selection, live_files, scan
+from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan
 from timedb.storage.tables.schemas import VALUES_DATA
 
 __all__ = ["Corrections", "FindRuns", "StoredRows"]
@@ -61,7 +61,7 @@ class StoredRows:
         if not points.height:
             return pl.DataFrame(schema=VALUES_POLARS)
         first, last = points.select(first=pl.col("valid_time").min(), last=pl.col("valid_time").max()).row(0)
-        selection = Selection(series_ids=set(points["series_id"]), start_valid=first)
+        selection = RowSelection(series_ids=set(points["series_id"]), start_valid=first)
         buckets = live_files(snapshot, selection, self.bucket_digits)
         files = [file for held in buckets.values() for file in held]
         rows = scan(self.table.store, files, [*selection.predicates(), pl.col("valid_time") <= last])
@@ -110,7 +110,7 @@ class Corrections:
         self._asked = _asked(message.updates, changed_by, tenant_id, known)
         self._digest = "" if message.update_id is None else _digest(message)
 
-    def prepare(self, turn: Turn) -> Prepared | Answer:
+    def prepare(self, context: CommitContext) -> Prepared | Answer:
         """The new versions under this turn's stamps.
 
         Raises:
@@ -118,11 +118,11 @@ class Corrections:
             InvalidRequest: an item fits several rows, or is the first version of a row and has no value.
             Conflict: the update_id stands for other content.
         """
-        if self.key is not None and (found := turn.ledger.updates.known(self.key)) is not None:
+        if self.key is not None and (found := context.ledger.updates.known(self.key)) is not None:
             if found["digest"] != self._digest:
-                raise Conflict(f"update_id: {shown(self.key)} has been used already, with other content")
+                raise Conflict(f"update_id: {quoted(self.key)} has been used already, with other content")
             return Answer(json.loads(found["receipt"]))
-        new = self._new_versions(turn.snapshot)
+        new = self._new_versions(context.snapshot)
         named = new.select(
             "changes",
             value_id=views.value_id(),
@@ -135,10 +135,10 @@ class Corrections:
         answer = {"updated": updated, "skipped_no_ops": skipped}
         if not updated and self.key is None:
             return Answer(answer)
-        stamps = pl.lit(turn.stamp) + pl.int_range(pl.len(), dtype=pl.Int64)
+        stamps = pl.lit(context.stamp) + pl.int_range(pl.len(), dtype=pl.Int64)
         rows = new.filter("changes").with_columns(change_time=stamps.cast(VALUES_POLARS["change_time"]))
         rows = rows.select(VALUES_DATA.names).sort("series_id", "valid_time", "known_time", "change_time")
-        last_stamp = turn.stamp + max(rows.height - 1, 0)
+        last_stamp = context.stamp + max(rows.height - 1, 0)
         info = {} if self.key is None else {"updates": self._record(answer, rows.height, last_stamp)}
         return Prepared(rows.to_arrow().cast(VALUES_DATA), last_stamp, answer, info=info)
 
@@ -162,7 +162,7 @@ class Corrections:
             runs = self._find_runs(snapshot, set(missing["run_id"]))
             for item, run_id in missing.select("item", "run_id").iter_rows():
                 if run_id not in runs:
-                    raise NotFound(f"updates.{item}.run_id: there is no run {shown(run_id)}")
+                    raise NotFound(f"updates.{item}.run_id: there is no run {quoted(run_id)}")
         known_times = {run_id: to_micros(run["known_time"]) for run_id, run in runs.items()}
         known_time = pl.col("run_id").replace_strict(known_times, default=None, return_dtype=pl.Int64)
         found = found.with_columns(run_known_time=known_time.cast(VALUES_POLARS["known_time"]))
@@ -173,7 +173,7 @@ class Corrections:
 
     def _refuse(self, row: Mapping[str, Any]) -> None:
         """Say what is wrong with an item, by its row of :func:`_matched`."""
-        place, run, time = f"updates.{row['item']}", shown(row["run_id"]), format_time(row["valid_time"])
+        place, run, time = f"updates.{row['item']}", quoted(row["run_id"]), format_time(row["valid_time"])
         if row["run_id"] is None:
             raise NotFound(f"{place}: there is no value of series {row['series_id']} at {time}")
         if fits := row["fits"]:
@@ -181,7 +181,7 @@ class Corrections:
             raise InvalidRequest(f"{place}.known_time: {len(fits)} rows fit; add a known_time: {listed}")
         if row["by_value_id"]:
             value_id = self._updates[row["item"]].value_id
-            raise NotFound(f"{place}.value_id: there is no row {shown(value_id)}")
+            raise NotFound(f"{place}.value_id: there is no row {quoted(value_id)}")
         if row["known_time"] not in (None, row["run_known_time"]):
             raise NotFound(f"{place}: run {run} has no such row at {time}")
         if not row["sets_value"]:
@@ -196,13 +196,13 @@ def _asked(updates: Sequence[ValueUpdate], changed_by: str | None, tenant_id: st
     """Items as columns: which row each means, and what it sets there (columns of :data:`_ASKED`)."""
     for index, item in enumerate(updates):
         if item.tenant_id is not None and item.tenant_id != tenant_id:
-            raise Forbidden(f"updates.{index}.tenant_id: {shown(item.tenant_id)} is not the caller's tenant")
+            raise Forbidden(f"updates.{index}.tenant_id: {quoted(item.tenant_id)} is not the caller's tenant")
     rows = []
     for index, item in enumerate(updates):
         series_id, *times, run_id = _address(index, item)
         if series_id not in known.by_id:
             field = "series_id" if item.value_id is None else "value_id"
-            raise NotFound(f"updates.{index}.{field}: there is no series {shown(series_id)}")
+            raise NotFound(f"updates.{index}.{field}: there is no series {quoted(series_id)}")
         micros = [None if time is None else to_micros(time) for time in times]
         annotation = item.annotation if item.annotation and item.annotation.strip() else None
         said = item.value, annotation, clean_tags(item.tags), item.retracted or None, changed_by or item.changed_by
@@ -220,7 +220,7 @@ def _address(index: int, item: ValueUpdate) -> tuple[str, datetime, datetime | N
         try:
             key = RevisionKey.from_value_id(item.value_id)
         except ValueError as error:
-            raise InvalidRequest(f"updates.{index}.value_id: {shown(item.value_id)} {error}") from None
+            raise InvalidRequest(f"updates.{index}.value_id: {quoted(item.value_id)} {error}") from None
         return key.series_id, key.valid_time, key.valid_time_end, key.known_time, key.run_id
     if item.series_id is None or item.valid_time is None:
         raise InvalidRequest(f"updates.{index}: needs series_id and valid_time, or value_id, to say which row")

@@ -14,7 +14,7 @@ from timedb.contract.errors import InvalidRequest
 from timedb.contract.times import format_time, from_micros
 from timedb.storage.rows.sorting import Integers, sorted_order
 
-__all__ = ["Extent", "extent", "in_order", "refuse_duplicates"]
+__all__ = ["Extent", "extent", "refuse_duplicates", "sorted_by_series"]
 
 _RADIX_BITS = 16
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -83,7 +83,7 @@ class _Keys:
         return int(same.argmax()) + 1 if same.any() else None
 
 
-def in_order(rows: pa.Table, series_ids: Sequence[str]) -> tuple[pa.Table, Integers]:
+def sorted_by_series(rows: pa.Table, series_ids: Sequence[str]) -> tuple[pa.Table, Integers]:
     """Rows by series, and in each by (known_time, valid_time) if they came so, else by (valid_time, known_time).
 
     Args:
@@ -114,7 +114,7 @@ def extent(rows: pa.Table, starts: Integers, numbers: Integers) -> Extent:
     """The extent of a chunk.
 
     Args:
-        rows: From :func:`in_order`.
+        rows: From :func:`sorted_by_series`.
         starts: The same.
         numbers: For each value of ``series`` the number of that series in the whole upload.
     """
@@ -129,7 +129,7 @@ def extent(rows: pa.Table, starts: Integers, numbers: Integers) -> Extent:
 
 
 def refuse_duplicates(rows: pa.Table, series_ids: Sequence[str]) -> None:
-    """Refuse rows of which two have the same key; arguments as for :func:`in_order`."""
+    """Refuse rows of which two have the same key; arguments as for :func:`sorted_by_series`."""
     keys = _keys_of(rows)
     order = sorted_order(keys.by_time)
     _refuse_repeated(keys if order is None else keys.at(order), series_ids)

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from timedb.contract.errors import Conflict, InvalidRequest
 from timedb.contract.times import format_time, from_micros, now
-from timedb.contract.wire import UploadCommand, shown
+from timedb.contract.wire import UploadCommand, quoted
 from timedb.storage.catalog.catalog import DEFAULT_UNIT, Series, SeriesNeeds
 from timedb.storage.catalog.resolve import ResolvedSeries
 from timedb.storage.catalog.withdrawn import STANDING
-from timedb.storage.commit.writes import Answer, Prepared, Turn
+from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.tables.schemas import VALUES_DATA
 from timedb.storage.write.staging import StagedFiles
@@ -26,7 +26,7 @@ __all__ = ["FindWithdrawn", "Run", "RunRows", "SkipUnchanged", "run_table"]
 
 _SENT = ("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
 
-SkipUnchanged = Callable[[Turn, pl.DataFrame], pl.DataFrame]
+SkipUnchanged = Callable[[CommitContext, pl.DataFrame], pl.DataFrame]
 FindWithdrawn = Callable[[Snapshot, str], Mapping[str, Any]]
 
 
@@ -92,43 +92,45 @@ class Run:
         """Whether it can be prepared without looking at stored rows."""
         return self.skip_unchanged is None
 
-    def prepare(self, turn: Turn) -> Prepared | Answer:
+    def prepare(self, context: CommitContext) -> Prepared | Answer:
         """The rows under this turn's stamp, or the answer of the first time.
 
         Raises:
             Conflict: the run_id stands for other content, or a series is retired.
             InvalidRequest: the values cannot be converted to the unit of a series.
         """
-        if self.command.run_id is not None and (found := turn.ledger.runs.known(self.run_id)) is not None:
+        if self.command.run_id is not None and (found := context.ledger.runs.known(self.run_id)) is not None:
             if found["digest"] != self.digest:
-                raise Conflict(f"run_id: {shown(self.run_id)} has been uploaded already, with other content")
+                raise Conflict(f"run_id: {quoted(self.run_id)} has been uploaded already, with other content")
             self.answered = True
-            return Answer(self._receipt(json.loads(found["receipt"]), self.withdrawn(turn.snapshot, self.run_id)))
+            return Answer(self._receipt(json.loads(found["receipt"]), self.withdrawn(context.snapshot, self.run_id)))
         if self.unit_fault is not None:
             raise self.unit_fault
         for one in self.series:
             if one.retired:
-                raise Conflict(f"series_id: the series {shown(one.name)} ({one.series_id}) is retired")
+                raise Conflict(f"series_id: the series {quoted(one.name)} ({one.series_id}) is retired")
         if isinstance(self.content, StagedFiles):
-            self.content.restamp(turn.stamp)
-            return self._prepared(turn, VALUES_DATA.empty_table(), self.content.files, self.content.rows, 0)
+            self.content.restamp(context.stamp)
+            return self._prepared(context, VALUES_DATA.empty_table(), self.content.files, self.content.rows, 0)
         table = self.content.table
         if self.skip_unchanged is not None:
-            table = self.skip_unchanged(turn, self.content.with_ids()).to_arrow()
-        rows = run_table(table, self.content.series_ids, turn.stamp, self.run_id, self.created_by)
-        return self._prepared(turn, rows, (), table.num_rows, self.content.table.num_rows - table.num_rows)
+            table = self.skip_unchanged(context, self.content.with_ids()).to_arrow()
+        rows = run_table(table, self.content.series_ids, context.stamp, self.run_id, self.created_by)
+        return self._prepared(context, rows, (), table.num_rows, self.content.table.num_rows - table.num_rows)
 
-    def _prepared(self, turn: Turn, rows: pa.Table, files: Sequence[DataFile], written: int, skipped: int) -> Prepared:
+    def _prepared(
+        self, context: CommitContext, rows: pa.Table, files: Sequence[DataFile], written: int, skipped: int
+    ) -> Prepared:
         stored = {
             "rows": written,
             "skipped": skipped,
-            "change_time": format_time(from_micros(turn.stamp)),
-            "table_version": turn.version,
+            "change_time": format_time(from_micros(context.stamp)),
+            "table_version": context.version,
         }
         return Prepared(
             rows=rows,
             files=files,
-            last_stamp=turn.stamp,
+            last_stamp=context.stamp,
             result=self._receipt(stored, STANDING),
             info={"uploads": self._record(stored)},
             series=self._needs(),

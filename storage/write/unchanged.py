@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from timedb.storage.commit.writes import Turn
+from timedb.storage.commit.writes import CommitContext
 from timedb.storage.delta.table import Table
 from timedb.storage.rows import views
 from timedb.storage.rows.orders import POINT, WINNER
-from timedb.storage.rows.scan import Selection, live_files, scan
+from timedb.storage.rows.scan import RowSelection, live_files, scan
 
 __all__ = ["UnchangedFilter"]
 
@@ -24,16 +24,16 @@ class UnchangedFilter:
     table: Table
     bucket_digits: int | None
 
-    def __call__(self, turn: Turn, rows: pl.DataFrame) -> pl.DataFrame:
+    def __call__(self, context: CommitContext, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows that say something new.
 
         Args:
-            turn: The turn that the upload is committed in.
+            context: Of the commit that the upload is part of.
             rows: The upload's rows with ``series_id``; known_time is filled.
         """
         if not rows.height:
             return rows
-        stored = self._stored(turn, rows).with_columns(position=pl.lit(None, dtype=pl.Int64))
+        stored = self._stored(context, rows).with_columns(position=pl.lit(None, dtype=pl.Int64))
         columns = [*POINT, "known_time", *_SAME, "position"]
         both = pl.concat(
             [stored.select(columns), rows.with_row_index("position").cast({"position": pl.Int64}).select(columns)]
@@ -47,10 +47,10 @@ class UnchangedFilter:
         kept = both.filter(pl.col("new") & (first | ~repeats))["position"]
         return rows[kept.sort().to_list()]
 
-    def _stored(self, turn: Turn, rows: pl.DataFrame) -> pl.DataFrame:
-        selection = Selection(series_ids=set(rows["series_id"].unique()))
+    def _stored(self, context: CommitContext, rows: pl.DataFrame) -> pl.DataFrame:
+        selection = RowSelection(series_ids=set(rows["series_id"].unique()))
         files = [
-            file for bucket in live_files(turn.snapshot, selection, self.bucket_digits).values() for file in bucket
+            file for bucket in live_files(context.snapshot, selection, self.bucket_digits).values() for file in bucket
         ]
         first, last = rows["valid_time"].min(), rows["valid_time"].max()
         stored = scan(self.table.store, files, [*selection.predicates(), pl.col("valid_time").is_between(first, last)])

@@ -19,7 +19,7 @@ from timedb.contract.identity import series_bucket
 from timedb.contract.settings import ServerSettings
 from timedb.contract.times import format_time, from_micros, now, to_micros
 from timedb.contract.wire import UploadCommand
-from timedb.storage.boundary import errors_are_ours
+from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Catalog
 from timedb.storage.catalog.resolve import ResolvedSeries, resolve
 from timedb.storage.commit.writes import Write
@@ -30,7 +30,7 @@ from timedb.storage.rows.normalise import BATCH, SeriesCodes, check_batch, check
 from timedb.storage.rows.rows import split_buckets
 from timedb.storage.rows.scan import scan_staged
 from timedb.storage.rows.sorting import Integers
-from timedb.storage.write.ordering import Extent, extent, in_order, refuse_duplicates
+from timedb.storage.write.ordering import Extent, extent, refuse_duplicates, sorted_by_series
 from timedb.storage.write.runs import FindWithdrawn, Run, RunRows, SkipUnchanged, run_table
 from timedb.storage.write.staging import StagedFiles
 
@@ -108,7 +108,7 @@ class Upload:
         """The time of receipt, or where the clock is behind the last change_time, that: later uploads win."""
         return max(self._received_time, from_micros(newest()))
 
-    @errors_are_ours()
+    @translating_errors()
     def add(self, batch: pa.RecordBatch) -> None:
         """Take the next batch.
 
@@ -133,7 +133,7 @@ class Upload:
         if self._waiting_rows >= self._settings.upload_chunk_rows and self._skip_unchanged is None:
             self._stage_aside(self._take_waiting())
 
-    @errors_are_ours()
+    @translating_errors()
     def commit(self, marked_rows: int | None) -> dict[str, Any]:
         """Write the run.
 
@@ -168,7 +168,7 @@ class Upload:
                 self._staged.keep()
         return receipt
 
-    @errors_are_ours()
+    @translating_errors()
     def abort(self) -> None:
         """Forget what has arrived, files included."""
         self._batches = []
@@ -202,7 +202,7 @@ class Upload:
         if known_times.null_count:
             known_time = pa.scalar(self._known_time, known_times.type)
             table = _set(table, "known_time", known_times.fill_null(known_time))
-        table, starts = in_order(table, ids)
+        table, starts = sorted_by_series(table, ids)
         return RunRows(table, ids), starts
 
     def _in_stored_units(self, table: pa.Table, ids: Sequence[str]) -> pa.ChunkedArray:

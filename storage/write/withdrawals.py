@@ -11,7 +11,7 @@ import polars as pl
 
 from timedb.contract.errors import NotFound
 from timedb.contract.times import format_time, from_micros
-from timedb.contract.wire import RestoreRun, WithdrawRun, shown
+from timedb.contract.wire import RestoreRun, WithdrawRun, quoted
 from timedb.storage.catalog.catalog import Catalog
 from timedb.storage.catalog.withdrawn import (
     RowsOfRuns,
@@ -20,7 +20,7 @@ from timedb.storage.catalog.withdrawn import (
     with_withdrawals,
     withdrawals_without_record,
 )
-from timedb.storage.commit.writes import Answer, Prepared, Turn
+from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.rows import views
 from timedb.storage.rows.scan import VALUES_POLARS
 from timedb.storage.tables.schemas import VALUES_DATA
@@ -44,14 +44,14 @@ class Withdrawal:
     key: str | None = None
     shareable = False
 
-    def prepare(self, turn: Turn) -> Prepared | Answer:
+    def prepare(self, context: CommitContext) -> Prepared | Answer:
         """The retractions under this turn's stamp.
 
         Raises:
             NotFound: there is no such run or series.
         """
-        series_ids = _series_of(self.message, self.catalog, self.find_runs(turn.snapshot, [self.message.run_id]))
-        versions = self.stored.versions(turn.snapshot, [self.message.run_id], series_ids)
+        series_ids = _series_of(self.message, self.catalog, self.find_runs(context.snapshot, [self.message.run_id]))
+        versions = self.stored.versions(context.snapshot, [self.message.run_id], series_ids)
         rows = views.overlapping(versions.collect(engine="in-memory"))
         answer = {"withdrawn": rows.height}
         if not rows.height:
@@ -63,14 +63,14 @@ class Withdrawal:
         )
         said = {"withdraw_run": self.message.run_id, "reason": reason, **answer}
         record = {
-            "update_id": record_key(turn.stamp),
+            "update_id": record_key(context.stamp),
             "rows": rows.height,
-            "change_time": format_time(from_micros(turn.stamp)),
+            "change_time": format_time(from_micros(context.stamp)),
             "created_by": who,
             "digest": "",
             "receipt": json.dumps(said, separators=(",", ":")),
         }
-        return _prepared(new, turn, who, answer, {"updates": record})
+        return _prepared(new, context, who, answer, {"updates": record})
 
 
 @dataclass
@@ -93,15 +93,15 @@ class Restoration:
     key: str | None = None
     shareable = False
 
-    def prepare(self, turn: Turn) -> Prepared | Answer:
+    def prepare(self, context: CommitContext) -> Prepared | Answer:
         """The versions that stand again, under this turn's stamp.
 
         Raises:
             NotFound: there is no such run or series.
         """
-        series_ids = _series_of(self.message, self.catalog, self.find_runs(turn.snapshot, [self.message.run_id]))
+        series_ids = _series_of(self.message, self.catalog, self.find_runs(context.snapshot, [self.message.run_id]))
         # Of all series: the rows tell withdrawals without a record from single retractions together.
-        versions = self.stored.versions(turn.snapshot, [self.message.run_id]).collect(engine="in-memory")
+        versions = self.stored.versions(context.snapshot, [self.message.run_id]).collect(engine="in-memory")
         gone = with_withdrawals(versions).filter("retracted")
         if series_ids is not None:
             gone = gone.filter(pl.col("series_id").is_in(series_ids))
@@ -118,13 +118,13 @@ class Restoration:
         new = back.with_columns(
             annotation=annotation if reason is None else pl.lit(reason), retracted=pl.lit(None, dtype=pl.Boolean)
         )
-        return _prepared(new, turn, self.changed_by or self.message.changed_by, answer, {})
+        return _prepared(new, context, self.changed_by or self.message.changed_by, answer, {})
 
 
 def _series_of(message: WithdrawRun | RestoreRun, catalog: Catalog, runs: Collection[str]) -> Sequence[str] | None:
     """The series that it is about; None: all."""
     if message.run_id not in runs:
-        raise NotFound(f"run_id: there is no run {shown(message.run_id)}")
+        raise NotFound(f"run_id: there is no run {quoted(message.run_id)}")
     if message.series_ids is None and not catalog.limited:
         return None
     known = catalog.known()
@@ -134,13 +134,13 @@ def _series_of(message: WithdrawRun | RestoreRun, catalog: Catalog, runs: Collec
 
 
 def _prepared(
-    rows: pl.DataFrame, turn: Turn, who: str | None, answer: dict[str, Any], info: dict[str, dict[str, Any]]
+    rows: pl.DataFrame, context: CommitContext, who: str | None, answer: dict[str, Any], info: dict[str, dict[str, Any]]
 ) -> Prepared:
     new = rows.sort("series_id", "valid_time", "known_time").with_columns(
-        change_time=pl.lit(from_micros(turn.stamp)).cast(VALUES_POLARS["change_time"]),
+        change_time=pl.lit(from_micros(context.stamp)).cast(VALUES_POLARS["change_time"]),
         changed_by=pl.lit(who, dtype=pl.String),
     )
-    return Prepared(new.select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA), turn.stamp, answer, info=info)
+    return Prepared(new.select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA), context.stamp, answer, info=info)
 
 
 def _reason(message: WithdrawRun | RestoreRun) -> str | None:

@@ -20,7 +20,7 @@ from timedb.contract.settings import ServerSettings, load_settings
 from timedb.flight_server import FlightService, start_flight_server
 from timedb.run.launch import start_gateway, start_service
 from timedb.storage import Lake
-from timedb.storage.commit.writes import Answer, Turn
+from timedb.storage.commit.writes import Answer, CommitContext
 
 
 class Stuck:
@@ -33,7 +33,7 @@ class Stuck:
     def __init__(self) -> None:
         self.release = threading.Event()
 
-    def prepare(self, turn: Turn) -> Answer:
+    def prepare(self, context: CommitContext) -> Answer:
         self.release.wait(60)
         return Answer({})
 

@@ -27,7 +27,7 @@ from timedb.contract.times import format_time, from_micros
 from timedb.contract.wire import GetRun, ListRuns, RestoreRun, RetentionRule, UpdateValues, WithdrawRun, parse_object
 from timedb.storage import Lake, Tenant
 from timedb.storage.catalog.withdrawn import RowsOfRuns
-from timedb.storage.commit.writes import Answer, Prepared, Turn
+from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.write.withdrawals import Withdrawal
 
 SOUTH, EAST = (series_id_for(OPEN_TENANT_ID, name, None) for name in ("south", "east"))
@@ -37,9 +37,9 @@ NOTED = [row._replace(annotation="own", tags=("t",)) for row in some_rows(4, kno
 class UnrecordedWithdrawal(Withdrawal):
     """A withdrawal as release 0.1.0 made it: nothing but rows."""
 
-    def prepare(self, turn: Turn) -> Prepared | Answer:
+    def prepare(self, context: CommitContext) -> Prepared | Answer:
         """The rows, without the record."""
-        outcome = super().prepare(turn)
+        outcome = super().prepare(context)
         return replace(outcome, info={}) if isinstance(outcome, Prepared) else outcome
 
 

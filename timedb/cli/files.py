@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from timedb.cli.upload_columns import ChosenColumns, FileColumns, choose
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.files.csv_tables import CsvForm
 from timedb.files.table_files import Reading, Rejoined, Source, TableKind, open_table
 
@@ -111,12 +111,12 @@ def csv_form(delimiter: str | None, decimal: str | None, thousands: str | None, 
     """
     cut = {None: ",", "tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
     if cut is None or len(cut) != 1 or not cut.isascii() or cut in '"\r\n\0':
-        raise InvalidRequest(f"--delimiter: {shown(delimiter)} is not one character (tab stands for the tab)")
+        raise InvalidRequest(f"--delimiter: {quoted(delimiter)} is not one character (tab stands for the tab)")
     point = "." if decimal is None else decimal
     if point not in (".", ","):
-        raise InvalidRequest(f"--decimal: {shown(point)} is neither . nor ,")
+        raise InvalidRequest(f"--decimal: {quoted(point)} is neither . nor ,")
     if thousands is not None and (len(thousands) != 1 or thousands.isdigit() or thousands in f"+-eE{point}"):
-        raise InvalidRequest(f"--thousands: {shown(thousands)} is not one character other than --decimal")
+        raise InvalidRequest(f"--thousands: {quoted(thousands)} is not one character other than --decimal")
     return CsvForm(cut, point, thousands, tuple(nulls or ()))
 
 

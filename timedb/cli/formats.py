@@ -15,7 +15,7 @@ import pyarrow as pa
 from timedb.cli.options import Format
 from timedb.cli.output import confirm
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.files.formats import FORMATS, Piece, Style, write_body
 from timedb.files.row_text import CSV, JSON_NON_FINITE_TEXT, NDJSON_NON_FINITE_TEXT
 
@@ -69,7 +69,8 @@ def format_of(option: str, output: Path | None, said: Format | None) -> Format:
     if found is None:
         hint = "; spreadsheets open .csv" if output.suffix.lower() in (".xlsx", ".xls", ".ods") else ""
         raise InvalidRequest(
-            f"{option}: {shown(output.name)} ends with none of {', '.join(_SUFFIXES)}{hint}; --format says it otherwise"
+            f"{option}: {quoted(output.name)} ends with none of {', '.join(_SUFFIXES)}{hint}; "
+            "--format says it otherwise"
         )
     return found
 
@@ -107,7 +108,7 @@ def sink_of(option: str, output: Path | None, *, binary: bool) -> Iterator[Binar
         with _file(output) as sink:
             yield sink
     except OSError as error:
-        raise InvalidRequest(f"{option}: {shown(str(output))} cannot be written: {error.strerror or error}") from None
+        raise InvalidRequest(f"{option}: {quoted(str(output))} cannot be written: {error.strerror or error}") from None
 
 
 @contextmanager

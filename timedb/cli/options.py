@@ -44,7 +44,7 @@ def instant_of_option(option: str, text: str | None, time_zone: str | None) -> s
     if text is None:
         return None
     from timedb.contract.times import format_time
-    from timedb.contract.wire import shown
+    from timedb.contract.wire import quoted
     from timedb.files.cells import check_time_zone, instant_of
 
     check_time_zone("--time-zone", time_zone)
@@ -52,7 +52,7 @@ def instant_of_option(option: str, text: str | None, time_zone: str | None) -> s
         return format_time(instant_of(text, time_zone))
     except ValueError as error:
         hint = "; end it with Z or an offset, or say --time-zone" if str(error) == "has no time zone" else ""
-        raise InvalidRequest(f"{option}: {shown(text)} {error}{hint}") from None
+        raise InvalidRequest(f"{option}: {quoted(text)} {error}{hint}") from None
 
 
 def client_of(flight_url: str | None) -> Client:

@@ -11,7 +11,7 @@ from timedb.contract.columns import COLUMN_TYPES, UPLOAD_COLUMNS
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.spelling import did_you_mean, nearest
 from timedb.contract.times import format_time
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.files.cells import instant_of
 
 __all__ = ["COLUMN_OPTIONS", "ChosenColumns", "FileColumns", "choose", "pairs_of"]
@@ -109,9 +109,9 @@ def _known_at(text: str, time_zone: str | None, names: Sequence[str]) -> str:
     except ValueError as error:
         if re.match(r"\d{4}-\d\d-\d\d", text):
             hint = "; end it with Z or an offset, or say --time-zone" if "no time zone" in str(error) else ""
-            raise InvalidRequest(f"--known-time: {shown(text)} {error}{hint}") from None
+            raise InvalidRequest(f"--known-time: {quoted(text)} {error}{hint}") from None
         other = f"is neither a time such as 2025-01-01T00:00:00Z nor a column of the file{did_you_mean(text, names)}"
-        raise InvalidRequest(f"--known-time: {shown(text)} {other}") from None
+        raise InvalidRequest(f"--known-time: {quoted(text)} {other}") from None
 
 
 def _check_named(names: Sequence[str], named: Mapping[str, str], wanted: FileColumns) -> None:
@@ -119,10 +119,10 @@ def _check_named(names: Sequence[str], named: Mapping[str, str], wanted: FileCol
     asked += [("--label", source) for source in wanted.labels.values()]
     for option, source in [*asked, *(("--ignore", name) for name in wanted.ignored)]:
         if source not in names:
-            raise InvalidRequest(f"{option}: the file has no column {shown(source)}{did_you_mean(source, names)}")
+            raise InvalidRequest(f"{option}: the file has no column {quoted(source)}{did_you_mean(source, names)}")
     for option, source in asked:
         if source in wanted.ignored:
-            raise InvalidRequest(f"--ignore: {shown(source)} is what {option} takes")
+            raise InvalidRequest(f"--ignore: {quoted(source)} is what {option} takes")
 
 
 def _instead_of_columns(named: Mapping[str, str], wanted: FileColumns, known_at: str | None) -> dict[str, str]:
@@ -158,7 +158,7 @@ def _of_delimiters(names: Sequence[str]) -> str:
     for delimiter in (";", "\t", "|"):
         if any(delimiter in name for name in names):
             shell = "tab" if delimiter == "\t" else f"'{delimiter}'"
-            return f"its line of names is {shown(','.join(names))}: --delimiter {shell} tells its cells apart"
+            return f"its line of names is {quoted(','.join(names))}: --delimiter {shell} tells its cells apart"
     return ""
 
 
@@ -167,7 +167,7 @@ def _of_unknown(unknown: Sequence[str], columns: Mapping[str, str], wanted: File
     rest = f"; and {len(unknown) - _TOLD} more: {', '.join(unknown[_TOLD:30])}" if len(unknown) > _TOLD else ""
     ignore = " ".join(f"--ignore {shlex.quote(name)}" for name in unknown[:30])
     columns_of = "column" if len(unknown) == 1 else "columns"
-    names = ", ".join(shown(name)[1:-1] for name in unknown[:_TOLD])
+    names = ", ".join(quoted(name)[1:-1] for name in unknown[:_TOLD])
     return f"{columns_of} {names}: nothing would take it: {told}{rest}. To leave out: {ignore}"
 
 
@@ -204,8 +204,8 @@ def pairs_of(option: str, texts: Iterable[str] | None) -> dict[str, str]:
     for text in texts or ():
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise InvalidRequest(f"{option}: {shown(text)} is not KEY={'COLUMN' if option == '--label' else 'TEXT'}")
+            raise InvalidRequest(f"{option}: {quoted(text)} is not KEY={'COLUMN' if option == '--label' else 'TEXT'}")
         if key in found:
-            raise InvalidRequest(f"{option}: {shown(key)} comes twice")
+            raise InvalidRequest(f"{option}: {quoted(key)} comes twice")
         found[key] = value
     return found

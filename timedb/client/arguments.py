@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 
 __all__ = ["corrections", "plain", "texts"]
 
@@ -48,7 +48,7 @@ def _day(name: str, value: Any) -> object:
     """A ``numpy.datetime64`` of a date, which means the same everywhere."""
     found = value.item()
     if type(found) is not date and found is not None:  # of its times of day nobody knows in which zone they are
-        raise InvalidRequest(f"{name}: {shown(str(value))} of numpy has no time zone; pass an aware datetime")
+        raise InvalidRequest(f"{name}: {quoted(str(value))} of numpy has no time zone; pass an aware datetime")
     return found
 
 
@@ -59,7 +59,7 @@ def _instant(name: str, time: datetime) -> datetime | None:
     if to_pydatetime is None:
         return time
     if getattr(time, "nanosecond", 0):
-        raise InvalidRequest(f"{name}: {shown(str(time))} is finer than a microsecond")
+        raise InvalidRequest(f"{name}: {quoted(str(time))} is finer than a microsecond")
     plain_time: datetime = to_pydatetime()
     return plain_time
 
@@ -93,6 +93,6 @@ def corrections(updates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for index, update in enumerate(updates):
         if not isinstance(update, Mapping):
-            raise InvalidRequest(f"updates.{index}: {shown(update)} is not a mapping, such as {{'value': 1.0}}")
+            raise InvalidRequest(f"updates.{index}: {quoted(update)} is not a mapping, such as {{'value': 1.0}}")
         found.append({key: plain(f"updates.{index}.{key}", value) for key, value in update.items()})
     return found

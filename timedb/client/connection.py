@@ -28,7 +28,7 @@ from timedb.contract.wire import (
     ReadTicket,
     UploadCommand,
     WireModel,
-    shown,
+    quoted,
 )
 
 __all__ = ["BatchSource", "Certificates", "Connection"]
@@ -99,14 +99,14 @@ def _try_out(roots: str | None, chain: str | None, key: str | None) -> None:
         if roots is not None:
             context.load_verify_locations(roots)
     except ssl.SSLError:
-        raise InvalidRequest(f"TIMEDB_TLS_ROOT_CERTIFICATES: {shown(roots)} holds no PEM certificate") from None
+        raise InvalidRequest(f"TIMEDB_TLS_ROOT_CERTIFICATES: {quoted(roots)} holds no PEM certificate") from None
     try:
         if chain is not None:
             context.load_cert_chain(chain, key, password="")
     except (ssl.SSLError, ValueError):
         raise InvalidRequest(
-            f"TIMEDB_TLS_CLIENT_CERTIFICATE, TIMEDB_TLS_CLIENT_KEY: {shown(chain)} and {shown(key)} are no certificate "
-            "and its unencrypted private key, both PEM"
+            f"TIMEDB_TLS_CLIENT_CERTIFICATE, TIMEDB_TLS_CLIENT_KEY: {quoted(chain)} and {quoted(key)} are no "
+            "certificate and its unencrypted private key, both PEM"
         ) from None
 
 
@@ -152,7 +152,9 @@ class Connection:
                 generic_options=options,
             )
         except (pa.ArrowException, OSError, ValueError):
-            raise InvalidRequest(f"url: {shown(url)} is not one of a Flight server, such as grpc://HOST:8815") from None
+            raise InvalidRequest(
+                f"url: {quoted(url)} is not one of a Flight server, such as grpc://HOST:8815"
+            ) from None
         return cls(url, client, timeout_seconds, stream_timeout_seconds)
 
     def as_caller(self, api_key: str | None, request_id: str | None) -> Connection:

@@ -15,7 +15,7 @@ import pyarrow.types as pt
 from timedb.contract.columns import UPLOAD_COLUMNS, is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.spelling import did_you_mean
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ def wire_schema(schema: pa.Schema) -> pa.Schema:
     """
     for name in schema.names:
         if name not in UPLOAD_COLUMNS:
-            raise InvalidRequest(f"{shown(name)[1:-1]}: unknown column{did_you_mean(name, UPLOAD_COLUMNS)}")
+            raise InvalidRequest(f"{quoted(name)[1:-1]}: unknown column{did_you_mean(name, UPLOAD_COLUMNS)}")
         if schema.names.count(name) > 1:
             raise InvalidRequest(f"{name}: the column is there twice")
     return pa.schema([(column.name, _wire_type(column)) for column in schema])

@@ -14,7 +14,7 @@ from pyarrow import flight
 from timedb.client.flight_errors import flight_errors
 from timedb.contract.columns import LOOKED_UP, LOOKUP_COLUMNS
 from timedb.contract.errors import Internal, InvalidRequest
-from timedb.contract.wire import LookupCommand, shown
+from timedb.contract.wire import LookupCommand, quoted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,7 +69,7 @@ def _frame(data: Any) -> pl.DataFrame:
         if name in frame.columns:
             raise InvalidRequest(f"{name}: is a column of the answer; rename the one of the frame")
     if "valid_time" not in frame.columns:
-        raise InvalidRequest(f"valid_time: the column is missing; the frame has {shown(', '.join(frame.columns))}")
+        raise InvalidRequest(f"valid_time: the column is missing; the frame has {quoted(', '.join(frame.columns))}")
     return frame
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.spelling import did_you_mean
-from timedb.contract.wire import ReadCommand, shown
+from timedb.contract.wire import ReadCommand, quoted
 
 __all__ = [
     "AUDIT_COLUMNS",
@@ -93,7 +93,7 @@ def result_columns(read: ReadCommand) -> list[str]:
     resampled = (*RESAMPLED_COLUMNS, *(("known_time", "run_id") if read.view == "overlapping" else ()))
     for name in read.columns:
         if name not in COLUMN_TYPES:
-            raise InvalidRequest(f"columns: unknown column {shown(name)}{did_you_mean(name, COLUMN_TYPES)}")
+            raise InvalidRequest(f"columns: unknown column {quoted(name)}{did_you_mean(name, COLUMN_TYPES)}")
         if read.columns.count(name) > 1:
             raise InvalidRequest(f"columns: {name!r} is named twice")
         if read.resample is not None and name not in resampled:

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 
 __all__ = ["ClientSettings", "ServerSettings", "load_settings", "local_path", "read_setting_file"]
 
@@ -145,7 +145,7 @@ def load_settings(cls: type[S], **overrides: object) -> S:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         name = "TIMEDB_" + "_".join(str(part) for part in fault["loc"]).upper()
-        value = "***" if name == "TIMEDB_API_KEY" else shown(fault["input"])
+        value = "***" if name == "TIMEDB_API_KEY" else quoted(fault["input"])
         raise InvalidRequest(f"{name}: {value}: {fault['msg']}") from None
 
 
@@ -158,7 +158,7 @@ def read_setting_file(name: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise InvalidRequest(f"TIMEDB_{name.upper()}: {shown(path)} cannot be read: {error.strerror}") from None
+        raise InvalidRequest(f"TIMEDB_{name.upper()}: {quoted(path)} cannot be read: {error.strerror}") from None
 
 
 def local_path(uri: str) -> Path | None:
@@ -175,6 +175,6 @@ def local_path(uri: str) -> Path | None:
     host, slash, _ = rest.partition("/")
     if not slash or host not in ("", "localhost"):
         raise InvalidRequest(
-            f"{shown(uri)} names no folder of this machine: write file:///absolute/path, or the path alone"
+            f"{quoted(uri)} names no folder of this machine: write file:///absolute/path, or the path alone"
         )
     return Path("/" + rest.removeprefix(host).lstrip("/"))

@@ -31,7 +31,7 @@ from timedb.contract.wire_fields import (
     check_range,
     parse,
     parse_object,
-    shown,
+    quoted,
 )
 
 __all__ = [
@@ -68,7 +68,7 @@ __all__ = [
     "WithdrawRun",
     "parse",
     "parse_object",
-    "shown",
+    "quoted",
 ]
 
 CONTRACT_VERSION = 1

@@ -54,7 +54,7 @@ __all__ = [
     "finite_float",
     "parse",
     "parse_object",
-    "shown",
+    "quoted",
 ]
 
 MAX_NAME_CHARS = 255
@@ -172,7 +172,7 @@ def _check_json(value: object, path: str, depth: int) -> bool:
             raise ValueError(f"is nested more than {MAX_RUN_PARAMS_DEPTH} levels deep")
         for key in value if isinstance(value, dict) else ():
             if not isinstance(key, str):
-                raise ValueError(f"{shown(key)} is no text, as the keys of JSON are")
+                raise ValueError(f"{quoted(key)} is no text, as the keys of JSON are")
             if _is_half(key):
                 raise ValueError(f"{key!a} {_HALF}")
         parts = value.items() if isinstance(value, dict) else enumerate(value)
@@ -298,7 +298,7 @@ def finite_float(text: str) -> float:
         ValueError: it is beyond the range.
     """
     if math.isinf(number := float(text)):
-        raise ValueError(f"{shown(text)[1:-1]} is too large for a 64-bit float")
+        raise ValueError(f"{quoted(text)[1:-1]} is too large for a 64-bit float")
     return number
 
 
@@ -343,7 +343,7 @@ def describe(error: ValidationError, what: str = "", model: type[BaseModel] | No
     value = fault["input"]
     if isinstance(value, dict | list | BaseModel) and fault["type"] == "value_error":
         return f"{field}: {reason}" if field else reason
-    return f"{field}: {shown(value)} {reason[:1].lower()}{reason[1:]}" if field else reason
+    return f"{field}: {quoted(value)} {reason[:1].lower()}{reason[1:]}" if field else reason
 
 
 def _json_fault(reason: str) -> str:
@@ -391,7 +391,7 @@ def _there_are(name: str, known: Sequence[str]) -> str:
     return f"; there are {', '.join(known)}" if known else ""
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """A value as an error shows it: its repr, cut short."""
     try:
         text = ascii(value[: _SHOWN_CHARS + 1]) if isinstance(value, str) else ascii(value)

@@ -18,7 +18,7 @@ from timedb.contract.columns import is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.number_columns import NumberError, floats_of_texts
 from timedb.contract.times import from_micros, parse_time, to_micros
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 
 __all__ = ["Cells", "check_time_zone", "instant_of", "labels_of_columns"]
 
@@ -160,7 +160,7 @@ class Cells:
         cell = self.column[row].as_py()
         text = cell if isinstance(cell, str) else str(cell)
         advice = "" if "time zone" in reason else self.advise(self.ours, text)
-        raise InvalidRequest(f"{self.name}: {self.place(row)}: {shown(text)} {reason}{advice}")
+        raise InvalidRequest(f"{self.name}: {self.place(row)}: {quoted(text)} {reason}{advice}")
 
 
 def instant_of(text: str, time_zone: str | None) -> datetime:
@@ -198,7 +198,7 @@ def check_time_zone(name: str, time_zone: str | None) -> None:
         try:
             instant_of("2025-01-01", time_zone)
         except ValueError:
-            raise InvalidRequest(f"{name}: {shown(time_zone)} is not a time zone of the IANA database") from None
+            raise InvalidRequest(f"{name}: {quoted(time_zone)} is not a time zone of the IANA database") from None
 
 
 def labels_of_columns(columns: Mapping[str, pa.Array], fixed: Mapping[str, str], rows: int) -> pa.Array:
@@ -223,7 +223,7 @@ def labels_of_columns(columns: Mapping[str, pa.Array], fixed: Mapping[str, str],
 def _reason(error: pa.ArrowException, time_zone: str) -> str:
     text = " ".join(str(error).split())
     if "annot locate" in text:
-        return f"{shown(time_zone)} is not a time zone of the IANA database"
+        return f"{quoted(time_zone)} is not a time zone of the IANA database"
     if "ambiguous" in text:
         return f"comes twice in {time_zone}, as the clocks go back; write it with its offset, such as +02:00"
     if "doesn't exist" in text:

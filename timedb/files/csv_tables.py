@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from timedb.contract.errors import InvalidRequest, TooLarge
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 
 __all__ = ["CsvForm", "CsvSource", "Piece"]
 
@@ -143,7 +143,7 @@ class CsvSource:
             if torn:
                 place = self._rows.line_of((torn[0].number or 1) - 1, block, line)
                 cells = f"{torn[0].actual_columns} cells where the line of names has {torn[0].expected_columns}"
-                raise InvalidRequest(f"{self._what}: {place}: {shown(torn[0].text)} has {cells}") from None
+                raise InvalidRequest(f"{self._what}: {place}: {quoted(torn[0].text)} has {cells}") from None
             _check_text(block, line, self._what)
             raise
         return table.combine_chunks().to_batches()[0] if table.num_rows else _no_rows(table.schema)
@@ -205,7 +205,7 @@ def _check_text(block: bytes, line: int, what: str) -> None:
     except UnicodeDecodeError as error:
         place = line + _lines(block[: error.start])
         cell = re.split(rb"[\r\n,;\t]", block[: error.start])[-1] + re.split(rb"[\r\n,;\t]", block[error.start :])[0]
-        seen = shown(cell.decode("latin-1"))
+        seen = quoted(cell.decode("latin-1"))
         raise InvalidRequest(
             f"{what}: line {place}: {seen} is not UTF-8 text (shown as Latin-1){_ENCODING_HINT}"
         ) from None

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.contract.numbers import float_of
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.files.csv_tables import Piece
 
 __all__ = ["JsonSource"]
@@ -59,7 +59,7 @@ class JsonSource:
             for number, row in rows:
                 if not row.keys() <= known:
                     key = next(key for key in row if key not in known)
-                    raise InvalidRequest(f"{self._what}: {self._unit} {number}: {shown(key)} is in no row before it")
+                    raise InvalidRequest(f"{self._what}: {self._unit} {number}: {quoted(key)} is in no row before it")
             place = partial(_place, [number for number, _ in rows], self._unit)
             arrays = {source: self._column(rows, ours, source) for ours, source in columns.items()}
             yield Piece(pa.RecordBatch.from_pydict(arrays), place)
@@ -72,7 +72,7 @@ class JsonSource:
             try:
                 taken.append(None if value is None else take(value))
             except ValueError as error:
-                raise InvalidRequest(f"{key}: {self._unit} {number}: {shown(value)} {error}") from None
+                raise InvalidRequest(f"{key}: {self._unit} {number}: {quoted(value)} {error}") from None
         try:
             return pa.array(taken, kind)
         except (pa.ArrowException, UnicodeEncodeError) as error:
@@ -118,13 +118,13 @@ def _json(line: bytes, number: int, what: str) -> Any:
     try:
         return orjson.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
     except ValueError:
-        raise InvalidRequest(f"{what}: line {number} is not JSON: {shown(line.decode(errors='replace'))}") from None
+        raise InvalidRequest(f"{what}: line {number} is not JSON: {quoted(line.decode(errors='replace'))}") from None
 
 
 def _objects(values: Iterable[tuple[int, Any]], what: str, unit: str) -> Iterator[Row]:
     for number, value in values:
         if not isinstance(value, dict):
-            raise InvalidRequest(f"{what}: {unit} {number}: {shown(value)} is not a JSON object")
+            raise InvalidRequest(f"{what}: {unit} {number}: {quoted(value)} is not a JSON object")
         yield number, value
 
 

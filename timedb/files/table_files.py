@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from timedb.contract.errors import InvalidRequest, TooLarge
-from timedb.contract.wire import shown
+from timedb.contract.wire import quoted
 from timedb.files.cells import Cells, labels_of_columns
 from timedb.files.csv_tables import CsvForm, CsvSource, Piece
 from timedb.files.json_tables import JsonSource
@@ -156,7 +156,7 @@ def open_table(
     if max_group_bytes is not None and table.group_bytes > max_group_bytes:
         raise TooLarge(f"{what}: a row group is over the limit of {max_group_bytes} bytes once it is decompressed")
     if repeated := [name for name, times in Counter(table.names).items() if times > 1]:
-        raise InvalidRequest(f"{shown(repeated[0])[1:-1]}: the column is there twice")
+        raise InvalidRequest(f"{quoted(repeated[0])[1:-1]}: the column is there twice")
     return table
 
 

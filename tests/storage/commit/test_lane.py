@@ -29,7 +29,7 @@ from timedb.contract.errors import Busy, Conflict, Internal
 from timedb.contract.times import parse_time, to_micros
 from timedb.contract.wire import UploadCommand, parse_object
 from timedb.storage import Lake, Tenant
-from timedb.storage.commit.writes import Answer, Turn
+from timedb.storage.commit.writes import Answer, CommitContext
 
 
 def begin(tenant: Tenant, schema: pa.Schema = UPLOAD_SCHEMA, **fields: Any) -> Any:
@@ -72,7 +72,7 @@ class Gate:
     def __init__(self) -> None:
         self.entered, self.opened = threading.Event(), threading.Event()
 
-    def prepare(self, turn: Turn) -> Answer:
+    def prepare(self, context: CommitContext) -> Answer:
         """Wait."""
         self.entered.set()
         assert self.opened.wait(60)

@@ -23,7 +23,7 @@ from timedb.contract.identity import series_bucket
 from timedb.contract.times import format_time, from_micros, now, parse_time, to_micros
 from timedb.contract.wire import ApplyRetention, ReadTicket, WithdrawRun, parse_object
 from timedb.storage import Lake, Tenant
-from timedb.storage.commit.writes import SwapWrite
+from timedb.storage.commit.writes import ReplacementWrite
 from timedb.storage.direct.duckdb_extension import load_delta
 from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.maintain.retention import Retention
@@ -195,9 +195,9 @@ class Lane:
         self._before = before
         self._after = after
 
-    def swap(self, write: SwapWrite) -> bool:
+    def replace_files(self, write: ReplacementWrite) -> bool:
         self._before()
-        done = self._lane.swap(write)
+        done = self._lane.replace_files(write)
         self._after()
         return done
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from timedb.contract.errors import InvalidRequest
 from timedb.storage.rows.normalise import BATCH
-from timedb.storage.write.ordering import Extent, extent, in_order
+from timedb.storage.write.ordering import Extent, extent, sorted_by_series
 
 IDS = ["a", "b", "c"]
 
@@ -47,9 +47,9 @@ def table(rows: list[Row]) -> pa.Table:
 def test_rows_are_grouped_and_none_is_there_twice(rows: list[Row]) -> None:
     if len(set(rows)) < len(rows):
         with pytest.raises(InvalidRequest, match=r"^valid_time: .* is there twice in one upload$"):
-            in_order(table(rows), IDS)
+            sorted_by_series(table(rows), IDS)
         return
-    found, starts = in_order(table(rows), IDS)
+    found, starts = sorted_by_series(table(rows), IDS)
     places = [int(value) for value in found.column("value").to_pylist()]
     assert sorted(places) == list(range(len(rows)))
     assert found.drop_columns("value").equals(table([rows[place] for place in places]).drop_columns("value"))
@@ -85,5 +85,5 @@ def test_chunks_apart_do_not_meet() -> None:
 
 def extent_of(rows: list[Row]) -> Extent:
     """The extent of rows as one chunk."""
-    ordered, starts = in_order(table(rows), [*IDS, "d", "e", "f"])
+    ordered, starts = sorted_by_series(table(rows), [*IDS, "d", "e", "f"])
     return extent(ordered, starts, np.arange(6))
