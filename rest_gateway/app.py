@@ -17,6 +17,7 @@ from starlette.routing import Match
 
 from timedb._version import __version__
 from timedb.contract.errors import InvalidRequest, TimeDBError
+from timedb.contract.hosts import reachable
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.contract.wire import quoted
 from timedb.rest_gateway.ask.inputs import BodyBudget
@@ -33,6 +34,7 @@ from timedb.rest_gateway.http.connection import FlightConnection
 from timedb.rest_gateway.http.errors import error_for_status, error_response, status_of
 from timedb.rest_gateway.http.metrics import Metrics
 from timedb.rest_gateway.http.middleware import CallMiddleware, HeadAsGet, LoopbackOnly
+from timedb.rest_gateway.http.origins import OPEN_LAKE_HEADER, OwnOrigins, Senders
 from timedb.rest_gateway.openapi.document import ANSWER_HEADERS, errors, install_openapi
 from timedb.rest_gateway.routes import runs as routes_runs
 from timedb.rest_gateway.routes import series as routes_series
@@ -70,7 +72,11 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
     middleware = [Middleware(CallMiddleware, metrics=metrics)]
     if not settings.insecure:
         middleware.append(Middleware(LoopbackOnly, lake_is_open=connection.lake_is_open))
-    if origins := settings.cors_origins.replace(",", " ").split():
+    origins = settings.cors_origins.replace(",", " ").split()
+    hosts = [reachable(settings.host), *settings.allowed_hosts.replace(",", " ").split()]
+    senders = Senders(hosts, origins, elsewhere=settings.insecure)
+    middleware.append(Middleware(OwnOrigins, senders=senders, lake_is_open=connection.lake_is_open))
+    if origins:
         middleware.append(_cors(origins))
     middleware.append(Middleware(HeadAsGet))
 
@@ -113,7 +119,10 @@ def _cors(origins: list[str]) -> Middleware:
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "PATCH"],
-        allow_headers=["Authorization", "Content-Encoding", "Content-Type", "X-API-Key", "X-Request-Id"],
+        allow_headers=[
+            *("Authorization", "Content-Encoding", "Content-Type", "X-API-Key", "X-Request-Id"),
+            OPEN_LAKE_HEADER,
+        ],
         expose_headers=[*ANSWER_HEADERS, "Retry-After", "X-Request-Id"],
     )
 

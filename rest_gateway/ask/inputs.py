@@ -124,7 +124,8 @@ def json_body(model: type[M]) -> Callable[[Request], AsyncIterator[M]]:
     async def read(request: Request) -> AsyncIterator[M]:
         budget: BodyBudget = request.app.state.bodies
         async with budget.receive(request) as body:
-            if body and not is_json(media_type := media_type_of(request)):
+            media_type = media_type_of(request)
+            if (body or media_type) and not is_json(media_type):
                 raise InvalidRequest(f"Content-Type: {quoted(media_type)} is not application/json")
             yield await budget.parse(model, body)
 

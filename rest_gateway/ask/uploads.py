@@ -89,7 +89,7 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
             yield await run_in_threadpool(
                 _of_table, body, FILE_TYPES[media_type], fields, max_rows, budget.max_body_bytes
             )
-        elif is_json(media_type) or not body:
+        elif is_json(media_type) or not (body or media_type):
             beside = read_query(UploadQuery, request)
             message = await budget.parse(UploadRequest, body)
             yield await budget.on_thread(len(body), partial(_of_json, message, beside))

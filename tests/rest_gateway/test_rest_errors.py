@@ -359,7 +359,7 @@ def test_who_counts_as_this_machine(peer: str, status: int) -> None:
 
     async def ask() -> int:
         transport = httpx.ASGITransport(app, client=(peer, 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return (await client.get("/")).status_code
 
     assert asyncio.run(ask()) == status

@@ -72,7 +72,7 @@ def test_a_reader_that_reads_no_more_frees_its_place(
         httpx.Client(base_url=service.rest_url, timeout=30) as rest,
         socket.create_connection((target.hostname, target.port or 80)) as reader,
     ):
-        reader.sendall(b"GET /values?name=big HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        reader.sendall(b"GET /values?name=big HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert reader.recv(4096).startswith(b"HTTP/1.1 200")
         if not stays:
             assert_error(rest.get("/values", params={"name": "big", "limit": 1}), 503, "busy")

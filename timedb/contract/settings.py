@@ -59,6 +59,11 @@ class ServerSettings(BaseSettings):
     cors_origins: str = Field(
         "", description="Web origins whose pages may call the REST gateway, with a comma between them; * for all"
     )
+    allowed_hosts: str = Field(
+        "",
+        description="Further names by which a lake without users may be called over REST (Host), with a comma between "
+        "them; * for all",
+    )
     max_sorted_rows: int = Field(20_000_000, ge=1, description="Rows that a read may sort across buckets")
     max_lookup_batch_rows: int = Field(1_000_000, ge=1, description="Rows of one batch of a lookup")
     lookup_stored_rows: int = Field(

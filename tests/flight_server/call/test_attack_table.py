@@ -19,10 +19,10 @@ UNNAMED = {
 
 
 def names_in(name: str) -> set[str]:
-    """The tests of a module."""
-    (path,) = HERE.parent.rglob(name)
-    tree = ast.parse(path.read_text())
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+    """The tests of the modules of a name."""
+    trees = [ast.parse(path.read_text()) for path in HERE.parents[1].rglob(name)]
+    nodes = [node for tree in trees for node in tree.body]
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
 def test_every_test_that_is_named_exists() -> None:
