@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-    from timedb.client.selection import Length, Selection, Time
-    from timedb.contract.wire import Relative
+    from timedb.contract.read_options import ScannedRows, Selection
     from timedb.storage.direct.cluster import SplitRead
 
 __all__ = ["duckdb_macros", "load_duckdb_delta", "scan_lake", "spark_functions", "split_read"]
@@ -24,19 +22,7 @@ def scan_lake(
     path: str | PathLike[str],
     tenant: str | UUID | None = None,
     view: Literal["flat", "overlapping", "latest"] = "flat",
-    *,
-    all_versions: bool = False,
-    series_ids: str | UUID | Iterable[str | UUID] | None = None,
-    series_keys: str | Iterable[str] | None = None,
-    labels: Mapping[str, str | list[str] | None] | None = None,
-    start_valid: Time | None = None,
-    end_valid: Time | None = None,
-    start_known: Time | None = None,
-    end_known: Time | None = None,
-    as_of: Time | None = None,
-    relative: Relative | Mapping[str, Any] | None = None,
-    lead_time: Length | None = None,
-    columns: list[str] | None = None,
+    **selection: Unpack[ScannedRows],
 ) -> pl.LazyFrame:
     """A view of a lake as a Polars query, without a server.
 
@@ -48,17 +34,9 @@ def scan_lake(
         tenant: The tenant (UUID); left out: the one of a lake without users.
         view: ``flat``: per valid time the value known last. ``overlapping``: every revision. ``latest``: of the flat
             view the last value of each series.
-        all_versions: Also superseded corrections, with who, when and why.
-        series_ids: Only these series.
-        series_keys: Only series of these names.
-        labels: Only series with these labels: a value, one of several, or None for "has it not"; ``{}``: those
-            without labels.
-        start_valid, end_valid: Bounds of valid_time, the end exclusive: aware datetimes, or RFC 3339 text.
-        start_known, end_known: Bounds of known_time, the end exclusive.
-        as_of: What the lake held at that change_time, inclusive.
-        relative: Per local day or window only what was known by a cut-off; see ``timedb.client.Selection``.
-        lead_time: Only what was known at least so long before its valid_time.
-        columns: Any that a read can return; left out: all that are stored. Identifiers are text.
+        **selection: Of ``timedb.client.Selection`` those that a scan can do: series, labels, ranges, ``as_of``,
+            ``all_versions``, ``relative``, ``lead_time``, and ``columns``: any that a read can return; left out: all
+            that are stored, identifiers as text.
 
     Raises:
         NotFound: there is no such lake, tenant or series.
@@ -68,29 +46,17 @@ def scan_lake(
         >>> td.scan_lake(lake, series_keys="load").collect()["value"].sum()
         23.0
     """
-    from timedb.client.arguments import texts
-    from timedb.client.selection import message_of
+    from timedb.client.selection import fields_of, message_of
     from timedb.contract.errors import InvalidRequest
+    from timedb.contract.read_options import ScannedRows as Scanned
     from timedb.contract.wire import ReadTicket, quoted
     from timedb.storage.direct.scan import scan_lake as scan
 
     if view not in ("flat", "overlapping", "latest"):
         raise InvalidRequest(f"view: {quoted(view)} is not flat, overlapping or latest")
-    fields = {
-        "view": view,
-        "all_versions": all_versions,
-        "series_ids": texts(series_ids),
-        "series_keys": texts(series_keys),
-        "labels": labels,
-        "start_valid": start_valid,
-        "end_valid": end_valid,
-        "start_known": start_known,
-        "end_known": end_known,
-        "as_of": as_of,
-        "relative": relative,
-        "lead_time": lead_time,
-        "columns": columns,
-    }
+    if others := sorted(selection.keys() - Scanned.__annotations__.keys()):
+        raise TypeError(f"scan_lake() got an unexpected keyword argument {others[0]!r}")
+    fields = fields_of(selection) | {"view": view}
     return scan(_address(path), _text(tenant), message_of(ReadTicket, fields))
 
 

@@ -107,7 +107,10 @@ def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, A
     # A parameter that is left out is null to the model, but no text means null in a URL.
     options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
     if len(options) == 1:
+        texts = [each["description"] for each in (schema, options[0]) if "description" in each]
         schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | options[0]
+        if texts:
+            schema["description"] = ". ".join(texts)
     schema = {key: value for key, value in schema.items() if key != "title"}
     # As one value, where it is a list of one: that is what stands in a URL.
     example = examples.QUERY[name]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from timedb.contract.read_options import READ, ROWS
+
 __all__ = ["PATH", "QUERY", "RUN", "SERIES_ID", "TIME"]
 
 SERIES_ID = "288dd910-eaab-5e01-bdbf-c6387db81bd4"
 """Of the series that the example of ``POST /series`` makes, where there are no users."""
 RUN = "morning-forecast"
 TIME = "2025-01-01T00:00:00Z"
-_TOKEN = "eyJhc19vZiI6IjIwMjUtMDEtMDFUMDA6MDA6MDAuMDAwMDAwKzAwOjAwIiwidGFibGVfdmVyc2lvbiI6MX0="
 _CURSOR = (
     "eyJhc19vZiI6IjIwMjUtMDEtMDFUMDA6MDA6MDAuMDAwMDAwKzAwOjAwIiwibGFzdCI6eyJ2YWxpZF90aW1lIjoiMjAyNS0wMS0wMVQwMDowMDow"
     "MC4wMDAwMDArMDA6MDAiLCJzZXJpZXNfaWQiOiIyODhkZDkxMC1lYWFiLTVlMDEtYmRiZi1jNjM4N2RiODFiZDQiLCJ2YWxpZF90aW1lX2VuZCI6"
@@ -17,14 +18,7 @@ _CURSOR = (
 _AFTER = "WzAsImh1bWlkaXR5Iiwie30iLCIyODhkZDkxMC1lYWFiLTVlMDEtYmRiZi1jNjM4N2RiODFiZDQiXQ=="
 PATH: dict[str, str] = {"series_id": SERIES_ID, "run_id": RUN}
 """Parameters in a path."""
-QUERY: dict[str, object] = {
-    "start_valid": TIME,
-    "end_valid": "2025-01-02T00:00:00Z",
-    "start_known": TIME,
-    "end_known": "2025-01-02T00:00:00+01:00",
-    "as_of": "2025-01-01T12:00:00Z",
-    "token": _TOKEN,
-    "since": _TOKEN,
+QUERY: dict[str, object] = {option.name: option.example for option in (*ROWS, *READ)} | {
     "cursor": _CURSOR,
     "after": _AFTER,
     "series_id": [SERIES_ID],
@@ -33,17 +27,7 @@ QUERY: dict[str, object] = {
     "search": "temp north",
     "format": "csv",
     "mode": "overlapping",
-    "all_versions": True,
-    "days_ahead": 1,
-    "time_of_day": "10:00",
     "time_zone": "Europe/Stockholm",
-    "window_length": "P1D",
-    "issue_offset": "-PT14H",
-    "start_window": TIME,
-    "lead_time": "36h",
-    "period": "P1D",
-    "aggregate": "max",
-    "unit": "kelvin",
     "intervals": True,
     "non_finite": "text",
     "limit": 1000,

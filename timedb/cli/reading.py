@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from timedb.cli.options import AsJson, FlightUrl, Format, Labels, client_of, instant_of_option, selected_labels
+from timedb.cli.options import AsJson, FlightUrl, Format, Labels, client_of, selected_labels
 from timedb.cli.output import say, show
+from timedb.cli.read_options import AllVersions, Asked, Rows, fields_typed, with_read_options
 from timedb.contract.errors import InvalidRequest
 
 __all__ = ["register"]
@@ -20,13 +21,6 @@ SeriesNames = Annotated[
     list[str] | None, typer.Option("--series", metavar="NAME", help="Only this series; may be repeated.")
 ]
 SeriesIds = Annotated[list[str] | None, typer.Option("--series-id", help="Only this series; may be repeated.")]
-StartValid = Annotated[str | None, typer.Option(metavar="TIME", help="First valid_time, inclusive.")]
-EndValid = Annotated[str | None, typer.Option(metavar="TIME", help="Last valid_time, exclusive.")]
-StartKnown = Annotated[str | None, typer.Option(metavar="TIME", help="First known_time, inclusive.")]
-EndKnown = Annotated[str | None, typer.Option(metavar="TIME", help="Last known_time, exclusive.")]
-AsOf = Annotated[str | None, typer.Option(metavar="TIME", help="As it was written by then.")]
-Token = Annotated[str | None, typer.Option(help="The rows that an earlier read could see.")]
-AllVersions = Annotated[bool, typer.Option("--all-versions", help="Also what was corrected, with who, when and why.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Replace a file that is there without asking.")]
 TimeZone = Annotated[
     str | None, typer.Option(metavar="ZONE", help="Of times and dates without an offset, say Europe/Stockholm.")
@@ -38,37 +32,17 @@ _EXPORTED_VERSIONS = f"{_EXPORTED},change_time,changed_by,retracted,value_id"
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to ``timedb``."""
     for command in (read, export, accuracy):
-        app.command()(command)
+        app.command()(with_read_options(command))
 
 
 def read(
+    *,
     series: SeriesNames = None,
     series_id: SeriesIds = None,
     labels: Labels = None,
     view: Annotated[View, typer.Option(help="The value known last, every revision, ….")] = "flat",
-    start_valid: StartValid = None,
-    end_valid: EndValid = None,
-    start_known: StartKnown = None,
-    end_known: EndKnown = None,
-    as_of: AsOf = None,
-    all_versions: AllVersions = False,
-    lead_time: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="Only what was known so long before, say 36h.")
-    ] = None,
-    days_ahead: Annotated[int | None, typer.Option(help="Only what was known so many local days before …")] = None,
-    time_of_day: Annotated[str | None, typer.Option(metavar="HH:MM", help="… by this local time. [10:00]")] = None,
-    window_length: Annotated[str | None, typer.Option(metavar="LENGTH", help="Windows so long, say P1D, …")] = None,
-    issue_offset: Annotated[
-        str | None,
-        typer.Option(metavar="LENGTH", help="… of which only what was known so long before their start, say -PT14H, …"),
-    ] = None,
-    start_window: Annotated[
-        str | None, typer.Option(metavar="TIME", help="… counted from the window that starts here.")
-    ] = None,
-    period: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="The values of such a period as one, say 1h, P1D, P1M.")
-    ] = None,
-    aggregate: Annotated[str | None, typer.Option(help="mean, sum, min, max, first, last or count. [mean]")] = None,
+    rows: Rows,
+    asked: Asked,
     time_zone: Annotated[
         str | None,
         typer.Option(
@@ -77,11 +51,6 @@ def read(
             "Europe/Stockholm.",
         ),
     ] = None,
-    unit: Annotated[str | None, typer.Option(help="Values converted to this unit.")] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="With --view changes: the token of the read before.")
-    ] = None,
-    token: Token = None,
     columns: Annotated[str | None, typer.Option(metavar="A,B,C", help="Which columns, in which order.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
     format: Annotated[
@@ -95,33 +64,21 @@ def read(
     json: AsJson = False,
 ) -> None:
     """Read values, sorted by series and valid_time. The token of the answer goes to standard error."""
-    daily = {"days_ahead": days_ahead, "time_of_day": time_of_day}
-    windows = {
-        "window_length": window_length,
-        "issue_offset": issue_offset,
-        "start_window": instant_of_option("--start-window", start_window, time_zone),
-    }
-    selection: dict[str, Any] = {
-        **_rows(series, series_id, labels),
-        **_times(time_zone, start_valid, end_valid, start_known, end_known, as_of),
+    fields = {
+        **_series(series, series_id, labels),
+        **fields_typed(time_zone, rows, asked),
         "view": view,
-        "all_versions": all_versions,
-        "lead_time": lead_time,
-        "relative": _relative(daily, windows, time_zone),
-        "resample": _resample(period, aggregate, time_zone),
-        "unit": unit,
-        "since": since,
-        "token": token,
-        "columns": _columns(columns, view, all_versions),
+        "columns": _columns(columns, view, asked["all_versions"]),
         "ordered": True,
         "limit": limit,
     }
     if json and format not in (None, "json"):
         raise InvalidRequest(f"--json, --format: say one of them; --format is {format}")
-    _Answer.to("--output", output, "json" if json else format, yes=yes).write(selection, flight_url)
+    _Answer.to("--output", output, "json" if json else format, yes=yes).write(fields, flight_url)
 
 
 def export(
+    *,
     output: Annotated[
         Path, typer.Argument(dir_okay=False, help="A file, whose suffix says the format; - is standard output.")
     ],
@@ -131,60 +88,48 @@ def export(
     view: Annotated[
         Literal["flat", "overlapping"], typer.Option(help="Every revision, or the value known last.")
     ] = "overlapping",
-    start_valid: StartValid = None,
-    end_valid: EndValid = None,
-    start_known: StartKnown = None,
-    end_known: EndKnown = None,
-    as_of: AsOf = None,
-    all_versions: AllVersions = False,
-    token: Token = None,
+    rows: Rows,
+    versions: AllVersions,
     time_zone: TimeZone = None,
     format: Annotated[Format | None, typer.Option(help="Another format than the suffix says.")] = None,
     yes: Yes = False,
     flight_url: FlightUrl = None,
 ) -> None:
     """Write the history of series to a file: every revision with its run, annotation and tags. In any order."""
-    selection: dict[str, Any] = {
-        **_rows(series, series_id, labels),
-        **_times(time_zone, start_valid, end_valid, start_known, end_known, as_of),
+    fields = {
+        **_series(series, series_id, labels),
+        **fields_typed(time_zone, rows, versions),
         "view": view,
-        "all_versions": all_versions,
-        "token": token,
-        "columns": (_EXPORTED_VERSIONS if all_versions else _EXPORTED).split(","),
+        "columns": (_EXPORTED_VERSIONS if versions["all_versions"] else _EXPORTED).split(","),
     }
-    _Answer.to("OUTPUT", output, format, yes=yes, labels=True).write(selection, flight_url)
+    _Answer.to("OUTPUT", output, format, yes=yes, labels=True).write(fields, flight_url)
 
 
 def accuracy(
+    *,
     actual: Annotated[str | None, typer.Option(metavar="NAME", help="The series of actual values, or …")] = None,
     actual_id: Annotated[str | None, typer.Option(metavar="UUID", help="… its id.")] = None,
     horizon: Annotated[str, typer.Option(metavar="LENGTH", help="Length of a bucket of lead times.")] = "1h",
     series: SeriesNames = None,
     series_id: SeriesIds = None,
     labels: Labels = None,
-    start_valid: StartValid = None,
-    end_valid: EndValid = None,
-    start_known: StartKnown = None,
-    end_known: EndKnown = None,
-    as_of: AsOf = None,
+    rows: Rows,
     time_zone: TimeZone = None,
-    token: Token = None,
     flight_url: FlightUrl = None,
     json: AsJson = False,
 ) -> None:
     """Tell how far forecasts were from the actual values, by lead time: count, bias, mae and rmse."""
-    selection: dict[str, Any] = {
-        **_rows(series, series_id, labels),
-        **_times(time_zone, start_valid, end_valid, start_known, end_known, as_of),
+    fields = {
+        **_series(series, series_id, labels),
+        **fields_typed(time_zone, rows),
         "actual_key": actual,
         "actual_id": actual_id,
         "horizon": horizon,
-        "token": token,
     }
     from timedb.client.selection import message_of
     from timedb.contract.wire import AccuracyCommand
 
-    with client_of(flight_url) as client, client.stream(message_of(AccuracyCommand, selection)) as stream:
+    with client_of(flight_url) as client, client.stream(message_of(AccuracyCommand, fields)) as stream:
         show(stream.read_all().to_pylist(), as_json=json)
 
 
@@ -213,7 +158,7 @@ class _Answer:
         may_write(output, yes=yes)
         return cls(option, output, format, labels)
 
-    def write(self, selection: dict[str, Any], flight_url: str | None) -> None:
+    def write(self, fields: dict[str, Any], flight_url: str | None) -> None:
         """Read and write, batch by batch; the token goes to standard error."""
         from timedb.cli.formats import pieces_of, sink_of
         from timedb.cli.labelled import LabelledBatches
@@ -222,7 +167,7 @@ class _Answer:
         from timedb.contract.columns import META_TOKEN
         from timedb.contract.wire import ReadCommand
 
-        command = message_of(ReadCommand, selection)
+        command = message_of(ReadCommand, fields)
         sink_of_answer = sink_of(self.option, self.output, binary=self.format in ("arrow", "parquet"))
         with client_of(flight_url) as client, client.stream(command) as stream, sink_of_answer as sink:
             batches = LabelledBatches(client, stream) if self.labels else stream
@@ -233,44 +178,8 @@ class _Answer:
             say(f"token: {(stream.schema.metadata or {}).get(META_TOKEN, b'').decode()}")
 
 
-def _rows(series: list[str] | None, series_id: list[str] | None, labels: list[str] | None) -> dict[str, Any]:
+def _series(series: list[str] | None, series_id: list[str] | None, labels: list[str] | None) -> dict[str, Any]:
     return {"series_keys": series or None, "series_ids": series_id or None, "labels": selected_labels(labels)}
-
-
-def _times(
-    time_zone: str | None,
-    start_valid: str | None,
-    end_valid: str | None,
-    start_known: str | None,
-    end_known: str | None,
-    as_of: str | None,
-) -> dict[str, Any]:
-    if time_zone is not None:
-        from timedb.files.cells import check_time_zone
-
-        check_time_zone("--time-zone", time_zone)
-    return {
-        "start_valid": instant_of_option("--start-valid", start_valid, time_zone),
-        "end_valid": instant_of_option("--end-valid", end_valid, time_zone),
-        "start_known": instant_of_option("--start-known", start_known, time_zone),
-        "end_known": instant_of_option("--end-known", end_known, time_zone),
-        "as_of": instant_of_option("--as-of", as_of, time_zone),
-    }
-
-
-def _relative(daily: dict[str, Any], windows: dict[str, Any], time_zone: str | None) -> dict[str, Any] | None:
-    given = {name: value for name, value in {**daily, **windows}.items() if value is not None}
-    if time_zone is None and any(value is not None for value in daily.values()):
-        raise InvalidRequest("--time-zone: is missing; --days-ahead and --time-of-day need it")
-    return given | ({"time_zone": time_zone} if time_zone is not None else {}) if given else None
-
-
-def _resample(period: str | None, aggregate: str | None, time_zone: str | None) -> dict[str, Any] | None:
-    if period is None:
-        if aggregate is not None:
-            raise InvalidRequest("--period: is missing; --aggregate needs it")
-        return None
-    return {"period": period, "aggregate": aggregate or "mean", "time_zone": time_zone or "UTC"}
 
 
 def _columns(named: str | None, view: View, all_versions: bool) -> list[str]:

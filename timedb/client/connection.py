@@ -288,8 +288,10 @@ class _Answers:
 
 
 def _ticket(read: ReadCommand | AccuracyCommand) -> bytes:
-    model = ReadTicket if isinstance(read, ReadCommand) else AccuracyTicket
-    return model.model_validate({name: getattr(read, name) for name in read.model_fields_set}).to_bytes()
+    # Its fields have been checked; only the op is added.
+    model, op = (ReadTicket, "read") if isinstance(read, ReadCommand) else (AccuracyTicket, "accuracy")
+    fields = {name: getattr(read, name) for name in read.model_fields_set}
+    return model.model_construct(**fields | {"op": op}).to_bytes()
 
 
 def _json_object(body: pa.Buffer, what: str) -> dict[str, Any]:

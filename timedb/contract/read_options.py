@@ -1,0 +1,252 @@
+"""What a read can be asked for: the keyword arguments of Python, the options of the command line, REST's parameters.
+
+An option of a read is added here and in the message itself (``wire.ReadCommand``); the doors make theirs from it. Only
+what has a shape of its own at each door is written there: series and labels, view, columns, pages.
+
+The command line builds its help from this, so it imports nothing that takes time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from uuid import UUID
+
+from timedb.contract.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from timedb.contract.wire import Relative, Resample
+
+__all__ = [
+    "READ",
+    "ROWS",
+    "Length",
+    "ReadOption",
+    "Rows",
+    "ScannedRows",
+    "Selection",
+    "Time",
+    "nested",
+]
+
+Time = datetime | date | str
+"""An aware datetime (or pandas Timestamp), RFC 3339 text with an offset, or a date, which is its midnight, UTC."""
+
+
+Length = timedelta | str
+"""A length of time: a timedelta, ISO 8601 text such as ``PT36H``, or a short form such as ``36h``."""
+
+
+class _Selected(TypedDict, total=False):
+    """Which rows a call is about; all may be left out.
+
+    The ranges include their start and not their end; ``as_of`` includes its instant.
+    """
+
+    series_ids: str | UUID | Iterable[str | UUID] | None
+    series_keys: str | Iterable[str] | None
+    """Names of series."""
+    labels: Mapping[str, str | list[str] | None] | None
+    """Series with these labels: a value, one of several, or None for "has it not"; ``{}``: series without labels."""
+    start_valid: Time | None
+    end_valid: Time | None
+    start_known: Time | None
+    end_known: Time | None
+    as_of: Time | None
+    """What the lake held at that change_time."""
+
+
+class Rows(_Selected, total=False):
+    """Which rows a call is about, and how they travel; all may be left out."""
+
+    token: str | None
+    """The ``token`` of an earlier answer: exactly the rows that it could see."""
+    compression: Literal["lz4", "zstd"] | None
+    """Of the bytes on the wire; pays where the network is slower than about a gigabit a second."""
+
+
+class ScannedRows(_Selected, total=False):
+    """What a read without a server selects, beside its view; all may be left out."""
+
+    all_versions: bool
+    """Also superseded corrections, with who, when and why."""
+    relative: Relative | Mapping[str, Any] | None
+    """``{"days_ahead", "time_of_day", "time_zone"}``: per local day only what was known by then; or ``{"window_length",
+    "issue_offset", "start_window", "time_zone"}``: per window what was known so long before it began."""
+    lead_time: Length | None
+    """Only what was known at least so long before its valid_time."""
+    columns: list[str] | None
+
+
+class Selection(Rows, ScannedRows, total=False):
+    """What a read selects and how it comes; all may be left out."""
+
+    view: Literal["flat", "overlapping", "latest", "changes"]
+    """``flat``: per valid time the value known last. ``overlapping``: every revision. ``latest``: of the flat view the
+    last value of each series. ``changes``: every row written since an answer's token, in all its versions."""
+    resample: Resample | Mapping[str, Any] | None
+    """``{"period", "aggregate", "time_zone"}``: the values of each period as one."""
+    unit: str | None
+    """Values converted to this unit."""
+    since: str | None
+    """With ``view="changes"``: the ``token`` of the answer before; left out: from the beginning."""
+    ordered: bool
+    order_by: Literal["series", "valid_time", "known_time", "change_time"]
+    limit: int | None
+    after: str | None
+    """The ``cursor`` of the last answer under a limit (see :meth:`Client.read_arrow`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOption:
+    """An option of a read where it is text: typed in a shell, or in a URL.
+
+    Attributes:
+        name: The field of the message, or of the part of it that ``part_of`` names.
+        kind: What it takes; a ``word`` is one of those that the message's field knows.
+        example: In REST's document.
+        option: What the command line says of it.
+        parameter: What REST says of it; left out: the same, without the full stop.
+        metavar: Of the command line; left out: by its kind.
+        part_of: The field of the message that it is a part of.
+    """
+
+    name: str
+    kind: Literal["time", "length", "text", "word", "count", "flag"]
+    example: object
+    option: str
+    parameter: str | None = None
+    metavar: str | None = None
+    part_of: Literal["relative", "resample"] | None = None
+
+
+_TIME, _NEXT_DAY = "2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z"
+_TOKEN = "eyJhc19vZiI6IjIwMjUtMDEtMDFUMDA6MDA6MDAuMDAwMDAwKzAwOjAwIiwidGFibGVfdmVyc2lvbiI6MX0="
+ROWS = (
+    ReadOption("start_valid", "time", _TIME, "First valid_time, inclusive."),
+    ReadOption("end_valid", "time", _NEXT_DAY, "Last valid_time, exclusive."),
+    ReadOption("start_known", "time", _TIME, "First known_time, inclusive."),
+    ReadOption("end_known", "time", "2025-01-02T00:00:00+01:00", "Last known_time, exclusive."),
+    ReadOption(
+        "as_of",
+        "time",
+        "2025-01-01T12:00:00Z",
+        "As it was written by then.",
+        "What the store held at this change_time, inclusive",
+    ),
+    ReadOption(
+        "token",
+        "text",
+        _TOKEN,
+        "The rows that an earlier read could see.",
+        "The X-Token of an earlier answer: the rows it could see",
+    ),
+)
+"""Of every call that reads values."""
+READ = (
+    ReadOption(
+        "all_versions",
+        "flag",
+        True,
+        "Also what was corrected, with who, when and why.",
+        "Also the corrected versions, with the audit columns",
+    ),
+    ReadOption(
+        "lead_time",
+        "length",
+        "36h",
+        "Only what was known so long before, say 36h.",
+        "Only what was known at least so long before its valid_time, such as 36h",
+    ),
+    ReadOption(
+        "days_ahead",
+        "count",
+        1,
+        "Only what was known so many local days before …",
+        "Only what was known so many local days before",
+        part_of="relative",
+    ),
+    ReadOption(
+        "time_of_day",
+        "text",
+        "10:00",
+        "… by this local time. [10:00]",
+        "… by this local time, such as 10:00",
+        metavar="HH:MM",
+        part_of="relative",
+    ),
+    ReadOption(
+        "window_length",
+        "length",
+        "P1D",
+        "Windows so long, say P1D, …",
+        "Windows so long, such as P1D or 6h, …",
+        part_of="relative",
+    ),
+    ReadOption(
+        "issue_offset",
+        "length",
+        "-PT14H",
+        "… of which only what was known so long before their start, say -PT14H, …",
+        "… of which only what was known so long before their start, such as -PT14H, …",
+        part_of="relative",
+    ),
+    ReadOption("start_window", "time", _TIME, "… counted from the window that starts here.", part_of="relative"),
+    ReadOption(
+        "period",
+        "length",
+        "P1D",
+        "The values of such a period as one, say 1h, P1D, P1M.",
+        "Values of such a period as one, such as 1h, P1D or P1M, …",
+        part_of="resample",
+    ),
+    ReadOption(
+        "aggregate",
+        "word",
+        "max",
+        "mean, sum, min, max, first, last or count. [mean]",
+        "… by this function; default: mean",
+        part_of="resample",
+    ),
+    ReadOption("unit", "text", "kelvin", "Values converted to this unit."),
+    ReadOption(
+        "since",
+        "text",
+        _TOKEN,
+        "With --view changes: the token of the read before.",
+        "With mode=changes: the X-Token of the answer before",
+        metavar="TOKEN",
+    ),
+)
+"""Of a read of values, beside :data:`ROWS`; ``relative`` and ``resample`` also have a ``time_zone``."""
+
+
+def nested(said: Mapping[str, Any], time_zone: str | None, *, zone_is_gate: bool) -> dict[str, Any]:
+    """The fields of the message that options, which know no parts, say; what is None is left out.
+
+    Args:
+        said: Option → value.
+        time_zone: Of ``relative`` and ``resample``.
+        zone_is_gate: Whether a zone alone asks for the usual daily gate.
+
+    Raises:
+        InvalidRequest: an option is there without the one that it goes with.
+    """
+    parts: dict[str | None, dict[str, Any]] = {None: {}, "relative": {}, "resample": {}}
+    part_of = {each.name: each.part_of for each in READ}
+    for name, value in said.items():
+        if value is not None:
+            parts[part_of.get(name)][name] = value
+    fields, relative, resample = parts.values()
+    if time_zone is None and relative.keys() & {"days_ahead", "time_of_day"}:
+        raise InvalidRequest("time_zone: is missing; days_ahead and time_of_day need it", field="time_zone")
+    if resample and "period" not in resample:
+        raise InvalidRequest("period: is missing; aggregate needs it", field="period")
+    zone = {} if time_zone is None else {"time_zone": time_zone}
+    if relative or (zone and zone_is_gate and not resample):
+        fields["relative"] = relative | zone
+    if resample:
+        fields["resample"] = {"aggregate": "mean"} | resample | zone
+    return fields
