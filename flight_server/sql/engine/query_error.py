@@ -24,7 +24,17 @@ _FAULTS_OF_THE_QUERY = {
     "Constraint",
     "Sequence",
     "Settings",
+    "Unknown Type",
+    "Object Size",
+    "Dependency",
+    "Invalid Configuration",
 }
+_NOT_OFFERED = {
+    "Not implemented": "",
+    "Permission": "nothing outside of the tables can be reached",
+    "Missing Extension": "",
+}
+_NO_ARROW = "Unsupported Arrow type"
 _MAX_CHARS = 400
 _TOO_DEEP = "query: it is nested too deeply"
 _TOO_MUCH_MEMORY = "query: it needs more memory than one query may take"
@@ -52,23 +62,28 @@ def query_error_of(error: BaseException) -> QueryError | None:
         return QueryError("too_large", _TOO_MUCH_MEMORY)
     if isinstance(error, RecursionError):
         return QueryError("invalid_request", _TOO_DEEP)
-    text = str(error)
-    try:
-        said = json.loads(text[text.index("{") :])
-        kind, message = str(said["exception_type"]), str(said["exception_message"])
-    except (ValueError, KeyError, TypeError):
-        return None
+    kind, message, position = _parts_of(str(error))
     if kind == "Out of Memory" or "bad allocation" in message or "bad_alloc" in message:
         return QueryError("too_large", _TOO_MUCH_MEMORY)
-    if kind == "Not implemented":
-        return QueryError("unimplemented", f"query: {_line(message)}")
+    if kind in _NOT_OFFERED:
+        remedy = "; cast it to another, such as VARCHAR" if message.startswith(_NO_ARROW) else ""
+        return QueryError("unimplemented", f"query: {_NOT_OFFERED[kind] or _line(message)}{remedy}")
     if kind not in _FAULTS_OF_THE_QUERY or "Python exception" in message:
         return None
     if "expression depth" in message:
         return QueryError("invalid_request", _TOO_DEEP)
-    position = said.get("position")
     where = f" (at character {int(position) + 1})" if isinstance(position, str) and position.isdigit() else ""
     return QueryError("invalid_request", f"query: {_line(message)}{where}")
+
+
+def _parts_of(text: str) -> tuple[str, str, object]:
+    """Kind, message and position of an error: from the JSON in it, or, where DuckDB writes none, its first words."""
+    try:
+        said = json.loads(text[text.index("{") :])
+        return str(said["exception_type"]), str(said["exception_message"]), said.get("position")
+    except (ValueError, KeyError, TypeError):
+        kind, _, message = text.partition(" Error: ")
+        return kind, message, None
 
 
 def _line(message: str) -> str:

@@ -118,17 +118,18 @@ def parse(connection: duckdb.DuckDBPyConnection, text: str, names: Collection[st
     tree: Node = json.loads(row[0] if row else "{}")
     if tree.get("error", True):
         raise QueryError("unimplemented", f"query: {tree.get('error_message', 'this form of it')} is not offered")
-    shadowed = {entry["key"].lower() for node in nodes_of(tree) for entry in _ctes(node)}
     tables = []
-    for node in nodes_of(tree):
+    redefined: set[str] = set()
+    for node, ctes in _in_scope(tree):
         _refuse_unknown(node)
+        redefined |= ctes
         if node.get("type") == "BASE_TABLE":
             if _is_ours(node, names):
                 tables.append(node)
-            elif not _is_cte(node, shadowed):
+            elif not _is_cte(node, ctes):
                 known = ", ".join(sorted(names))
                 raise QueryError("not_found", f"query: there is no table {_full_name(node)!r}; there are {known}")
-    return Query(tree, statements[0].query.strip().rstrip(";"), tables, shadowed & set(names), _parameters(tree))
+    return Query(tree, statements[0].query.strip().rstrip(";"), tables, redefined & set(names), _parameters(tree))
 
 
 def nodes_of(tree: object) -> Iterator[Node]:
@@ -143,9 +144,28 @@ def nodes_of(tree: object) -> Iterator[Node]:
             waiting.extend(found)
 
 
-def _ctes(node: Node) -> list[Node]:
-    found: list[Node] = (node.get("cte_map") or {}).get("map") or []
-    return found
+def _in_scope(tree: object) -> Iterator[tuple[Node, frozenset[str]]]:
+    """All objects in a tree, each with the names of the CTEs that it can see: those of the queries around it.
+
+    A CTE sees the ones before it in its ``WITH``, and the recursive half of a recursive one itself: a name that is not
+    in sight stands for a table, which may be one of DuckDB's own catalog.
+    """
+    waiting: list[tuple[object, frozenset[str]]] = [(tree, frozenset())]
+    while waiting:
+        found, ctes = waiting.pop()
+        if isinstance(found, list):
+            waiting.extend((each, ctes) for each in found)
+        if not isinstance(found, dict):
+            continue
+        inner = ctes
+        for entry in (found.get("cte_map") or {}).get("map") or []:
+            waiting.append((entry["value"], inner))
+            inner |= {entry["key"].lower()}
+        yield found, inner
+        own = {found["cte_name"].lower()} if found.get("type") == "RECURSIVE_CTE_NODE" else set()
+        for name, child in found.items():
+            if name != "cte_map":
+                waiting.append((child, inner | own if name == "right" else inner))
 
 
 def _is_ours(node: Node, names: Collection[str]) -> bool:
