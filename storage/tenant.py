@@ -315,7 +315,7 @@ class Tenant:
             NotFound: there is no such run or series.
         """
         rows, withdrawn = self._rows_of_runs, self._withdrawn_runs
-        return self.lane.submit(Restoration(message, changed_by, self.catalog, rows, withdrawn, self._known_runs))
+        return self.lane.submit(Restoration(message, changed_by, self.catalog, rows, self._known_runs, withdrawn))
 
     @translating_errors()
     def get_run(self, message: GetRun) -> dict[str, Any]:

@@ -334,14 +334,12 @@ class Withdrawal(WireModel):
     changed_by: Annotated[Name | None, Field(description="Who does it; only while the lake has no users")] = None
 
 
-class Restoration(WireModel):
+class Restoration(Withdrawal):
     """Body of ``POST /runs/{run_id}/restore``."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "The weather input was right after all"}]})
 
     reason: Annotated[Text | None, Field(description="Annotation of the rows that come back; else their own")] = None
-    series_ids: Annotated[list[str] | None, Field(description="Only these series of the run; default: all")] = None
-    changed_by: Annotated[Name | None, Field(description="Who does it; only while the lake has no users")] = None
 
 
 class NoQuery(WireModel):

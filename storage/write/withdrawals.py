@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
 from timedb.contract.errors import NotFound
 from timedb.contract.times import format_time, from_micros
-from timedb.contract.wire import RestoreRun, WithdrawRun, quoted
+from timedb.contract.wire import WithdrawRun, quoted
 from timedb.storage.catalog.catalog import Catalog
 from timedb.storage.catalog.withdrawn import (
     RowsOfRuns,
@@ -21,6 +21,7 @@ from timedb.storage.catalog.withdrawn import (
     withdrawals_without_record,
 )
 from timedb.storage.commit.writes import Answer, CommitContext, Prepared
+from timedb.storage.delta.log import Snapshot
 from timedb.storage.rows import views
 from timedb.storage.rows.scan import VALUES_POLARS
 from timedb.storage.tables.schemas import VALUES_DATA
@@ -30,8 +31,8 @@ __all__ = ["Restoration", "Withdrawal"]
 
 
 @dataclass
-class Withdrawal:
-    """A run, or some of its series, to be withdrawn: every row of it that is not retracted yet gets a retraction."""
+class _OfARun:
+    """New versions of rows of one run, or of some of its series."""
 
     message: WithdrawRun
     changed_by: str | None
@@ -41,8 +42,48 @@ class Withdrawal:
 
     rows = 0
     stamps = 1
-    key: str | None = None
+    key: str | None = field(default=None, init=False)
     shareable = False
+
+    def series_of(self, snapshot: Snapshot) -> Sequence[str] | None:
+        """The series that it is about; None: all.
+
+        Raises:
+            NotFound: there is no such run or series.
+        """
+        run_id, series_ids = self.message.run_id, self.message.series_ids
+        if run_id not in self.find_runs(snapshot, [run_id]):
+            raise NotFound(f"run_id: there is no run {quoted(run_id)}")
+        if series_ids is None and not self.catalog.limited:
+            return None
+        known = self.catalog.known()
+        for series_id in series_ids or ():
+            known.get(series_id)
+        return list(known.by_id) if series_ids is None else series_ids
+
+    @property
+    def reason(self) -> str | None:
+        """Why, unless nothing is said."""
+        return self.message.reason if self.message.reason and self.message.reason.strip() else None
+
+    @property
+    def who(self) -> str | None:
+        """Who changes it."""
+        return self.changed_by or self.message.changed_by
+
+    def prepared(
+        self, rows: pl.DataFrame, context: CommitContext, answer: dict[str, Any], info: dict[str, dict[str, Any]]
+    ) -> Prepared:
+        """The rows as new versions."""
+        new = rows.sort("series_id", "valid_time", "known_time").with_columns(
+            change_time=pl.lit(from_micros(context.stamp)).cast(VALUES_POLARS["change_time"]),
+            changed_by=pl.lit(self.who, dtype=pl.String),
+        )
+        return Prepared(new.select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA), context.stamp, answer, info=info)
+
+
+class Withdrawal(_OfARun):
+    """A run, or some of its series, to be withdrawn: every row of it that is not retracted yet gets a retraction."""
 
     def prepare(self, context: CommitContext) -> Prepared | Answer:
         """The retractions under this turn's stamp.
@@ -50,48 +91,35 @@ class Withdrawal:
         Raises:
             NotFound: there is no such run or series.
         """
-        series_ids = _series_of(self.message, self.catalog, self.find_runs(context.snapshot, [self.message.run_id]))
+        series_ids = self.series_of(context.snapshot)
         versions = self.stored.versions(context.snapshot, [self.message.run_id], series_ids)
         rows = views.overlapping(versions.collect(engine="in-memory"))
         answer = {"withdrawn": rows.height}
         if not rows.height:
             return Answer(answer)
-        reason = _reason(self.message)
-        who = self.changed_by or self.message.changed_by
-        new = rows.with_columns(
-            annotation=pl.col("annotation") if reason is None else pl.lit(reason), retracted=pl.lit(True)
-        )
-        said = {"withdraw_run": self.message.run_id, "reason": reason, **answer}
+        annotation = pl.col("annotation") if self.reason is None else pl.lit(self.reason)
+        new = rows.with_columns(annotation=annotation, retracted=pl.lit(True))
+        said = {"withdraw_run": self.message.run_id, "reason": self.reason, **answer}
         record = {
             "update_id": record_key(context.stamp),
             "rows": rows.height,
             "change_time": format_time(from_micros(context.stamp)),
-            "created_by": who,
+            "created_by": self.who,
             "digest": "",
             "receipt": json.dumps(said, separators=(",", ":")),
         }
-        return _prepared(new, context, who, answer, {"updates": record})
+        return self.prepared(new, context, answer, {"updates": record})
 
 
 @dataclass
-class Restoration:
+class Restoration(_OfARun):
     """A run, or some of its series, to be restored: every row that a withdrawal took stands again.
 
     Rows that were retracted one by one stay so. Values, annotation and tags are those from before the withdrawal, or
     what corrections have made of them since.
     """
 
-    message: RestoreRun
-    changed_by: str | None
-    catalog: Catalog
-    stored: RowsOfRuns
     withdrawn: WithdrawnRuns
-    find_runs: FindRuns
-
-    rows = 0
-    stamps = 1
-    key: str | None = None
-    shareable = False
 
     def prepare(self, context: CommitContext) -> Prepared | Answer:
         """The versions that stand again, under this turn's stamp.
@@ -99,7 +127,7 @@ class Restoration:
         Raises:
             NotFound: there is no such run or series.
         """
-        series_ids = _series_of(self.message, self.catalog, self.find_runs(context.snapshot, [self.message.run_id]))
+        series_ids = self.series_of(context.snapshot)
         # Of all series: the rows tell withdrawals without a record from single retractions together.
         versions = self.stored.versions(context.snapshot, [self.message.run_id]).collect(engine="in-memory")
         gone = with_withdrawals(versions).filter("retracted")
@@ -112,36 +140,10 @@ class Restoration:
         answer = {"restored": back.height, "left_retracted": gone.height - back.height}
         if not back.height:
             return Answer(answer)
-        reason = _reason(self.message)
         unchanged = pl.col("annotation").eq_missing(pl.col("gone_annotation"))
         annotation = pl.when(unchanged).then("annotation_before").otherwise("annotation")
         new = back.with_columns(
-            annotation=annotation if reason is None else pl.lit(reason), retracted=pl.lit(None, dtype=pl.Boolean)
+            annotation=annotation if self.reason is None else pl.lit(self.reason),
+            retracted=pl.lit(None, dtype=pl.Boolean),
         )
-        return _prepared(new, context, self.changed_by or self.message.changed_by, answer, {})
-
-
-def _series_of(message: WithdrawRun | RestoreRun, catalog: Catalog, runs: Collection[str]) -> Sequence[str] | None:
-    """The series that it is about; None: all."""
-    if message.run_id not in runs:
-        raise NotFound(f"run_id: there is no run {quoted(message.run_id)}")
-    if message.series_ids is None and not catalog.limited:
-        return None
-    known = catalog.known()
-    for series_id in message.series_ids or ():
-        known.get(series_id)
-    return list(known.by_id) if message.series_ids is None else message.series_ids
-
-
-def _prepared(
-    rows: pl.DataFrame, context: CommitContext, who: str | None, answer: dict[str, Any], info: dict[str, dict[str, Any]]
-) -> Prepared:
-    new = rows.sort("series_id", "valid_time", "known_time").with_columns(
-        change_time=pl.lit(from_micros(context.stamp)).cast(VALUES_POLARS["change_time"]),
-        changed_by=pl.lit(who, dtype=pl.String),
-    )
-    return Prepared(new.select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA), context.stamp, answer, info=info)
-
-
-def _reason(message: WithdrawRun | RestoreRun) -> str | None:
-    return message.reason if message.reason and message.reason.strip() else None
+        return self.prepared(new, context, answer, {})

@@ -15,8 +15,12 @@ import pytest
 from pyarrow import flight
 
 from timedb.contract.errors import error_for_code
+from timedb.flight_server import FlightService
 from timedb.flight_server.call.errors import FLIGHT_CLASSES
 
+Start = Callable[..., FlightService]
+"""The fixture ``start``: a server of its own, with settings."""
+Connect = Callable[[FlightService], flight.FlightClient]
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 START = datetime(2025, 1, 1, tzinfo=UTC)
 INSIDE = ("Traceback", ".py", "site-packages", "File ", "/work", "/tmp", "/home", "/root")

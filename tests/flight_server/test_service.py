@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ import pytest
 from pyarrow import flight
 
 from tests.flight_server.flights import (
+    Connect,
+    Start,
     act,
     commit_marker,
     eventually,
@@ -26,10 +27,6 @@ from tests.flight_server.flights import (
     upload_command,
 )
 from timedb.contract.errors import InvalidRequest
-from timedb.flight_server import FlightService
-
-Start = Callable[..., FlightService]
-Connect = Callable[[FlightService], flight.FlightClient]
 
 
 def test_port_zero_takes_a_free_one(start: Start, connect: Connect) -> None:

@@ -425,13 +425,8 @@ class WithdrawRun(WireModel):
     changed_by: Name | None = None
 
 
-class RestoreRun(WireModel):
+class RestoreRun(WithdrawRun):
     """Action ``restore_run``: all rows that withdrawals of a run took, or those of some of its series."""
-
-    run_id: str
-    reason: Text | None = None
-    series_ids: list[str] | None = None
-    changed_by: Name | None = None
 
 
 class DailyTime(WireModel):

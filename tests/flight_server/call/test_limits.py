@@ -11,6 +11,8 @@ import pytest
 from pyarrow import flight
 
 from tests.flight_server.flights import (
+    Connect,
+    Start,
     act,
     commit_marker,
     eventually,
@@ -23,11 +25,7 @@ from tests.flight_server.flights import (
     upload_command,
 )
 from timedb.contract.errors import Busy, Timeout
-from timedb.flight_server import FlightService
 from timedb.flight_server.call.slots import Gate, Slots
-
-Start = Callable[..., FlightService]
-Connect = Callable[[FlightService], flight.FlightClient]
 
 
 def test_one_more_than_the_limit_is_refused_and_a_slot_given_back_is_free() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from pyarrow import flight
 
 from tests.flight_server.callers import calling
-from tests.flight_server.flights import act, fails, read, read_ticket, rows_of, send
+from tests.flight_server.flights import Connect, Start, act, fails, read, read_ticket, rows_of, send
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.contract.wire import parse_object
-from timedb.flight_server import FlightService, start_flight_server
+from timedb.flight_server import start_flight_server
 from timedb.storage import Lake
 from timedb.storage.users.users import NewUser
 
-Start = Callable[..., FlightService]
-Connect = Callable[[FlightService], flight.FlightClient]
 ONE = "11111111-1111-1111-1111-111111111111"
 TWO = "22222222-2222-2222-2222-222222222222"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyarrow import flight
 
 from tests.flight_server.callers import calling, outcome
 from tests.flight_server.flights import (
+    Connect,
+    Start,
     act,
     eventually,
     fails,
@@ -28,13 +28,11 @@ from tests.flight_server.flights import (
 from timedb.contract.errors import Busy, Timeout
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.contract.wire import parse_object
-from timedb.flight_server import FlightService, start_flight_server
+from timedb.flight_server import start_flight_server
 from timedb.flight_server.call.slots import Slots
 from timedb.storage import Lake
 from timedb.storage.users.users import NewUser
 
-Start = Callable[..., FlightService]
-Connect = Callable[[FlightService], flight.FlightClient]
 ONE = "11111111-1111-1111-1111-111111111111"
 TWO = "22222222-2222-2222-2222-222222222222"
 

@@ -15,6 +15,8 @@ from pyarrow import flight
 from tests.flight_server.flights import (
     START,
     TIMESTAMP,
+    Connect,
+    Start,
     act,
     command,
     eventually,
@@ -29,11 +31,8 @@ from timedb.contract.columns import LOOKED_UP
 from timedb.contract.errors import NotFound
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.wire import LookupCommand
-from timedb.flight_server import FlightService
 from timedb.storage import Lake
 
-Start = Callable[..., FlightService]
-Connect = Callable[[FlightService], flight.FlightClient]
 MORNING = datetime(2024, 12, 31, 6, tzinfo=UTC)
 
 

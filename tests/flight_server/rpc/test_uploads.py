@@ -17,6 +17,8 @@ from pyarrow import flight
 from tests.flight_server.flights import (
     START,
     TIMESTAMP,
+    Connect,
+    Start,
     commit_marker,
     eventually,
     fails,
@@ -28,10 +30,6 @@ from tests.flight_server.flights import (
     series_named,
     upload_command,
 )
-from timedb.flight_server import FlightService
-
-Start = Callable[..., FlightService]
-Connect = Callable[[FlightService], flight.FlightClient]
 
 
 def test_a_million_rows_there_and_back(client: flight.FlightClient, name: str) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from pyarrow import flight
 
 from tests.flight_server.callers import calling, outcome
-from tests.flight_server.flights import eventually, fails, rows_of, send
+from tests.flight_server.flights import Start, eventually, fails, rows_of, send
 from tests.flight_server.sql_client import ask, column, connected, fetch, query, refused
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.flight_server import FlightService, start_flight_server
@@ -23,7 +23,6 @@ from timedb.flight_server.sql.messages import CommandStatementQuery
 from timedb.storage import Lake
 from timedb.storage.users.users import NewUser
 
-Start = Callable[..., FlightService]
 ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b, range(1000000) c WHERE a.range + b.range = c.range"
 HOSTILE: dict[str, str] = {
     "SELECT * FROM read_csv('/etc/passwd')": "unimplemented",
