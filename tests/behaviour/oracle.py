@@ -34,10 +34,9 @@ SCHEMA = pa.schema(
         ("known_time", pa.int64()),
         ("run_id", pa.string()),
         ("change_rank", pa.int64()),
-        ("value", pa.float64()),
-        ("annotation", pa.string()),
-        ("tags", pa.list_(pa.string())),
         ("retracted", pa.bool_()),
+        ("cutoff", pa.int64()),
+        ("place", pa.int64()),
     ]
 )
 
@@ -84,6 +83,46 @@ ANSWERS = {
         AND seen.known_time = winner.known_time AND seen.run_id = winner.run_id
     """,
 }
+
+
+Version = tuple[str, int, int | None, int, str, int, bool]
+"""Of a row what decides: series, valid_time, valid_time_end, known_time, run_id, change_rank and retracted."""
+
+
+def chosen(
+    history: Sequence[Version],
+    view: str = "flat",
+    *,
+    all_versions: bool = False,
+    series: Sequence[str] | None = None,
+    start_valid: int | None = None,
+    end_valid: int | None = None,
+    start_known: int | None = None,
+    end_known: int | None = None,
+    as_of: int | None = None,
+    relative: dict[str, Any] | None = None,
+    lead_time: str | None = None,
+    since: int | None = None,
+) -> list[int]:
+    """The places of the rows that a read must return, in no particular order."""
+    find = window_cutoff if relative and "window_length" in relative else cutoff
+    rows = [(*version, relative and find(version[1], **relative), place) for place, version in enumerate(history)]
+    columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
+    _DUCKDB.register("history", pa.table([*map(list, columns)], schema=SCHEMA))
+    answer = _DUCKDB.execute(
+        f"WITH {SEEN} SELECT place FROM ({ANSWERS[view, all_versions]})",
+        {
+            "series": sorted({version[0] for version in history}) if series is None else series,
+            "start_valid": start_valid,
+            "end_valid": end_valid,
+            "start_known": start_known,
+            "end_known": end_known,
+            "as_of": as_of,
+            "lead": None if lead_time is None else LENGTHS[lead_time].micros,
+            "since": since,
+        },
+    )
+    return [place for (place,) in answer.fetchall()]
 
 
 @dataclass(frozen=True)
@@ -208,44 +247,10 @@ class Oracle:
         """The newest version of a revision."""
         return max((row for row in self.rows if row.key == target.key), key=lambda row: row.change_rank)
 
-    def answer(
-        self,
-        view: str = "flat",
-        *,
-        all_versions: bool = False,
-        series: list[str] | None = None,
-        start_valid: int | None = None,
-        end_valid: int | None = None,
-        start_known: int | None = None,
-        end_known: int | None = None,
-        as_of: int | None = None,
-        relative: dict[str, Any] | None = None,
-        lead_time: str | None = None,
-        since: int | None = None,
-    ) -> list[Row]:
-        """The rows that a read must return, in no particular order."""
-        columns = {name: [getattr(row, name) for row in self.rows] for name in SCHEMA.names}
-        history = pa.table(columns, schema=SCHEMA)
-        find = window_cutoff if relative and "window_length" in relative else cutoff
-        cutoffs = pa.array([relative and find(row.valid_time, **relative) for row in self.rows], pa.int64())
-        _DUCKDB.register("history", history.append_column("cutoff", cutoffs))
-        answer = _DUCKDB.execute(
-            f"WITH {SEEN} SELECT {', '.join(SCHEMA.names)} FROM ({ANSWERS[view, all_versions]})",
-            {
-                "series": series if series is not None else sorted({row.series_id for row in self.rows}),
-                "start_valid": start_valid,
-                "end_valid": end_valid,
-                "start_known": start_known,
-                "end_known": end_known,
-                "as_of": as_of,
-                "lead": None if lead_time is None else LENGTHS[lead_time].micros,
-                "since": since,
-            },
-        )
-        return [
-            Row(**{**record, "tags": None if record["tags"] is None else tuple(record["tags"])})
-            for record in answer.to_arrow_table().to_pylist()
-        ]
+    def answer(self, view: str = "flat", **asked: Any) -> list[Row]:
+        """The rows that a read must return, in no particular order; arguments as of :func:`chosen`."""
+        history = [(*row.key, row.change_rank, row.retracted) for row in self.rows]
+        return [self.rows[place] for place in chosen(history, view, **asked)]
 
 
 def retracted_since(chain: Sequence[Any]) -> int:

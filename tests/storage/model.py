@@ -1,4 +1,4 @@
-"""The meaning of writes and reads, from the definitions alone: a list of rows and nothing clever.
+"""The meaning of writes, from the definitions alone: a list of rows and nothing clever; reads are the oracle's.
 
 What the model cannot know is when the lake stamps a write. It holds new rows without a change_time until
 :meth:`Model.learn` is shown what the lake made of them.
@@ -7,10 +7,10 @@ What the model cannot know is when the lake stamps a write. It holds new rows wi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tests.behaviour.oracle import clean_tags, clean_text, float_bits, retracted_since
+from tests.behaviour.oracle import chosen, clean_tags, clean_text, float_bits, retracted_since
 from tests.storage.lakes import Sent, Stored
 
 UNSET: Any = object()
@@ -49,10 +49,11 @@ class Model:
         ]
         if not skip_unchanged:
             return new
+        standing = self.answer("overlapping")
         kept: list[Stored] = []
         seen: list[Stored] = []
         for row in sorted(new, key=lambda row: row.known_time):
-            before = self._predecessor(row, seen)
+            before = _predecessor(row, standing, seen)
             seen.append(row)
             if before is None or content(before) != content(row):
                 kept.append(row)
@@ -130,37 +131,10 @@ class Model:
         """The newest version of a revision."""
         return max((row for row in self.rows if row.revision == revision), key=_change_time, default=None)
 
-    def answer(
-        self,
-        view: str = "flat",
-        *,
-        all_versions: bool = False,
-        series: Sequence[str] | None = None,
-        start_valid: int | None = None,
-        end_valid: int | None = None,
-        start_known: int | None = None,
-        end_known: int | None = None,
-        as_of: int | None = None,
-    ) -> list[Stored]:
-        """The rows of a read, in no particular order."""
-        seen = [
-            row
-            for row in self.rows
-            if (series is None or row.series in series)
-            and _within(row.valid_time, start_valid, end_valid)
-            and _within(row.known_time, start_known, end_known)
-            and (as_of is None or row.change_time <= as_of)
-        ]
-        if view == "overlapping" and all_versions:
-            return seen
-        standing = [row for row in _greatest(seen, lambda row: row.revision, _change_time) if not row.retracted]
-        if view == "overlapping":
-            return standing
-        winners = _greatest(standing, lambda row: row.point, lambda row: (row.known_time, row.change_time, row.run_id))
-        if not all_versions:
-            return winners
-        chains = {row.revision for row in winners}
-        return [row for row in seen if row.revision in chains]
+    def answer(self, view: str = "flat", **asked: Any) -> list[Stored]:
+        """The rows of a read, in no particular order; arguments as of :func:`~tests.behaviour.oracle.chosen`."""
+        history = [(*row.revision, row.change_time, row.retracted) for row in self.rows]
+        return [self.rows[place] for place in chosen(history, view, **asked)]
 
     def winner(self, target: Stored) -> Stored | None:
         """The flat winner where a row is."""
@@ -177,12 +151,13 @@ class Model:
         )
         return None if (content(new), new.retracted) == (content(last), last.retracted) else new
 
-    def _predecessor(self, row: Stored, upload: list[Stored]) -> Stored | None:
-        """Of what stands and what this upload brings: what was known just before, or at the same time by others."""
-        rivals = [each for each in self.answer("overlapping") if each.known_time <= row.known_time]
-        rivals += [each._replace(change_time=1 << 62) for each in upload if each.known_time < row.known_time]
-        rivals = [each for each in rivals if each.point == row.point]
-        return max(rivals, key=lambda each: (each.known_time, each.change_time, each.run_id), default=None)
+
+def _predecessor(row: Stored, standing: Sequence[Stored], upload: Sequence[Stored]) -> Stored | None:
+    """Of what stands and what this upload brings: what was known just before, or at the same time by others."""
+    rivals = [each for each in standing if each.known_time <= row.known_time]
+    rivals += [each._replace(change_time=1 << 62) for each in upload if each.known_time < row.known_time]
+    rivals = [each for each in rivals if each.point == row.point]
+    return max(rivals, key=lambda each: (each.known_time, each.change_time, each.run_id), default=None)
 
 
 def content(row: Stored) -> tuple[Any, ...]:
@@ -193,15 +168,3 @@ def content(row: Stored) -> tuple[Any, ...]:
 
 def _change_time(row: Stored) -> int:
     return row.change_time
-
-
-def _within(moment: int, start: int | None, end: int | None) -> bool:
-    return (start is None or moment >= start) and (end is None or moment < end)
-
-
-def _greatest(rows: Iterable[Stored], key: Callable[[Stored], Any], order: Callable[[Stored], Any]) -> list[Stored]:
-    best: dict[Any, Stored] = {}
-    for row in rows:
-        if key(row) not in best or order(row) > order(best[key(row)]):
-            best[key(row)] = row
-    return list(best.values())
