@@ -64,7 +64,7 @@ class Cursor:
                 raise ValueError
             last = {name: _key_value(name, value) for name, value in body["last"].items()}
             return cls(last, parse_time(body["as_of"]))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InvalidRequest(f"after: {quoted(text)} is not a cursor of this read") from None
 
     def beyond(self, rows: pa.Table) -> pa.Table:
