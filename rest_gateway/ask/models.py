@@ -19,7 +19,7 @@ from timedb.contract.wire_fields import (
     Number,
     RunParams,
     SelectedLabels,
-    Tag,
+    Tags,
     Text,
     finite_float,
 )
@@ -209,7 +209,7 @@ class ValueRow:
     series_id: str | None = None
     value: RowNumber
     annotation: Text | None = None
-    tags: list[Tag] | None = None
+    tags: Tags | None = None
 
 
 class UploadRequest(WireModel):

@@ -23,6 +23,7 @@ from timedb.storage.delta.parquet import may_hold_corrections
 from timedb.storage.delta.table import Table
 from timedb.storage.rows.orders import VERSION
 from timedb.storage.rows.scan import RowSelection, live_files, scan
+from timedb.storage.rows.texts_aside import TextsAside
 
 __all__ = ["STANDING", "RowsOfRuns", "WithdrawnRuns", "record_key", "with_withdrawals", "withdrawals_without_record"]
 
@@ -98,8 +99,8 @@ class WithdrawnRuns:
     def _states(
         self, snapshot: Snapshot, run_ids: Sequence[str], series_ids: Collection[str] | None
     ) -> dict[str, dict[str, Any]]:
-        versions = self._rows.versions(snapshot, run_ids, series_ids).select(_NOTES).collect(engine="in-memory")
-        latest = with_withdrawals(versions)
+        texts, versions = TextsAside(), self._rows.versions(snapshot, run_ids, series_ids).select(_NOTES)
+        latest = with_withdrawals(texts.take_out(versions.collect(engine="in-memory")))
         standing = set(latest.filter(~pl.col("retracted"))["run_id"])
         gone = latest.filter("retracted").partition_by("run_id", as_dict=True)
         # What took the last rows of each, where none is left that stands.
@@ -109,7 +110,7 @@ class WithdrawnRuns:
             if run_id not in standing
         }
         records = self._records(rows["gone_time"][0] for rows in last.values())
-        notes = {run_id: _note(rows, records) for run_id, rows in last.items()}
+        notes = {run_id: _note(rows, records, texts) for run_id, rows in last.items()}
         return {
             run_id: {"withdrawn": notes.get(run_id), "withdrawn_rows": rows.height} for (run_id,), rows in gone.items()
         }
@@ -137,7 +138,7 @@ class WithdrawnRuns:
         return touched
 
 
-def _note(last: pl.DataFrame, records: Mapping[datetime, Mapping[str, Any]]) -> dict[str, Any]:
+def _note(last: pl.DataFrame, records: Mapping[datetime, Mapping[str, Any]], texts: TextsAside) -> dict[str, Any]:
     """When, by whom and why the last rows of a run went."""
     time: datetime = last["gone_time"][0]
     if time in records:
@@ -145,7 +146,7 @@ def _note(last: pl.DataFrame, records: Mapping[datetime, Mapping[str, Any]]) -> 
     else:
         # Without a record a reason is an annotation that came with the retraction.
         said = last.filter(pl.col("gone_annotation").ne_missing(pl.col("annotation_before")))["gone_annotation"]
-        reason = said[0] if len(said) else None
+        reason = texts.text(said[0]) if len(said) else None
     return {"time": format_time(time), "changed_by": last["gone_by"][0], "reason": reason}
 
 

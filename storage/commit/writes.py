@@ -43,7 +43,7 @@ class Prepared:
     """Rows that are ready to be committed."""
 
     rows: pa.Table
-    """:data:`VALUES_DATA` columns (text may be dictionary-encoded), sorted by series_id."""
+    """:data:`VALUES_DATA` columns, text as it is or as a dictionary, sorted by series_id."""
     last_stamp: int
     result: dict[str, Any]
     files: Sequence[DataFile] = ()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from timedb.contract.columns import is_text
 from timedb.contract.errors import Internal
 from timedb.storage.delta.log import DataFile, ceil_ms, floor_ms
 from timedb.storage.delta.store import Store
@@ -25,6 +27,7 @@ __all__ = [
     "may_hold_corrections",
     "restamp",
     "stage_file",
+    "text_leaves",
     "write_file",
 ]
 
@@ -43,21 +46,34 @@ _DELTA_ENCODED = ("valid_time", "valid_time_end")  # a known_time repeats: ZSTD 
 _STAMP = "change_time"
 _STAMP_BYTES = 8
 _VALUE = "value"
+_TAGS, _TAGS_LEAF = "tags", "tags.list.element"
 
 
 def as_type(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """A column as it was read in the type that it shall have.
+    """A column as it was read in the type that it shall have; text that becomes a dictionary is held once each.
 
     Other writers keep a type of their own beside the Parquet one, such as views of text, which few functions take.
     """
     if column.type == wanted:
         return column
+    if pa.types.is_list(wanted) and not pa.types.is_null(column.type):
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        items = as_type(pc.list_flatten(column), wanted.value_type)
+        return pa.ListArray.from_arrays(offsets, items, type=wanted, mask=pc.is_null(column))
     if not pa.types.is_dictionary(wanted):
         return column.cast(wanted)
     if not pa.types.is_dictionary(column.type):
-        column = column.cast(wanted.value_type).dictionary_encode()
+        column = column.dictionary_encode() if is_text(column.type) else column.cast(wanted.value_type)
+        column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     dictionary = column.dictionary.cast(wanted.value_type)
     return pa.DictionaryArray.from_arrays(column.indices.cast(wanted.index_type), dictionary)
+
+
+def text_leaves(metadata: pq.FileMetaData, names: Collection[str]) -> list[str]:
+    """The columns of a Parquet file that hold the text of some columns: what ``read_dictionary`` wants to be told."""
+    leaves = [metadata.schema.column(index) for index in range(metadata.num_columns)]
+    return [leaf.path for leaf in leaves if leaf.path.split(".")[0] in names and leaf.physical_type == "BYTE_ARRAY"]
 
 
 def may_hold_corrections(file: DataFile) -> bool:
@@ -149,7 +165,7 @@ class StagedFile:
         """
         data = table.select(self._columns)
         try:
-            self._writer.write_table(data.cast(self._schema), row_group_size=_ROW_GROUP_ROWS)
+            self._writer.write_table(self._typed(data), row_group_size=_ROW_GROUP_ROWS)
         except BaseException:
             self.delete()
             raise
@@ -181,6 +197,14 @@ class StagedFile:
             null_count=self._null_count,
             modified_ms=time.time_ns() // 1_000_000,
         )
+
+    def _typed(self, data: pa.Table) -> pa.Table:
+        """The rows in the types of the file's schema, be their text as dictionaries or not."""
+        columns = [
+            pa.chunked_array([as_type(chunk, field.type) for chunk in data.column(field.name).chunks], field.type)
+            for field in self._schema
+        ]
+        return pa.table(columns, schema=self._schema)
 
     def delete(self) -> None:
         """Remove what there is of the file."""
@@ -219,7 +243,9 @@ def _options(rows: pa.Table, tier: str | None) -> dict[str, Any]:
     # Partly null, it was seen to make Polars 1.30 to 1.42 panic; plain costs 1.4 % of the bytes.
     times = [name for name in _DELTA_ENCODED if name in rows.column_names and not rows.column(name).null_count]
     # The stamp's dictionary stays uncompressed and without statistics, so that restamp() can find and change it.
-    leaves = ["tags.list.element" if name == "tags" else name for name in rows.column_names]
+    leaves = [_TAGS_LEAF if name == _TAGS else name for name in rows.column_names]
+    if _TAGS in rows.column_names:
+        text.append(_TAGS_LEAF)
     compressed = [name for name in leaves if name != _STAMP]
     codecs = {name: "none" if name == _STAMP else "zstd" for name in leaves}
     levels = dict.fromkeys(compressed, _COMPRESSION_LEVEL)

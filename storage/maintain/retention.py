@@ -34,12 +34,12 @@ from timedb.storage.delta.table import Table
 from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.maintain.thinning import KEY_COLUMNS, BoundRule, mark
 from timedb.storage.rows.orders import VERSION
-from timedb.storage.rows.rows import SORT_ORDER
+from timedb.storage.rows.rows import SORT_ORDER, rows_of_frame
 from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan
 from timedb.storage.rows.sorting import sort_rows
 from timedb.storage.tables.commit_marks import CHANGE_TIME, bucket_transaction
 from timedb.storage.tables.removed import REMOVED, REMOVED_VALID
-from timedb.storage.tables.schemas import TIERS, VALUES_DATA
+from timedb.storage.tables.schemas import TIERS
 
 __all__ = ["Retention"]
 
@@ -356,7 +356,7 @@ class Retention:
     def _write(self, pieces: Sequence[pl.DataFrame], bucket: str, tier: str) -> list[DataFile]:
         if not any(piece.height for piece in pieces):
             return []
-        rows = sort_rows(pl.concat(pieces), SORT_ORDER).select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA)
+        rows = rows_of_frame(sort_rows(pl.concat(pieces), SORT_ORDER))
         return [write_file(self._table.store, rows, {"series_bucket": bucket, "tier": tier}, prefix="settled-")]
 
 

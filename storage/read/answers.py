@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import polars as pl
 import pyarrow as pa
 
-from timedb.contract.columns import COLUMN_TYPES
 from timedb.contract.wire import ReadCommand
 from timedb.storage.catalog.catalog import Series
 from timedb.storage.delta.log import DataFile
@@ -19,17 +18,18 @@ from timedb.storage.read.latest import LastRows, latest_over
 from timedb.storage.read.resample import resample
 from timedb.storage.read.streaming import stream_rows
 from timedb.storage.read.winners import DECISIVE, BoundingBox, winners_of
-from timedb.storage.rows.rows import gathered
-from timedb.storage.tables.schemas import VALUES_DATA
+from timedb.storage.read.written_out import BATCH_ROWS
+from timedb.storage.rows.rows import gathered, rows_of_frame
+from timedb.storage.rows.texts_aside import TextsAside
+from timedb.storage.tables.schemas import VALUES_DATA, VALUES_HELD
 
-__all__ = ["BATCH_ROWS", "Answers"]
+__all__ = ["Answers"]
 
-BATCH_ROWS = 65_536
 _LARGE_SHARE = 0.2
 
 
 class Answers:
-    """The rows of the answers of buckets, with stored columns of the wire's types.
+    """The rows of the answers of buckets, with stored columns, their texts as dictionaries.
 
     Args:
         read: What is read.
@@ -73,7 +73,7 @@ class Answers:
 
     def gathered(self, bucket: BucketRead) -> pa.Table:
         """The same as one ``timedb.storage.rows.rows.gathered`` table."""
-        empty = pa.schema([(name, COLUMN_TYPES[name]) for name in self._columns]).empty_table()
+        empty = pa.schema([VALUES_HELD.field(name) for name in self._columns]).empty_table()
         return gathered([empty, *self.tables(bucket)])
 
     def _needs_no_engine(self, bucket: BucketRead) -> bool:
@@ -107,20 +107,22 @@ class Answers:
 
     def _computed(self, bucket: BucketRead) -> pa.Table:
         if self._read.view == "latest" and bucket.is_last_of_settled:
-            found = self._last_of_settled(bucket)
-        else:
-            wanted = [
-                name
-                for name in VALUES_DATA.names
-                if name in self._columns or (not bucket.is_stored and name in (*DECISIVE, "retracted"))
-            ]
+            return rows_of_frame(self._finished(self._last_of_settled(bucket)), self._columns)
+        wanted = [
+            name
+            for name in VALUES_DATA.names
+            if name in self._columns or (not bucket.is_stored and name in (*DECISIVE, "retracted"))
+        ]
+        texts = TextsAside()
 
-            def rows(tiers: Collection[str]) -> pl.DataFrame:
-                return bucket.scan(self._store, tiers).select(wanted).collect(engine="in-memory")
+        def rows(tiers: Collection[str]) -> pl.DataFrame:
+            return texts.take_out(bucket.scan(self._store, tiers).select(wanted).collect(engine="in-memory"))
 
-            found = bucket.answer(rows, wanted)
-        data = self._resampled(self._converted(found.select(self._columns))).to_arrow()
-        return pa.table({name: _cast(data.column(name), COLUMN_TYPES[name]) for name in data.column_names})
+        found = self._finished(bucket.answer(rows, wanted))
+        return texts.put_back(found, found.columns)
+
+    def _finished(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return self._resampled(self._converted(rows.select(self._columns)))
 
     def _last_of_settled(self, bucket: BucketRead) -> pl.DataFrame:
         settled, found = self._last_rows.read(bucket.files_of(("current",))), bucket.files_of(("fresh",))
@@ -138,9 +140,3 @@ class Answers:
             return rows
         revision = ("series_id", "known_time", "run_id")
         return resample(rows, self._read.resample, revision if self._read.view == "overlapping" else revision[:1])
-
-
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(kind):
-        return pa.chunked_array([column.cast(kind.value_type).combine_chunks()], kind.value_type).dictionary_encode()
-    return column.cast(kind)

@@ -24,12 +24,13 @@ from timedb.contract.wire import ReadTicket
 from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Series
 from timedb.storage.delta.log import Snapshot
-from timedb.storage.read.answers import BATCH_ROWS, Answers
+from timedb.storage.read.answers import Answers
 from timedb.storage.read.buckets import BucketRead
 from timedb.storage.read.cursor import Cursor, sort_columns
 from timedb.storage.read.first_rows import FirstRows
 from timedb.storage.read.parts import UNKNOWN, ReadPart, ticket_of_bucket
 from timedb.storage.read.token import Token
+from timedb.storage.read.written_out import written_out
 from timedb.storage.rows import views
 from timedb.storage.rows.orders import POINT, REVISION
 from timedb.storage.rows.rows import gathered, in_order
@@ -229,7 +230,7 @@ class ReadPlan:
         return found.slice(0, limit), Cursor(last, self.as_of).to_text()
 
     def _finish(self, rows: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Rows with wire types, brought to the columns of the answer and cut into batches."""
+        """Rows brought to the columns and types of the answer and cut into batches."""
         if not rows.num_rows:
             return
         columns = {name: rows.column(name) for name in rows.column_names}
@@ -238,8 +239,7 @@ class ReadPlan:
         for name, attribute in (("series_key", "name"), ("series_unit", "unit")):
             if name in self._columns:
                 columns[name] = self._series_text(columns["series_id"], attribute)
-        table = pa.table([columns[name] for name in schema.names], schema=schema)
-        yield from table.to_batches(max_chunksize=BATCH_ROWS)
+        yield from written_out(pa.table({name: columns[name] for name in schema.names}), schema)
 
     def _series_text(self, series_ids: pa.ChunkedArray, attribute: str) -> pa.ChunkedArray:
         """An attribute of each row's series; one dictionary entry a series."""

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from timedb.contract.columns import COLUMN_TYPES
 from timedb.storage.delta.log import DataFile
-from timedb.storage.delta.parquet import as_type
+from timedb.storage.delta.parquet import as_type, text_leaves
 from timedb.storage.delta.store import Store
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.rows.scan import RowSelection
+from timedb.storage.tables.schemas import VALUES_HELD
 
 __all__ = ["stream_rows"]
 
@@ -42,7 +42,7 @@ def stream_rows(
         store: The Delta table's folder.
         files: Data files.
         selection: Which rows; of settled files, which are sorted by series, only the row groups of its series are read.
-        columns: Stored columns, in the order wanted; text comes dictionary-encoded where the wire has it so.
+        columns: Stored columns, in the order wanted; text comes as dictionaries.
         batch_rows: Rows of a batch.
         cache: Where rows of settled winners and of small uploads are kept for the next time; None: nowhere.
     """
@@ -103,11 +103,10 @@ def _decoded(
     source = store.open(file.path)
     metadata = pq.read_metadata(source)
     there = [name for name in columns if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
-    dictionaries = [name for name in there if pa.types.is_dictionary(COLUMN_TYPES[name])]
     groups = _row_groups(metadata, series) if series else None
     if groups == []:
         return
-    with pq.ParquetFile(source, metadata=metadata, read_dictionary=dictionaries) as parquet:
+    with pq.ParquetFile(source, metadata=metadata, read_dictionary=text_leaves(metadata, there)) as parquet:
         for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=there):
             yield _complete(batch, columns)
 
@@ -134,9 +133,9 @@ def _row_groups(metadata: pq.FileMetaData, series: Sequence[str]) -> list[int]:
 def _complete(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     """The batch with the columns that its file leaves out, which are null throughout; none marked as without nulls."""
     there = {
-        name: as_type(batch.column(name), COLUMN_TYPES[name])
+        name: as_type(batch.column(name), VALUES_HELD.field(name).type)
         if name in batch.schema.names
-        else pa.nulls(batch.num_rows, COLUMN_TYPES[name])
+        else pa.nulls(batch.num_rows, VALUES_HELD.field(name).type)
         for name in columns
     }
     return pa.RecordBatch.from_pydict(there)

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from timedb.contract.columns import is_text
 
 __all__ = ["RowsDigest", "fields_digest", "rows_checksum"]
 
@@ -90,8 +91,12 @@ def _bits(column: pa.ChunkedArray) -> Words:
         known: Words = np.array([*map(_word, coded.dictionary.to_pylist()), _NULL], dtype=np.uint64)
         words: Words = known[pc.fill_null(coded.indices, len(known) - 1).to_numpy()]
         return words
-    if not pa.types.is_timestamp(column.type) and not pa.types.is_float64(column.type):
-        return _text_bits(pl.Series(column.cast(pa.string()) if pa.types.is_boolean(column.type) else column))
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return _tag_words(column)
+    if is_text(column.type):
+        return _bits(column.dictionary_encode())
+    if pa.types.is_boolean(column.type):
+        return _bits(column.cast(pa.string()).dictionary_encode())
     if pa.types.is_timestamp(column.type):
         bits: Words = column.cast(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
     else:
@@ -113,17 +118,30 @@ def _row_words(columns: list[Words]) -> Words:
     return words
 
 
-def _text_bits(column: pl.Series) -> Words:
-    text = column if column.dtype == pl.String else _joined(column)
-    known = {item: _word(item) for item in text.unique().to_list()}
-    return np.array([known[item] for item in text.to_list()], dtype=np.uint64)
-
-
-def _joined(tags: pl.Series) -> pl.Series:
-    """Lists of text as one text each, such that different lists differ."""
-    return tags.list.eval(
-        pl.element().str.replace_all("\\", "\\\\", literal=True).str.replace_all(",", "\\,", literal=True)
-    ).list.join(",")
+def _tag_words(column: pa.ChunkedArray) -> Words:
+    """Lists of text as words; a list is looked at once, however many rows have it."""
+    lists = column.combine_chunks()
+    items = lists.flatten()
+    items = items if pa.types.is_dictionary(items.type) else items.dictionary_encode()
+    texts = [
+        None if text is None else text.replace("\\", "\\\\").replace(",", "\\,")
+        for text in items.dictionary.to_pylist()
+    ]
+    codes = pc.fill_null(items.indices, len(texts)).to_numpy()
+    texts.append(None)
+    lengths = pc.list_value_length(lists)
+    ends = np.cumsum(pc.fill_null(lengths, 0).to_numpy())
+    absent = lists.is_null().to_numpy(zero_copy_only=False)
+    known: dict[bytes, np.uint64] = {}
+    words = np.empty(len(lists), dtype=np.uint64)
+    begin = 0
+    for row, end in enumerate(ends.tolist()):
+        key = codes[begin:end].tobytes()
+        if key not in known:  # such that different lists make different texts
+            known[key] = _word(",".join(text for code in codes[begin:end] if (text := texts[code]) is not None))
+        words[row] = _NULL if absent[row] else known[key]
+        begin = end
+    return words
 
 
 def _word(text: str | None) -> np.uint64:

@@ -22,7 +22,9 @@ from timedb.contract.identity import canonical_labels
 from timedb.contract.number_columns import NumberError, floats_of
 from timedb.contract.times import MAX_MICROS, MIN_MICROS
 from timedb.contract.wire import MAX_NAME_CHARS, quoted
-from timedb.contract.wire_fields import MAX_TEXT_CHARS, Labels, describe
+from timedb.contract.wire_fields import MAX_TAGS, MAX_TEXT_CHARS, Labels, describe
+from timedb.storage.delta.parquet import as_type
+from timedb.storage.tables.schemas import VALUES_HELD
 
 __all__ = [
     "BATCH",
@@ -43,8 +45,8 @@ BATCH = pa.schema(
         ("valid_time_end", TIMESTAMP),
         ("known_time", TIMESTAMP),
         ("value", pa.float64()),
-        ("annotation", pa.string()),
-        ("tags", pa.list_(pa.string())),
+        ("annotation", VALUES_HELD.field("annotation").type),
+        ("tags", VALUES_HELD.field("tags").type),
     ]
 )
 """A normalised batch; ``series`` indexes :attr:`SeriesCodes.identities`."""
@@ -358,34 +360,54 @@ def _value(batch: pa.RecordBatch, first_row: int) -> pa.Array:
         raise InvalidRequest(f"value: row {first_row + error.index}: {error}") from None
 
 
-def _check_lengths(texts: pa.Array, most: int, name: str, rows: Callable[[int], int]) -> None:
+def _check_lengths(texts: pa.DictionaryArray, most: int, name: str, rows: Callable[[int], int]) -> None:
     """Refuse a text of more than so many characters; ``rows`` says in which row a text stands."""
-    longest = pc.max(pc.utf8_length(texts)).as_py()
-    if longest is not None and longest > most:
-        index = pc.index(pc.greater(pc.utf8_length(texts), most), True).as_py()
-        raise InvalidRequest(
-            f"{name}: row {rows(index)}: {quoted(texts[index].as_py())} has more than {most} characters"
-        )
+    lengths = pc.fill_null(pc.utf8_length(texts.dictionary), 0)
+    if len(lengths) and pc.max(lengths).as_py() > most:  # of a text, perhaps, that no row has
+        found = pc.index(pc.fill_null(pc.greater(lengths.take(texts.indices), most), False), True).as_py()
+        if found >= 0:
+            text = quoted(texts[found].as_py())
+            raise InvalidRequest(f"{name}: row {rows(found)}: {text} has more than {most} characters")
 
 
 def _annotation(batch: pa.RecordBatch, first_row: int) -> pa.Array:
-    column = _column(batch, "annotation", pa.string()).cast(pa.string())
+    kind = BATCH.field("annotation").type
+    column = as_type(_column(batch, "annotation", kind), kind)
     if column.null_count == len(column):
-        return column
+        return pa.nulls(len(column), kind)
     _check_lengths(column, MAX_TEXT_CHARS, "annotation", lambda index: first_row + index)
-    blank = pc.equal(pc.utf8_trim_whitespace(column), "")
-    return pc.if_else(blank, pa.scalar(None, pa.string()), column)
+    blank = pc.equal(pc.utf8_trim_whitespace(column.dictionary), "")
+    if not pc.any(blank).as_py():
+        return column
+    codes = pc.if_else(pc.fill_null(blank.take(column.indices), True), pa.scalar(None, pa.int32()), column.indices)
+    return pa.DictionaryArray.from_arrays(codes, column.dictionary)
 
 
 def _tags(batch: pa.RecordBatch, first_row: int) -> pa.Array:
-    kind = pa.list_(pa.string())
+    """Lists of tags as they are stored; each text is looked at once, and lists are put in order as numbers."""
+    kind = BATCH.field("tags").type
     column = _column(batch, "tags", kind)
     if column.null_count == len(column):
         return pa.nulls(len(column), kind)
-    cleaned = pa.array([clean_tags(tags) for tags in column.to_pylist()], kind)
-    rows = pc.list_parent_indices(cleaned)
-    _check_lengths(pc.list_flatten(cleaned), MAX_NAME_CHARS, "tags", lambda index: first_row + rows[index].as_py())
-    return cleaned
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    if lengths.max() > MAX_TAGS:
+        row = int(np.argmax(lengths > MAX_TAGS))
+        raise InvalidRequest(f"tags: row {first_row + row}: {lengths[row]} tags are more than {MAX_TAGS}")
+    sent = as_type(pc.list_flatten(column), kind.value_type)
+    cleaned = [None if text is None else text.strip().lower() for text in sent.dictionary.to_pylist()]
+    texts = sorted({text for text in cleaned if text})
+    rank = {text: number for number, text in enumerate(texts)}
+    ranks = np.array([*(rank.get(text or "", -1) for text in cleaned), -1], dtype=np.int64)
+    codes = ranks[pc.fill_null(sent.indices, len(cleaned)).to_numpy()]
+    rows = np.repeat(np.arange(len(column)), lengths)
+    stored = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(texts, pa.string()))
+    _check_lengths(stored, MAX_NAME_CHARS, "tags", lambda index: first_row + int(rows[index]))
+    keys = np.unique((rows * max(len(texts), 1) + codes)[codes >= 0])
+    rows, codes = np.divmod(keys, max(len(texts), 1))
+    counts = np.bincount(rows, minlength=len(column))
+    items = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), stored.dictionary)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, items, type=kind, mask=pa.array(counts == 0))
 
 
 def clean_tags(tags: list[str] | None) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Rows of the values table as Arrow tables whose identifiers are dictionaries: what compaction works on.
+"""Rows of the values table as Arrow tables whose texts are dictionaries: what compaction works on.
 
 A dictionary's codes take a fraction of the memory of text, and sort and compare as integers.
 """
@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from timedb.contract.identity import series_bucket
 from timedb.storage.delta.log import DataFile
-from timedb.storage.delta.parquet import as_type
+from timedb.storage.delta.parquet import as_type, text_leaves
 from timedb.storage.delta.store import Store
 from timedb.storage.rows.slices import Slice
 from timedb.storage.rows.sorting import Integers, sorted_order
-from timedb.storage.tables.schemas import VALUES_DATA
+from timedb.storage.tables.schemas import VALUES_HELD
 
 __all__ = [
     "ROWS",
@@ -26,6 +27,7 @@ __all__ = [
     "as_rows",
     "codes",
     "flags",
+    "frame_of_rows",
     "gathered",
     "in_file_order",
     "in_order",
@@ -33,18 +35,13 @@ __all__ = [
     "keys_of",
     "pieces_by_valid_time",
     "read_rows",
+    "rows_of_frame",
     "split_buckets",
     "taken",
 ]
 
-IDENTIFIERS = ("series_id", "run_id", "changed_by")
-ROWS = pa.schema(
-    [
-        (column.name, pa.dictionary(pa.int32(), pa.string()) if column.name in IDENTIFIERS else column.type)
-        for column in VALUES_DATA
-    ]
-)
-"""The columns of the values table, identifiers as dictionaries."""
+ROWS = VALUES_HELD
+"""The columns of the values table, texts as dictionaries."""
 
 SORT_ORDER = ("series_id", "valid_time", "known_time", "change_time")
 _BATCH_ROWS = 131_072
@@ -56,9 +53,7 @@ def read_rows(store: Store, file: DataFile, piece: Slice) -> pa.Table:
     metadata = pq.read_metadata(source)
     there = [name for name in ROWS.names if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
     batches = []
-    with pq.ParquetFile(
-        source, metadata=metadata, read_dictionary=[name for name in IDENTIFIERS if name in there]
-    ) as parquet:
+    with pq.ParquetFile(source, metadata=metadata, read_dictionary=text_leaves(metadata, there)) as parquet:
         for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
             kept = _within(_typed(batch), piece)
             if kept.num_rows:
@@ -103,14 +98,43 @@ def _within(batch: pa.RecordBatch, piece: Slice) -> pa.RecordBatch:
 
 
 def as_rows(table: pa.Table) -> pa.Table:
-    """Rows with the columns of the values table, as :data:`ROWS`: text that identifies made a dictionary."""
+    """Rows with the columns of the values table, as :data:`ROWS`: text made dictionaries."""
     columns = [
-        table.column(wanted.name).dictionary_encode()
-        if pa.types.is_string(table.schema.field(wanted.name).type) and pa.types.is_dictionary(wanted.type)
-        else table.column(wanted.name)
-        for wanted in ROWS
+        pa.chunked_array([as_type(chunk, kind) for chunk in table.column(name).chunks], kind)
+        for name, kind in zip(ROWS.names, ROWS.types, strict=True)
     ]
     return pa.table(columns, schema=ROWS)
+
+
+def frame_of_rows(rows: pa.Table) -> pl.DataFrame:
+    """Rows whose texts are dictionaries as a frame; text that rows share stays one."""
+    columns = {name: _as_views(rows.column(name).combine_chunks()) for name in rows.column_names}
+    return pl.DataFrame(pa.table(columns))
+
+
+def _as_views(column: pa.Array) -> pa.Array:
+    """A column with views of its dictionary in place of codes."""
+    if pa.types.is_dictionary(column.type):
+        texts = pl.Series(column.dictionary, dtype=pl.String).gather(pl.Series(column.indices, dtype=pl.UInt32))
+        return texts.to_arrow(compat_level=pl.CompatLevel.newest())
+    if pa.types.is_list(column.type):
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        return pa.ListArray.from_arrays(offsets, _as_views(pc.list_flatten(column)), mask=pc.is_null(column))
+    return column
+
+
+def rows_of_frame(frame: pl.DataFrame, names: Sequence[str] = ROWS.names) -> pa.Table:
+    """Rows of a frame as :data:`ROWS`, or some columns of them; text that rows share stays one."""
+    # Polars' own conversion to the types of before its views writes each row's text out.
+    found = frame.select(names).rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    columns = [
+        pa.chunked_array([as_type(chunk, ROWS.field(name).type) for chunk in found.column(name).chunks])
+        if found.num_rows
+        else pa.chunked_array([], ROWS.field(name).type)
+        for name in names
+    ]
+    return pa.table(columns, schema=pa.schema([ROWS.field(name) for name in names]))
 
 
 def gathered(tables: Sequence[pa.Table]) -> pa.Table:

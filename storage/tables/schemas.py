@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["PARTITIONS", "RUNS", "SERIES", "TIERS", "UPDATES", "USERS", "VALUES", "VALUES_DATA", "WITHDRAWN"]
+__all__ = [
+    "PARTITIONS",
+    "RUNS",
+    "SERIES",
+    "TIERS",
+    "UPDATES",
+    "USERS",
+    "VALUES",
+    "VALUES_DATA",
+    "VALUES_HELD",
+    "WITHDRAWN",
+]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -83,6 +94,18 @@ VALUES_DATA = pa.schema(
     ]
 )
 """The values table without its partition columns: what a data file holds."""
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+
+VALUES_HELD = pa.schema(
+    [
+        (column.name, pa.list_(_TEXT) if column.name == "tags" else _TEXT if pa.types.is_string(column.type) else kind)
+        for column in VALUES_DATA
+        for kind in [column.type]
+    ]
+)
+"""The same as rows are held in memory: every text once, however many rows share it. A file of a few KiB may hold
+gigabytes of text, row by row."""
 
 PARTITIONS = ("series_bucket", "tier")
 

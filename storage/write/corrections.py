@@ -22,6 +22,7 @@ from timedb.storage.delta.table import Table
 from timedb.storage.rows import views
 from timedb.storage.rows.normalise import clean_tags
 from timedb.storage.rows.orders import POINT, REVISION, WINNER
+from timedb.storage.rows.rows import rows_of_frame
 from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan
 from timedb.storage.tables.schemas import VALUES_DATA
 
@@ -140,7 +141,7 @@ class Corrections:
         rows = rows.select(VALUES_DATA.names).sort("series_id", "valid_time", "known_time", "change_time")
         last_stamp = context.stamp + max(rows.height - 1, 0)
         info = {} if self.key is None else {"updates": self._record(answer, rows.height, last_stamp)}
-        return Prepared(rows.to_arrow().cast(VALUES_DATA), last_stamp, answer, info=info)
+        return Prepared(rows_of_frame(rows), last_stamp, answer, info=info)
 
     def _record(self, answer: dict[str, Any], rows: int, stamp: int) -> dict[str, Any]:
         return {

@@ -19,6 +19,7 @@ from timedb.storage.catalog.resolve import ResolvedSeries
 from timedb.storage.catalog.withdrawn import STANDING
 from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.rows.rows import frame_of_rows
 from timedb.storage.tables.schemas import VALUES_DATA
 from timedb.storage.write.staging import StagedFiles
 
@@ -26,7 +27,7 @@ __all__ = ["FindWithdrawn", "Run", "RunRows", "SkipUnchanged", "run_table"]
 
 _SENT = ("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
 
-SkipUnchanged = Callable[[CommitContext, pl.DataFrame], pl.DataFrame]
+SkipUnchanged = Callable[[CommitContext, pl.DataFrame], Sequence[int]]
 FindWithdrawn = Callable[[Snapshot, str], Mapping[str, Any]]
 
 
@@ -42,9 +43,13 @@ class RunRows:
 
     def with_ids(self) -> pl.DataFrame:
         """The rows with their series_id as text."""
-        frame = pl.DataFrame(self.table)
+        frame = frame_of_rows(self.table)
         ids = pl.Series("series_id", self.series_ids, dtype=pl.String)
         return frame.with_columns(ids.gather(frame["series"]).alias("series_id"))
+
+    def only(self, places: Sequence[int]) -> pa.Table:
+        """The rows at some places."""
+        return self.table.take(pa.array(places, pa.int64()))
 
 
 @dataclass
@@ -114,7 +119,7 @@ class Run:
             return self._prepared(context, VALUES_DATA.empty_table(), self.content.files, self.content.rows, 0)
         table = self.content.table
         if self.skip_unchanged is not None:
-            table = self.skip_unchanged(context, self.content.with_ids()).to_arrow()
+            table = self.content.only(self.skip_unchanged(context, self.content.with_ids()))
         rows = run_table(table, self.content.series_ids, context.stamp, self.run_id, self.created_by)
         return self._prepared(context, rows, (), table.num_rows, self.content.table.num_rows - table.num_rows)
 
@@ -200,7 +205,7 @@ def run_table(rows: pa.Table, series_ids: Sequence[str], stamp: int, run_id: str
     count = rows.num_rows
     codes = rows.column("series").cast(pa.int32()).combine_chunks()
     columns = {
-        **{name: rows.column(name).cast(VALUES_DATA.field(name).type) for name in _SENT},
+        **{name: rows.column(name) for name in _SENT},
         "series_id": pa.DictionaryArray.from_arrays(codes, pa.array(series_ids, pa.string())),
         "change_time": pa.repeat(pa.scalar(stamp, pa.timestamp("us", tz="UTC")), count),
         "run_id": _constant(run_id, count),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -24,15 +25,15 @@ class UnchangedFilter:
     table: Table
     bucket_digits: int | None
 
-    def __call__(self, context: CommitContext, rows: pl.DataFrame) -> pl.DataFrame:
-        """The rows that say something new.
+    def __call__(self, context: CommitContext, rows: pl.DataFrame) -> Sequence[int]:
+        """Where the rows stand that say something new.
 
         Args:
             context: Of the commit that the upload is part of.
             rows: The upload's rows with ``series_id``; known_time is filled.
         """
         if not rows.height:
-            return rows
+            return []
         stored = self._stored(context, rows).with_columns(position=pl.lit(None, dtype=pl.Int64))
         columns = [*POINT, "known_time", *_SAME, "position"]
         both = pl.concat(
@@ -45,7 +46,7 @@ class UnchangedFilter:
         repeats = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in (*POINT, *_SAME))
         first = pl.int_range(pl.len()) == 0
         kept = both.filter(pl.col("new") & (first | ~repeats))["position"]
-        return rows[kept.sort().to_list()]
+        return kept.sort().to_list()
 
     def _stored(self, context: CommitContext, rows: pl.DataFrame) -> pl.DataFrame:
         selection = RowSelection(series_ids=set(rows["series_id"].unique()))

@@ -24,6 +24,7 @@ from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.rows import views
 from timedb.storage.rows.scan import VALUES_POLARS
+from timedb.storage.rows.texts_aside import TextsAside
 from timedb.storage.tables.schemas import VALUES_DATA
 from timedb.storage.write.corrections import FindRuns
 
@@ -72,14 +73,19 @@ class _OfARun:
         return self.changed_by or self.message.changed_by
 
     def prepared(
-        self, rows: pl.DataFrame, context: CommitContext, answer: dict[str, Any], info: dict[str, dict[str, Any]]
+        self,
+        rows: pl.DataFrame,
+        texts: TextsAside,
+        context: CommitContext,
+        answer: dict[str, Any],
+        info: dict[str, dict[str, Any]],
     ) -> Prepared:
-        """The rows as new versions."""
+        """The rows as new versions; ``texts`` has those that their numbers stand for."""
         new = rows.sort("series_id", "valid_time", "known_time").with_columns(
             change_time=pl.lit(from_micros(context.stamp)).cast(VALUES_POLARS["change_time"]),
             changed_by=pl.lit(self.who, dtype=pl.String),
         )
-        return Prepared(new.select(VALUES_DATA.names).to_arrow().cast(VALUES_DATA), context.stamp, answer, info=info)
+        return Prepared(texts.put_back(new, VALUES_DATA.names), context.stamp, answer, info=info)
 
 
 class Withdrawal(_OfARun):
@@ -93,11 +99,12 @@ class Withdrawal(_OfARun):
         """
         series_ids = self.series_of(context.snapshot)
         versions = self.stored.versions(context.snapshot, [self.message.run_id], series_ids)
-        rows = views.overlapping(versions.collect(engine="in-memory"))
+        texts = TextsAside()
+        rows = views.overlapping(texts.take_out(versions.collect(engine="in-memory")))
         answer = {"withdrawn": rows.height}
         if not rows.height:
             return Answer(answer)
-        annotation = pl.col("annotation") if self.reason is None else pl.lit(self.reason)
+        annotation = pl.col("annotation") if self.reason is None else pl.lit(texts.number_of(self.reason))
         new = rows.with_columns(annotation=annotation, retracted=pl.lit(True))
         said = {"withdraw_run": self.message.run_id, "reason": self.reason, **answer}
         record = {
@@ -108,7 +115,7 @@ class Withdrawal(_OfARun):
             "digest": "",
             "receipt": json.dumps(said, separators=(",", ":")),
         }
-        return self.prepared(new, context, answer, {"updates": record})
+        return self.prepared(new, texts, context, answer, {"updates": record})
 
 
 @dataclass
@@ -129,7 +136,8 @@ class Restoration(_OfARun):
         """
         series_ids = self.series_of(context.snapshot)
         # Of all series: the rows tell withdrawals without a record from single retractions together.
-        versions = self.stored.versions(context.snapshot, [self.message.run_id]).collect(engine="in-memory")
+        texts, stored = TextsAside(), self.stored.versions(context.snapshot, [self.message.run_id])
+        versions = texts.take_out(stored.collect(engine="in-memory"))
         gone = with_withdrawals(versions).filter("retracted")
         if series_ids is not None:
             gone = gone.filter(pl.col("series_id").is_in(series_ids))
@@ -143,7 +151,7 @@ class Restoration(_OfARun):
         unchanged = pl.col("annotation").eq_missing(pl.col("gone_annotation"))
         annotation = pl.when(unchanged).then("annotation_before").otherwise("annotation")
         new = back.with_columns(
-            annotation=annotation if self.reason is None else pl.lit(self.reason),
+            annotation=annotation if self.reason is None else pl.lit(texts.number_of(self.reason)),
             retracted=pl.lit(None, dtype=pl.Boolean),
         )
-        return self.prepared(new, context, answer, {})
+        return self.prepared(new, texts, context, answer, {})

@@ -22,7 +22,7 @@ from timedb.contract.wire_fields import (
     Number,
     RunParams,
     SelectedLabels,
-    Tag,
+    Tags,
     Text,
     Time,
     TimeOfDay,
@@ -374,7 +374,7 @@ class ValueUpdate(WireModel):
     tenant_id: str | None = None
     value: Number = None
     annotation: Text | None = None
-    tags: list[Tag] | None = None
+    tags: Tags | None = None
     retracted: bool | None = None
     changed_by: Name | None = None
 

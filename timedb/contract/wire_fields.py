@@ -34,6 +34,7 @@ from timedb.contract.times import format_time, midnight, parse_time, to_utc
 __all__ = [
     "HOW_UNITS_CHANGE",
     "MAX_NAME_CHARS",
+    "MAX_TAGS",
     "MAX_TEXT_CHARS",
     "Command",
     "Days",
@@ -44,6 +45,7 @@ __all__ = [
     "RunParams",
     "SelectedLabels",
     "Tag",
+    "Tags",
     "Text",
     "Time",
     "TimeOfDay",
@@ -61,6 +63,8 @@ MAX_NAME_CHARS = 255
 """Of a name, a label or a tag."""
 MAX_TEXT_CHARS = 10_000
 """Of an annotation, a description or a reason."""
+MAX_TAGS = 1_000
+"""Of one row."""
 _SHOWN_CHARS = 80
 _UNKNOWN = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _ALIKE = 0.75  # of 1: how much a name has to be like another to be meant
@@ -141,6 +145,7 @@ _MEANT_BY = {
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS, pattern=_NAME)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 Tag = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]
+Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 Labels = dict[Name, Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]]
 TimeOfDay = Annotated[str, StringConstraints(pattern=_CLOCK)]
 UnitChange = Annotated[Literal["declare"], BeforeValidator(_read_unit_change)]
