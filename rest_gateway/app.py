@@ -30,6 +30,7 @@ from timedb.rest_gateway.ask.models import (
     UploadRequest,
     Withdrawal,
 )
+from timedb.rest_gateway.http.caching import AskEveryTime
 from timedb.rest_gateway.http.connection import FlightConnection
 from timedb.rest_gateway.http.errors import error_for_status, error_response, status_of
 from timedb.rest_gateway.http.metrics import Metrics
@@ -69,7 +70,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
         settings = load_settings(ServerSettings)
     connection = FlightConnection(flight_url)
     metrics = Metrics()
-    middleware = [Middleware(CallMiddleware, metrics=metrics)]
+    middleware = [Middleware(CallMiddleware, metrics=metrics), Middleware(AskEveryTime)]
     if not settings.insecure:
         middleware.append(Middleware(LoopbackOnly, lake_is_open=connection.lake_is_open))
     origins = settings.cors_origins.replace(",", " ").split()

@@ -13,6 +13,7 @@ from timedb.contract.wire import Nothing
 from timedb.rest_gateway.answer.answers import Health, Service, json_answer
 from timedb.rest_gateway.ask.inputs import query
 from timedb.rest_gateway.ask.models import NoQuery
+from timedb.rest_gateway.http.caching import NOT_KEPT
 from timedb.rest_gateway.http.connection import FlightConnection, TheCaller
 from timedb.rest_gateway.http.metrics import METRICS_TYPE, Metrics
 from timedb.rest_gateway.openapi.document import errors
@@ -81,13 +82,13 @@ def read_health(request: Request) -> Response:
         reason = health.get("reason", "its writes are stuck")
         _log.warning("the Flight server is not well: %s request_id=%s", reason, request_id)
         raise Busy(f"the Flight server answers, but {reason}")
-    return json_answer({"status": "ok"})
+    return _momentary(json_answer({"status": "ok"}))
 
 
 @router.get("/health/live", response_model=Health, summary="Whether this gateway runs")
 def read_liveness() -> Response:
     """Asks nobody: whoever restarts gateways should not do it because the Flight server is away. Needs no key."""
-    return json_answer({"status": "ok"})
+    return _momentary(json_answer({"status": "ok"}))
 
 
 @router.get("/metrics", responses=errors(401, 503), response_class=Response, summary="Figures for Prometheus")
@@ -95,4 +96,9 @@ def read_metrics(request: Request, caller: TheCaller) -> Response:
     """Calls and latencies of this gateway and of the Flight server, files and queues of the lake: docs/metrics.md."""
     of_server: str = caller.call("metrics", Nothing())["text"]
     metrics: Metrics = request.app.state.metrics
-    return Response(metrics.text() + of_server.encode(), media_type=METRICS_TYPE)
+    return _momentary(Response(metrics.text() + of_server.encode(), media_type=METRICS_TYPE))
+
+
+def _momentary(answer: Response) -> Response:
+    answer.headers.update(NOT_KEPT)
+    return answer

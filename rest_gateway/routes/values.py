@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import Response
 
 from timedb.contract.columns import META_AS_OF, META_CURSOR, META_TABLE_VERSION, META_TOKEN
@@ -15,6 +15,7 @@ from timedb.rest_gateway.answer.formats import choose_format, style_of
 from timedb.rest_gateway.ask.inputs import json_body, query
 from timedb.rest_gateway.ask.models import NoQuery, UpdateRequest
 from timedb.rest_gateway.ask.reads import AccuracyQuery, ValuesQuery, in_words_of_the_query
+from timedb.rest_gateway.http.caching import etag_of, not_modified, unchanged
 from timedb.rest_gateway.http.connection import CallerClient, TheCaller
 from timedb.rest_gateway.http.streaming import streamed
 from timedb.rest_gateway.openapi.document import answer_formats, describe_inputs, errors
@@ -75,11 +76,12 @@ forecast's unit. `format` or `Accept` chooses the format, as for `GET /values`."
 def read_values(
     asked: Annotated[ValuesQuery, Depends(query(ValuesQuery))],
     caller: TheCaller,
+    request: Request,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Stream the rows as they come from the Flight server."""
     make_body = choose_format(accept, asked.format)
-    return _answer(caller, asked, make_body, non_finite_text=asked.non_finite == "text")
+    return _answer(request, caller, asked, make_body, non_finite_text=asked.non_finite == "text")
 
 
 @router.get(
@@ -96,10 +98,11 @@ def read_values(
 def read_accuracy(
     asked: Annotated[AccuracyQuery, Depends(query(AccuracyQuery))],
     caller: TheCaller,
+    request: Request,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Stream the figures as they come from the Flight server."""
-    return _answer(caller, asked, choose_format(accept, asked.format), non_finite_text=False)
+    return _answer(request, caller, asked, choose_format(accept, asked.format), non_finite_text=False)
 
 
 @router.put(
@@ -123,16 +126,25 @@ def update_values(body: Annotated[UpdateRequest, Depends(json_body(UpdateRequest
 
 
 def _answer(
-    caller: CallerClient, asked: ValuesQuery | AccuracyQuery, make_body: type[BodyFormat], *, non_finite_text: bool
+    request: Request,
+    caller: CallerClient,
+    asked: ValuesQuery | AccuracyQuery,
+    make_body: type[BodyFormat],
+    *,
+    non_finite_text: bool,
 ) -> Response:
     with in_words_of_the_query():
         stream = caller.stream(asked.to_command())
     metadata = stream.schema.metadata or {}
+    tag = etag_of(request, metadata, make_body.media_types[0])
+    if not_modified(request, tag):
+        stream.close()
+        return unchanged(tag)
     cursor = metadata.get(META_CURSOR, b"").decode() or None
     body = make_body(stream.schema, style_of(cursor, non_finite_text=non_finite_text))
     return streamed(
         write_body(body, stream),
         stream.close,
         media_type=body.media_types[0],
-        headers={name: metadata[key].decode() for key, name in _HEADERS.items() if metadata.get(key)},
+        headers={name: metadata[key].decode() for key, name in _HEADERS.items() if metadata.get(key)} | {"ETag": tag},
     )

@@ -92,14 +92,21 @@ def _labels_of(text: str) -> Mapping[str, str]:
 class KnownSeries:
     """A catalog at one version of the series table.
 
-    ``file_of`` says in which of its files the row of a series is; that of a tenant's own catalog alone.
+    ``file_of`` says in which of its files the row of a series is; that of a tenant's own catalog alone. ``limits``
+    tells apart those who see other parts of it.
     """
 
     snapshot: Snapshot
     by_id: Mapping[str, Series]
     by_name: Mapping[str, Sequence[str]]
     file_of: Mapping[str, str] = field(default_factory=dict)
+    limits: str = ""
     _by_labels: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def version(self) -> str:
+        """The same only where the same series are seen, under the same names, units and labels."""
+        return f"{self.snapshot.version}{self.limits and '.'}{self.limits}"
 
     def identified(self, name: str, labels: str) -> str | None:
         """The id of the series of a name and canonical labels, retired ones too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
 from timedb.storage.users.users import LabelLimits
 
 __all__ = ["LimitedCatalog"]
+
+_HASH_CHARS = 16
 
 
 class LimitedCatalog(Catalog):
@@ -28,6 +31,8 @@ class LimitedCatalog(Catalog):
     def __init__(self, whole: Catalog, limits: LabelLimits) -> None:
         self._whole = whole
         self._limits = limits
+        said = json.dumps(limits, sort_keys=True).encode()
+        self._limits_hash = hashlib.sha256(said).hexdigest()[:_HASH_CHARS]
         self._fits: dict[str, bool] = {}
         self._seen: tuple[KnownSeries, KnownSeries] | None = None
 
@@ -40,7 +45,7 @@ class LimitedCatalog(Catalog):
         by_name: dict[str, list[str]] = {}
         for series in by_id.values():
             by_name.setdefault(series.name, []).append(series.series_id)
-        limited = KnownSeries(whole.snapshot, by_id, by_name)
+        limited = KnownSeries(whole.snapshot, by_id, by_name, limits=self._limits_hash)
         self._seen = whole, limited
         return limited
 

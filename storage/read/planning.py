@@ -79,6 +79,7 @@ def plan_read(
         buckets=buckets,
         selection=selection,
         series=known,
+        series_version=known_series.version,
         answers=Answers(ticket, columns, store=table.store, series=known, last_rows=last_rows, cache=cache),
         for_limited_key=catalog.limited,
         max_sorted_rows=max_sorted_rows,

@@ -13,6 +13,7 @@ from timedb.contract.columns import (
     IDENTIFIER,
     META_AS_OF,
     META_CURSOR,
+    META_SERIES_VERSION,
     META_TABLE_VERSION,
     META_TOKEN,
     result_columns,
@@ -64,6 +65,7 @@ class ReadPlan:
         buckets: Sequence[BucketRead],
         selection: RowSelection,
         series: Mapping[str, Series],
+        series_version: str,
         answers: Answers,
         for_limited_key: bool,
         max_sorted_rows: int,
@@ -73,6 +75,7 @@ class ReadPlan:
         self.buckets = buckets
         self.series_ids = selection.series_ids
         self.series = series
+        self._series_version = series_version
         newest = from_micros(snapshot.transactions.get(CHANGE_TIME, 0))
         self.as_of: datetime = newest if selection.as_of is None else min(selection.as_of, newest)
         """The change_time that the answer is resolved to, UTC."""
@@ -111,6 +114,7 @@ class ReadPlan:
             META_TABLE_VERSION: str(self.table_version).encode(),
             META_AS_OF: format_time(self.as_of).encode(),
             META_TOKEN: self.token.encode(),
+            META_SERIES_VERSION: self._series_version.encode(),
         }
         if cursor is not None:
             metadata[META_CURSOR] = cursor.encode()

@@ -15,6 +15,7 @@ __all__ = [
     "LOOKUP_COLUMNS",
     "META_AS_OF",
     "META_CURSOR",
+    "META_SERIES_VERSION",
     "META_TABLE_VERSION",
     "META_TOKEN",
     "UPLOAD_COLUMNS",
@@ -25,6 +26,8 @@ __all__ = [
 
 META_TABLE_VERSION = b"table_version"
 META_AS_OF = b"as_of"
+META_SERIES_VERSION = b"series_version"
+"""Another one where names, units or labels of series, or which of them the caller sees, have changed."""
 META_CURSOR = b"cursor"
 META_TOKEN = b"token"
 

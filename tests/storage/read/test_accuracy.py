@@ -186,7 +186,7 @@ def test_an_empty_answer_has_its_schema(tenant: Tenant) -> None:
     empty = plan(tenant)
     assert empty.reader().read_all().num_rows == 0
     assert empty.schema.equals(accuracy_schema())
-    assert set(empty.schema.metadata or {}) == {b"table_version", b"as_of", b"token"}
+    assert set(empty.schema.metadata or {}) == {b"table_version", b"as_of", b"token", b"series_version"}
     assert [part.rows for part in empty.parts] in ([-1], [])
 
 

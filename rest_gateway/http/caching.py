@@ -1,0 +1,85 @@
+"""What caches may keep: nothing without asking, and of answers with rows only what is still so.
+
+An answer with rows has an ``ETag`` made of its token. Whoever sends it back in ``If-None-Match`` gets 304 as long as
+the rows, the names of the series and what the key sees are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from fastapi import Request
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from timedb._version import __version__
+from timedb.contract.columns import META_SERIES_VERSION, META_TOKEN
+
+__all__ = ["NOT_KEPT", "AskEveryTime", "etag_of", "not_modified", "unchanged"]
+
+NOT_KEPT = {"Cache-Control": "no-store"}
+"""Headers of an answer that is true for a moment only."""
+_ASK = "private, no-cache"
+_VARY = "Accept, X-API-Key, Authorization"
+_HASH_CHARS = 16
+
+
+def etag_of(request: Request, metadata: Mapping[bytes, bytes], media_type: str) -> str:
+    """The tag of an answer with rows: the token, and a hash of what else it depends on.
+
+    Weak, for the bytes of a format may differ where the rows do not.
+
+    Args:
+        request: Whose key sees the rows; its address is not part of the tag.
+        metadata: Of the answer's schema.
+        media_type: Of the body.
+    """
+    headers = request.headers
+    parts = (__version__, metadata.get(META_SERIES_VERSION, b"").decode(), media_type)
+    keys = (headers.get("x-api-key", ""), headers.get("authorization", ""))
+    digest = hashlib.sha256(repr((*parts, *keys)).encode()).hexdigest()[:_HASH_CHARS]
+    return f'W/"{metadata[META_TOKEN].decode()}.{digest}"'
+
+
+def not_modified(request: Request, tag: str) -> bool:
+    """Whether the caller has what a tag stands for (RFC 9110 section 13.1.2, by the weak comparison)."""
+    given = ",".join(request.headers.getlist("if-none-match"))
+    known = {each.strip().removeprefix("W/") for each in given.split(",")}
+    return tag.removeprefix("W/") in known
+
+
+class AskEveryTime:
+    """Says of every answer that says nothing of caching itself: for this caller alone, and only after asking.
+
+    Errors and the answers to writes are not to be kept at all.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        reads = scope["method"] in ("GET", "HEAD")
+
+        async def send_with_caching(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if "cache-control" not in headers:
+                    kept = reads and message["status"] < 400
+                    headers["Cache-Control"] = _ASK if kept else NOT_KEPT["Cache-Control"]
+                    for name in _VARY.split(", ") if kept else ():
+                        headers.add_vary_header(name)
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+            await send(message)
+
+        await self.app(scope, receive, send_with_caching)
+
+
+def unchanged(tag: str) -> Response:
+    """The answer to whoever has it already."""
+    return Response(status_code=304, headers={"ETag": tag})
