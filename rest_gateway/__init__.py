@@ -1,5 +1,6 @@
-"""The REST door: FastAPI over the Flight client. ``create_app(flight_url)`` builds it."""
+"""The REST door: FastAPI over the Flight client. ``create_app`` builds it, ``Connections`` limits its peers."""
 
 from timedb.rest_gateway.app import create_app
+from timedb.rest_gateway.http.connections import Connections
 
-__all__ = ["create_app"]
+__all__ = ["Connections", "create_app"]

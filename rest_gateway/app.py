@@ -20,7 +20,7 @@ from timedb.contract.errors import InvalidRequest, TimeDBError
 from timedb.contract.hosts import reachable
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.contract.wire import quoted
-from timedb.rest_gateway.ask.inputs import BodyBudget
+from timedb.rest_gateway.ask.bodies import BodyBudget
 from timedb.rest_gateway.ask.models import (
     NewManySeries,
     NewSeries,
@@ -33,9 +33,12 @@ from timedb.rest_gateway.ask.models import (
 from timedb.rest_gateway.http.caching import AskEveryTime
 from timedb.rest_gateway.http.connection import FlightConnection
 from timedb.rest_gateway.http.errors import error_for_status, error_response, status_of
+from timedb.rest_gateway.http.exchange import Exchange
+from timedb.rest_gateway.http.key_first import CallLimit, KeyFirst
 from timedb.rest_gateway.http.metrics import Metrics
 from timedb.rest_gateway.http.middleware import CallMiddleware, HeadAsGet, LoopbackOnly
 from timedb.rest_gateway.http.origins import OPEN_LAKE_HEADER, OwnOrigins, Senders
+from timedb.rest_gateway.http.probes import Probes
 from timedb.rest_gateway.openapi.document import ANSWER_HEADERS, errors, install_openapi
 from timedb.rest_gateway.routes import runs as routes_runs
 from timedb.rest_gateway.routes import series as routes_series
@@ -68,23 +71,28 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
     """
     if settings is None:
         settings = load_settings(ServerSettings)
-    connection = FlightConnection(flight_url)
+    connection, probes = FlightConnection(flight_url), Probes(flight_url)
     metrics = Metrics()
-    middleware = [Middleware(CallMiddleware, metrics=metrics), Middleware(AskEveryTime)]
+    middleware = [Middleware(Exchange), Middleware(CallMiddleware, metrics=metrics), Middleware(AskEveryTime)]
     if not settings.insecure:
-        middleware.append(Middleware(LoopbackOnly, lake_is_open=connection.lake_is_open))
+        middleware.append(Middleware(LoopbackOnly, lake_is_open=probes.lake_is_open))
     origins = settings.cors_origins.replace(",", " ").split()
     hosts = [reachable(settings.host), *settings.allowed_hosts.replace(",", " ").split()]
     senders = Senders(hosts, origins, elsewhere=settings.insecure)
-    middleware.append(Middleware(OwnOrigins, senders=senders, lake_is_open=connection.lake_is_open))
+    middleware.append(Middleware(OwnOrigins, senders=senders, lake_is_open=probes.lake_is_open))
     if origins:
         middleware.append(_cors(origins))
-    middleware.append(Middleware(HeadAsGet))
+    middleware += [
+        Middleware(CallLimit, most=settings.max_rest_calls),
+        Middleware(KeyFirst, admit=probes.admit),
+        Middleware(HeadAsGet),
+    ]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         connection.close()
+        probes.close()
 
     app = FastAPI(
         title="TimeDB API",
@@ -99,9 +107,10 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
         redoc_url=None,
     )
     app.state.connection = connection
+    app.state.probes = probes
     app.state.instance = uuid4().hex
     app.state.metrics = metrics
-    app.state.bodies = BodyBudget(settings.max_body_bytes)
+    app.state.bodies = BodyBudget(settings)
     app.state.max_upload_rows = settings.max_upload_rows
     for router in _ROUTERS:
         app.include_router(router)
@@ -128,7 +137,8 @@ def _cors(origins: list[str]) -> Middleware:
     )
 
 
-def _on_error(request: Request, error: Exception) -> Response:
+# These are coroutines, as plain functions would wait for a thread behind calls that hang.
+async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, TimeDBError)
     request_id: str = request.state.request_id
     if status_of(error) >= 500:
@@ -136,15 +146,15 @@ def _on_error(request: Request, error: Exception) -> Response:
     return error_response(error, request_id)
 
 
-def _on_validation_error(request: Request, error: Exception) -> Response:
+async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     fault = error.errors()[0]
     field = ".".join(str(part) for part in fault["loc"][1:])
     reason = fault["msg"][:1].lower() + fault["msg"][1:]
-    return _on_error(request, InvalidRequest(f"{field}: {quoted(fault.get('input'))}: {reason}"))
+    return await _on_error(request, InvalidRequest(f"{field}: {quoted(fault.get('input'))}: {reason}"))
 
 
-def _on_http_exception(request: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     method, path = request.method, quoted(request.url.path)[1:-1]
     detail = {

@@ -69,6 +69,7 @@ class Served:
     flight_url: str
     rest_url: str
     lake: Path
+    pid: int
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +97,7 @@ def _wait_until_served(server: subprocess.Popen[bytes], log: int, lake: Path, se
         flight = re.search(r"grpc://[\d.]+:\d+", text)
         rest = re.search(r"http://[\d.]+:\d+", text)
         if flight and rest:
-            return Served(flight[0], rest[0], lake)
+            return Served(flight[0], rest[0], lake, server.pid)
         if server.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"timedb serve did not come up (exit code {server.poll()}):\n{text[-3000:]}")
         time.sleep(0.05)

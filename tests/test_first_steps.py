@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def test_with_a_key_the_data_that_were_written_without_one_are_read(
     monkeypatch.chdir(tmp_path)
     settings = load_settings(ServerSettings, flight_port=0, rest_port=0, shutdown_seconds=2.0)
     with start_service(settings) as service:
-        here = Served(service.flight_url, service.rest_url, Path(settings.lake))
+        here = Served(service.flight_url, service.rest_url, Path(settings.lake), os.getpid())
         for language, code in BLOCK.findall(BEFORE):
             if language == "bash":
                 run_bash(on_this_service(code, here))

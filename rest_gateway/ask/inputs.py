@@ -1,118 +1,22 @@
-"""How query parameters and JSON bodies become messages: strictly, under limits, off the event loop."""
+"""How query parameters and JSON bodies become messages: strictly."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext, suppress
-from functools import cache, partial
+from functools import cache
 from typing import Any, TypeVar
 
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
 
-from timedb.contract.errors import Busy, InvalidRequest, TimeDBError, TooLarge
-from timedb.contract.wire import WireModel, parse, parse_object, quoted
-from timedb.rest_gateway.http.encoding import decoded
+from timedb.contract.errors import InvalidRequest
+from timedb.contract.wire import WireModel, parse_object, quoted
+from timedb.rest_gateway.ask.bodies import BodyBudget
+from timedb.rest_gateway.http.exchange import has_body
 
-__all__ = ["BodyBudget", "is_json", "json_body", "media_type_of", "query", "read_query"]
-
-_BODIES_HELD = 8
-_LARGE_BODY_BYTES = 1 << 20
-_DRAINED_BODIES = 4
-_DRAIN_SECONDS = 10.0
+__all__ = ["is_json", "json_body", "media_type_of", "query", "read_query"]
 
 M = TypeVar("M", bound=WireModel)
-T = TypeVar("T")
-
-
-class BodyBudget:
-    """How much of request bodies is in memory at once: at most eight bodies of the greatest size.
-
-    Lives on the event loop's thread, so it needs no lock.
-
-    Args:
-        max_body_bytes: The most that one body may hold.
-    """
-
-    def __init__(self, max_body_bytes: int) -> None:
-        self.max_body_bytes = max_body_bytes
-        self._held = 0
-        # Parsed, a hostile body takes some forty times its size, so large ones are parsed two at a time.
-        self._large = asyncio.Semaphore(2)
-
-    @asynccontextmanager
-    async def receive(self, request: Request) -> AsyncIterator[bytes]:
-        """The whole body of a request, decompressed, counted until the block ends.
-
-        Raises:
-            InvalidRequest: it is not what its ``Content-Encoding`` says.
-            TooLarge: it is longer than ``max_body_bytes``, as it came or decompressed.
-            Busy: other bodies take up all the room.
-        """
-        announced = request.headers.get("content-length", "")
-        if announced.isascii() and announced.isdecimal() and int(announced) > self.max_body_bytes:
-            await self._discard(request, int(announced))
-            raise self._too_large()
-        held = 0
-        chunks: list[bytes] = []
-        try:
-            async for chunk in request.stream():
-                held += len(chunk)
-                self._held += len(chunk)
-                chunks.append(chunk)
-                refusal = self._refusal(held)
-                if refusal is not None:
-                    chunks.clear()
-                    self._held -= held
-                    arrived, held = held, 0
-                    await self._discard(request, arrived)
-                    raise refusal
-            body = b"".join(chunks)
-            chunks.clear()
-            if encoding := request.headers.get("content-encoding"):
-                async with self._large:
-                    body = await run_in_threadpool(decoded, body, encoding, self.max_body_bytes)
-                self._held += len(body) - held
-                held = len(body)
-                if (refusal := self._refusal(held)) is not None:
-                    raise refusal
-            yield body
-        finally:
-            self._held -= held
-
-    def _refusal(self, size: int) -> TimeDBError | None:
-        if size > self.max_body_bytes:
-            return self._too_large()
-        if self._held > _BODIES_HELD * self.max_body_bytes:
-            return Busy("too many large request bodies are under way; retry")
-        return None
-
-    async def parse(self, model: type[M], body: bytes) -> M:
-        """Read a body as ``model`` on a worker thread, with the errors of :func:`timedb.contract.wire.parse`."""
-        return await self.on_thread(len(body), partial(parse, model, body, what="body", max_bytes=self.max_body_bytes))
-
-    async def on_thread(self, size: int, work: Callable[[], T]) -> T:
-        """Do what takes memory in proportion to a body of ``size`` bytes, on a worker thread."""
-        async with self._large if size > _LARGE_BODY_BYTES else nullcontext():
-            return await run_in_threadpool(work)
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"body: is over the limit of {self.max_body_bytes} bytes")
-
-    async def _discard(self, request: Request, size: int) -> None:
-        # A client that is still sending when the connection closes sees a reset instead of the answer, so the rest of
-        # a body that is not absurdly long is received and thrown away; one that waits for leave to send gets none.
-        most = _DRAINED_BODIES * self.max_body_bytes
-        if size > most or request.headers.get("expect", "").lower() == "100-continue":
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                async for chunk in request.stream():
-                    most -= len(chunk)
-                    if most < 0:
-                        return
 
 
 def json_body(model: type[M]) -> Callable[[Request], AsyncIterator[M]]:
@@ -123,10 +27,10 @@ def json_body(model: type[M]) -> Callable[[Request], AsyncIterator[M]]:
 
     async def read(request: Request) -> AsyncIterator[M]:
         budget: BodyBudget = request.app.state.bodies
+        media_type = media_type_of(request)
+        if (media_type or has_body(request.headers)) and not is_json(media_type):
+            raise InvalidRequest(f"Content-Type: {quoted(media_type)} is not application/json")
         async with budget.receive(request) as body:
-            media_type = media_type_of(request)
-            if (body or media_type) and not is_json(media_type):
-                raise InvalidRequest(f"Content-Type: {quoted(media_type)} is not application/json")
             yield await budget.parse(model, body)
 
     return read

@@ -20,9 +20,11 @@ from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import WireModel, parse, quoted
 from timedb.files.table_files import Reading, TableKind, open_table
 from timedb.rest_gateway.answer.ipc_sizes import check_stream
-from timedb.rest_gateway.ask.inputs import BodyBudget, is_json, media_type_of, read_query
+from timedb.rest_gateway.ask.bodies import BodyBudget
+from timedb.rest_gateway.ask.inputs import is_json, media_type_of, read_query
 from timedb.rest_gateway.ask.models import RowLines, UploadQuery, UploadRequest
 from timedb.rest_gateway.ask.rows import rows_to_table
+from timedb.rest_gateway.http.exchange import has_body
 
 __all__ = ["FILE_TYPES", "LINES_TYPES", "RunUpload", "read_upload"]
 
@@ -79,23 +81,21 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
     """
     budget: BodyBudget = request.app.state.bodies
     max_rows: int = request.app.state.max_upload_rows
+    media_type = media_type_of(request)
+    is_table = media_type in FILE_TYPES or media_type in LINES_TYPES
+    if (media_type or has_body(request.headers)) and not is_table and not is_json(media_type):
+        offers = ", ".join(("application/json", *FILE_TYPES, LINES_TYPES[0]))
+        raise InvalidRequest(f"Content-Type: {quoted(media_type)} is none of {offers}")
+    beside = read_query(UploadQuery, request)
     async with budget.receive(request) as body:
-        media_type = media_type_of(request)
         if media_type in LINES_TYPES:
-            fields = _given(read_query(UploadQuery, request))
-            yield await budget.on_thread(len(body), partial(_of_lines, body, fields))
+            yield await budget.on_thread(len(body), partial(_of_lines, body, _given(beside)))
         elif media_type in FILE_TYPES:
-            fields = _given(read_query(UploadQuery, request))
-            yield await run_in_threadpool(
-                _of_table, body, FILE_TYPES[media_type], fields, max_rows, budget.max_body_bytes
-            )
-        elif is_json(media_type) or not (body or media_type):
-            beside = read_query(UploadQuery, request)
+            kind = FILE_TYPES[media_type]
+            yield await run_in_threadpool(_of_table, body, kind, _given(beside), max_rows, budget.max_body_bytes)
+        else:
             message = await budget.parse(UploadRequest, body)
             yield await budget.on_thread(len(body), partial(_of_json, message, beside))
-        else:
-            offers = ", ".join(("application/json", *FILE_TYPES, LINES_TYPES[0]))
-            raise InvalidRequest(f"Content-Type: {quoted(media_type)} is none of {offers}")
 
 
 def _of_json(message: UploadRequest, beside: UploadQuery) -> RunUpload:

@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import pyarrow as pa
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
 
 from timedb.client import Client, connect
-from timedb.contract.errors import Busy, InvalidRequest, NotFound, TimeDBError, Unauthenticated
+from timedb.contract.errors import Busy, InvalidRequest, NotFound, TimeDBError
 from timedb.contract.wire import AccuracyCommand, GetRun, ReadCommand, UploadCommand, WireModel
 from timedb.rest_gateway.http.errors import status_of
 
-__all__ = ["CallerClient", "FlightConnection", "ReadBatches", "TheCaller"]
+__all__ = ["CallerClient", "FlightConnection", "ReadBatches", "TheCaller", "key_of"]
 
 # What gRPC carries in a text header; anything else cannot be a key and is treated as none.
 _SENDABLE_KEY = re.compile(r"[\x21-\x7e]{1,1024}")
@@ -34,20 +35,21 @@ class FlightConnection:
 
     Args:
         flight_url: For example ``grpc://127.0.0.1:8815``.
+        timeout: Seconds after which a call that is no stream fails; None: as every client's.
     """
 
-    def __init__(self, flight_url: str) -> None:
+    def __init__(self, flight_url: str, timeout: float | None = None) -> None:
         self._flight_url = flight_url
+        self._timeout = timeout
         self._lock = threading.Lock()
         self._client: Client | None = None
-        self._seen_closed = False
 
     def as_caller(self, api_key: str | None, request_id: str | None = None) -> CallerClient:
         """The shared connection under the caller's key, and under no other."""
         with self._lock:
             if self._client is None:
                 # The empty key keeps the client from looking for one in the environment.
-                self._client = connect(self._flight_url, api_key="")
+                self._client = connect(self._flight_url, api_key="", timeout=self._timeout)
             return CallerClient(self._client.as_caller(api_key, request_id))
 
     def close(self) -> None:
@@ -56,21 +58,6 @@ class FlightConnection:
             client, self._client = self._client, None
         if client is not None:
             client.close()
-
-    def lake_is_open(self) -> bool:
-        """Whether the lake has no users, so that anybody who reaches it may do anything.
-
-        The Flight server does not say so by itself: a call without a key tells. Closed lakes never open again.
-        A server that does not answer counts as open.
-        """
-        if not self._seen_closed:
-            try:
-                self.as_caller(None).check_access()
-            except Unauthenticated:
-                self._seen_closed = True
-            except TimeDBError:
-                pass  # whatever else is wrong, the lake has not been seen to ask for keys
-        return not self._seen_closed
 
 
 class CallerClient:
@@ -145,16 +132,28 @@ def _transport_hidden() -> Iterator[None]:
         raise type(error)() from error
 
 
+def key_of(headers: Headers) -> str | None:
+    """The one key that came with a call.
+
+    Of several nobody can say which one counts, so none is passed on, and the Flight server asks for one.
+    """
+    given = set(headers.getlist("x-api-key"))
+    for value in headers.getlist("authorization"):
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() == "bearer":
+            given.add(token.strip())
+    given.discard("")
+    chosen = given.pop() if len(given) == 1 else ""
+    return chosen if _SENDABLE_KEY.fullmatch(chosen) else None
+
+
 async def _caller(
     request: Request,
-    key: Annotated[str | None, Security(_key_header)],
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    _key: Annotated[str | None, Security(_key_header)],  # both for the document alone
+    _token: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> CallerClient:
-    given = {key or "", bearer.credentials if bearer else "", *request.headers.getlist("x-api-key")} - {""}
-    # Of several keys nobody can say which one counts, so none is passed on, and the Flight server asks for one.
-    chosen = given.pop() if len(given) == 1 else ""
     connection: FlightConnection = request.app.state.connection
-    return connection.as_caller(chosen if _SENDABLE_KEY.fullmatch(chosen) else None, request.state.request_id)
+    return connection.as_caller(key_of(request.headers), request.state.request_id)
 
 
 TheCaller = Annotated[CallerClient, Depends(_caller)]

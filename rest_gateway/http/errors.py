@@ -11,7 +11,7 @@ from starlette.responses import Response
 from timedb.contract import errors
 from timedb.contract.errors import TimeDBError
 
-__all__ = ["STATUS", "error_body", "error_for_status", "error_response", "status_of"]
+__all__ = ["REQUEST_TIMEOUT", "STATUS", "error_body", "error_for_status", "error_response", "status_of"]
 
 STATUS: dict[type[TimeDBError], int] = {
     TimeDBError: 500,
@@ -29,6 +29,9 @@ STATUS: dict[type[TimeDBError], int] = {
     errors.Internal: 500,
 }
 """The HTTP status of every class of the error tree."""
+
+REQUEST_TIMEOUT = 408
+"""Where what did not come in time is the call itself."""
 
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 
@@ -51,7 +54,7 @@ def error_response(
     Args:
         error: What went wrong.
         request_id: The id of this call, as in the log.
-        status: Only where HTTP has a more exact status than the error's own (405).
+        status: Only where HTTP has a more exact status than the error's own (405, 408).
         headers: More headers.
     """
     code = status or status_of(error)
@@ -65,6 +68,8 @@ def error_response(
 
 def error_for_status(status: int, detail: str) -> TimeDBError:
     """The error of the tree that comes nearest to an HTTP status which the framework raised by itself."""
+    if status == REQUEST_TIMEOUT:
+        return errors.Timeout(detail)
     for cls, known in STATUS.items():
         if known == status and cls is not TimeDBError:
             return cls(detail)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -113,12 +112,12 @@ class LoopbackOnly:
     The Flight server sees only the gateway as its peer, so the gateway has to apply the rule to its own.
     """
 
-    def __init__(self, app: ASGIApp, lake_is_open: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, lake_is_open: Callable[[], Awaitable[bool]]) -> None:
         self.app = app
         self.lake_is_open = lake_is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not is_loopback(_peer(scope)) and await run_in_threadpool(self.lake_is_open):
+        if scope["type"] == "http" and not is_loopback(_peer(scope)) and await self.lake_is_open():
             error = Forbidden(
                 "the lake has no users, so only this machine is served; create users, or start with TIMEDB_INSECURE=1"
             )

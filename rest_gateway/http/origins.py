@@ -8,10 +8,9 @@ read the answers. What tells such requests from others is what browsers say of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from ipaddress import ip_address
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -134,7 +133,7 @@ class OwnOrigins:
     Keys travel in headers, which no browser adds by itself: a lake with users needs none of this.
     """
 
-    def __init__(self, app: ASGIApp, senders: Senders, lake_is_open: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, senders: Senders, lake_is_open: Callable[[], Awaitable[bool]]) -> None:
         self.app = app
         self.senders = senders
         self.lake_is_open = lake_is_open
@@ -142,7 +141,7 @@ class OwnOrigins:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             refusal = self.senders.refusal(scope["method"], Headers(scope=scope))
-            if refusal is not None and await run_in_threadpool(self.lake_is_open):
+            if refusal is not None and await self.lake_is_open():
                 error = Forbidden(refusal)
                 await error_response(error, scope["state"]["request_id"])(scope, receive, send)
                 return

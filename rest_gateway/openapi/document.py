@@ -9,10 +9,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict
 
-from timedb.contract.errors import TimeDBError
+from timedb.contract.errors import TimeDBError, Timeout
 from timedb.contract.wire import WireModel
 from timedb.files.formats import FORMATS
-from timedb.rest_gateway.http.errors import STATUS
+from timedb.rest_gateway.http.errors import REQUEST_TIMEOUT, STATUS
 from timedb.rest_gateway.openapi import examples
 
 __all__ = ["ANSWER_HEADERS", "ErrorBody", "answer_formats", "describe_inputs", "errors", "install_openapi"]
@@ -64,6 +64,8 @@ def answer_formats() -> dict[str, Any]:
 
 
 def _meaning(status: int) -> str:
+    if status == REQUEST_TIMEOUT:
+        return f"`{Timeout.code}`: the body did not arrive in time"
     kinds = [cls for cls, known in STATUS.items() if known == status and cls is not TimeDBError]
     return "; ".join(f"`{cls.code}`: {cls.summary}" for cls in kinds)
 

@@ -73,7 +73,7 @@ for _path, _name in (("/runs", "create_run"), ("/upload", "upload_timeseries")):
         name=_name,
         operation_id=_name,
         response_model=Uploaded,
-        responses=errors(404, 409, 413),
+        responses=errors(404, 408, 409, 413),
         openapi_extra=describe_inputs(body=UploadRequest, query=UploadQuery, other_bodies=_OTHER_BODIES),
         summary="Create a new run with time series values",
         description=_UPLOAD_TEXT,
@@ -95,7 +95,7 @@ def list_runs(criteria: Annotated[RunsQuery, Depends(query(RunsQuery))], caller:
 @router.post(
     "/runs/{run_id:path}/withdraw",
     response_model=Withdrawn,
-    responses=errors(404, 413),
+    responses=errors(404, 408, 413),
     openapi_extra=describe_inputs(body=Withdrawal, body_required=False),
     dependencies=_NO_QUERY,
     summary="Withdraw a run that was wrong",
@@ -111,7 +111,7 @@ def withdraw_run(
 @router.post(
     "/runs/{run_id:path}/restore",
     response_model=Restored,
-    responses=errors(404, 413),
+    responses=errors(404, 408, 413),
     openapi_extra=describe_inputs(body=Restoration, body_required=False),
     dependencies=_NO_QUERY,
     summary="Undo the withdrawals of a run",

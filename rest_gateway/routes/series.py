@@ -40,7 +40,7 @@ _NO_QUERY = [Depends(query(NoQuery))]
 @router.post(
     "/series",
     response_model=SeriesCreated,
-    responses=errors(409, 413),
+    responses=errors(408, 409, 413),
     openapi_extra=describe_inputs(body=NewSeries),
     dependencies=_NO_QUERY,
     summary="Create a new time series",
@@ -56,7 +56,7 @@ def create_series(body: Annotated[NewSeries, Depends(json_body(NewSeries))], cal
 @router.post(
     "/series/many",
     response_model=ManySeriesCreated,
-    responses=errors(409, 413),
+    responses=errors(408, 409, 413),
     openapi_extra=describe_inputs(body=NewManySeries),
     dependencies=_NO_QUERY,
     summary="Create many time series",
@@ -121,7 +121,7 @@ def list_series_labels(
 @router.patch(
     "/series/{series_id}",
     response_model=Series,
-    responses=errors(404, 409, 413),
+    responses=errors(404, 408, 409, 413),
     openapi_extra=describe_inputs(body=SeriesChange, body_required=False),
     dependencies=_NO_QUERY,
     summary="Rename a series, set its unit or description right, or retire it",

@@ -14,8 +14,9 @@ from timedb.rest_gateway.answer.answers import Health, Service, json_answer
 from timedb.rest_gateway.ask.inputs import query
 from timedb.rest_gateway.ask.models import NoQuery
 from timedb.rest_gateway.http.caching import NOT_KEPT
-from timedb.rest_gateway.http.connection import FlightConnection, TheCaller
+from timedb.rest_gateway.http.connection import TheCaller
 from timedb.rest_gateway.http.metrics import METRICS_TYPE, Metrics
+from timedb.rest_gateway.http.probes import Probes
 from timedb.rest_gateway.openapi.document import errors
 
 __all__ = ["ENDPOINTS", "router"]
@@ -51,7 +52,7 @@ _log = logging.getLogger("timedb.rest")
 
 
 @router.get("/", response_model=Service, summary="What this service is and which calls it has")
-def read_service(request: Request) -> Response:
+async def read_service(request: Request) -> Response:
     """Name, version, instance and endpoints. Needs no key. A browser is sent to the page."""
     if _is_browser(request.headers.get("accept", "")):
         return RedirectResponse("ui", status_code=307, headers=_BY_ACCEPT)
@@ -69,12 +70,12 @@ def _is_browser(accept: str) -> bool:
 
 
 @router.get("/health", response_model=Health, responses=errors(503), summary="Whether the service works")
-def read_health(request: Request) -> Response:
-    """Asks the Flight server. Needs no key."""
-    connection: FlightConnection = request.app.state.connection
+async def read_health(request: Request) -> Response:
+    """Asks the Flight server, and waits a few seconds for it at most. Needs no key."""
+    probes: Probes = request.app.state.probes
     request_id = request.state.request_id
     try:
-        health = connection.as_caller(None, request_id).call("health", Nothing())
+        health = await probes.health(request_id)
     except TimeDBError as error:
         _log.warning("the Flight server is not well: %s: %s request_id=%s", error.code, error.detail, request_id)
         raise Busy("the Flight server does not answer") from error
@@ -86,7 +87,7 @@ def read_health(request: Request) -> Response:
 
 
 @router.get("/health/live", response_model=Health, summary="Whether this gateway runs")
-def read_liveness() -> Response:
+async def read_liveness() -> Response:
     """Asks nobody: whoever restarts gateways should not do it because the Flight server is away. Needs no key."""
     return _momentary(json_answer({"status": "ok"}))
 

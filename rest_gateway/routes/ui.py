@@ -44,31 +44,31 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.api_route("/ui", methods=_READ)
-def read_page(request: Request) -> Response:
+async def read_page(request: Request) -> Response:
     """The page; its query is for its own script."""
     return _page(request, page_files(), CONTENT_SECURITY_POLICY)
 
 
 @router.api_route("/ui/", methods=_READ)
-def redirect_to_page() -> Response:
+async def redirect_to_page() -> Response:
     """The page's own links are relative to ``/ui``, so that a proxy may put the gateway under any path."""
     return RedirectResponse("../ui", status_code=308)
 
 
 @router.api_route("/ui/{version}/{name}", methods=_READ)
-def read_file(version: str, name: str, request: Request) -> Response:
+async def read_file(version: str, name: str, request: Request) -> Response:
     """A file of the page. Of another version, which a gateway beside this one may have named, it is not to be kept."""
     return _file(request, page_files(), version, name)
 
 
 @router.api_route("/docs", methods=_READ)
-def read_docs(request: Request) -> Response:
+async def read_docs(request: Request) -> Response:
     """Swagger UI over ``/openapi.json``."""
     return _page(request, docs_files(), DOCS_SECURITY_POLICY)
 
 
 @router.api_route("/docs/{version}/{name}", methods=_READ)
-def read_docs_file(version: str, name: str, request: Request) -> Response:
+async def read_docs_file(version: str, name: str, request: Request) -> Response:
     """A file of that page."""
     return _file(request, docs_files(), version, name)
 

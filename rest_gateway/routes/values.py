@@ -108,7 +108,7 @@ def read_accuracy(
 @router.put(
     "/values",
     response_model=Updated,
-    responses=errors(404, 409, 413),
+    responses=errors(404, 408, 409, 413),
     openapi_extra=describe_inputs(body=UpdateRequest),
     dependencies=[Depends(query(NoQuery))],
     summary="Update existing time series records",

@@ -12,6 +12,9 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from timedb.contract.settings import ServerSettings, load_settings
+from timedb.rest_gateway import Connections
+
 START = "2025-01-01T00:00:00Z"
 
 
@@ -53,10 +56,17 @@ def assert_error(response: httpx.Response, status: int, code: str, *parts: str) 
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[httpx.Client]:
-    """The app in a real server."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+def serving(app: FastAPI, settings: ServerSettings | None = None) -> Iterator[httpx.Client]:
+    """The app in a real server, under the limits of connections that settings say."""
+    connections = Connections.under(settings or load_settings(ServerSettings))
+    listener = connections.listener(socket.create_server(("127.0.0.1", 0)))
+    config = uvicorn.Config(
+        app,
+        http=connections.protocol,  # type: ignore[arg-type]
+        log_config=None,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

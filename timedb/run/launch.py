@@ -22,7 +22,7 @@ from timedb.contract.settings import ServerSettings
 from timedb.contract.waiting import wait_in_slices
 from timedb.flight_server import FlightService, start_flight_server
 from timedb.flight_server.call.tls import ServerTls
-from timedb.rest_gateway import create_app
+from timedb.rest_gateway import Connections, create_app
 from timedb.storage import Lake
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ _log = logging.getLogger("timedb.flight")
 _STARTUP_SECONDS = 60.0
 _FORCED_SECONDS = 2.0
 _PROBE_SECONDS = 5.0
+_MAX_HEAD_BYTES = 16 << 10
+_KEEP_ALIVE_SECONDS = 5
 # A proxy on this machine may say for whom it speaks; nobody else, whatever uvicorn's own environment variable says.
 _TRUSTED_PROXIES = "127.0.0.1,::1"
 
@@ -232,10 +234,15 @@ class _RestServer:
         self.url = url_of(settings.http_scheme, reachable(settings.host), listener.getsockname()[1])
         self._shutdown_seconds = settings.shutdown_seconds
         ServerTls.load(settings)  # says what is wrong with it, where uvicorn would not
+        connections = Connections.under(settings)
         config = uvicorn.Config(
             app,
+            loop="asyncio",  # whose listening socket is Python's own, which counts what it accepts
+            http=connections.protocol,  # type: ignore[arg-type]  # a class to uvicorn's types, a callable to its code
             lifespan="on",
             ws="none",
+            h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             log_config=None,
             log_level=settings.log_level,
             access_log=False,  # the gateway writes its own
@@ -247,7 +254,8 @@ class _RestServer:
             timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._run, args=(listener,), name="timedb-rest", daemon=True)
+        counted = connections.listener(listener)
+        self._thread = threading.Thread(target=self._run, args=(counted,), name="timedb-rest", daemon=True)
         self._thread.start()
 
     def _run(self, listener: socket.socket) -> None:
