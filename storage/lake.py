@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from timedb.contract.errors import InvalidRequest, NotFound
+from timedb.contract.errors import Damaged, InvalidRequest, NotFound
 from timedb.contract.settings import ServerSettings, local_path
 from timedb.contract.times import format_time, now
 from timedb.contract.wire import quoted
 from timedb.storage.admin.backup import back_up, restore
-from timedb.storage.admin.doctor import NESTED, Finding, examine_lake
+from timedb.storage.admin.doctor import Examination, Progress, examine_lake
+from timedb.storage.admin.findings import NESTED, Finding
 from timedb.storage.admin.nesting import nesting, refuse_nested
 from timedb.storage.admin.upgrade import STEPS, Step, lift, renew_tables
 from timedb.storage.boundary import translating_errors
@@ -35,14 +36,23 @@ from timedb.storage.tables.layout import (
     tenant_ids,
 )
 from timedb.storage.tables.lease import Lease, is_served, refuse_served
+from timedb.storage.tables.marker import (
+    AUTHENTICATION,
+    KNOWN,
+    MARKER_COPY,
+    is_known,
+    make_marker,
+    marker_of,
+    note_tenant,
+    write_marker,
+)
 from timedb.storage.tenant import Tenant
 from timedb.storage.users.table import Users
 from timedb.storage.users.users import NewUser
 
 __all__ = ["Lake"]
 
-_FOLDERS = (TENANTS, USERS_FOLDER)
-_AUTHENTICATION = "authentication"  # in the marker
+_FOLDERS = (TENANTS, USERS_FOLDER, KNOWN)
 # What one look at the users table or the marker costs decides how often calls look: a system call, or a round trip.
 _LOOK_SECONDS = 1.0
 _LOOKED_AT = 10_000  # files of a folder that may hold a lake further down
@@ -70,9 +80,10 @@ class Lake:
             max_age_seconds=self._max_age,
             retention_hours=settings.retention_hours,
             standing=self._standing,
+            made=bool(marker.get(AUTHENTICATION)),
         )
         # Once seen, never unseen: a users table that is lost or out of reach must not open the lake to everybody.
-        self._has_users = bool(marker.get(_AUTHENTICATION))
+        self._has_users = bool(marker.get(AUTHENTICATION))
         self._looked = -float("inf")
         self._settings = settings
         self._bucket_digits: int | None = None if marker["bucket_digits"] == "full" else int(marker["bucket_digits"])
@@ -106,6 +117,7 @@ class Lake:
                 refuse_nested(uri)
                 is_new = _make(store, settings)
             marker = _read_marker(store, uri)
+            _keep_copy(store)
         except OSError as error:
             if not isinstance(store, LocalStore):
                 raise
@@ -152,19 +164,29 @@ class Lake:
 
     @staticmethod
     @translating_errors()
-    def doctor(uri: str, *, repair: bool = False, accept_loss: bool = False) -> list[dict[str, Any]]:
-        """Examine the files of a lake: ``{table, fault, path, cure, repaired}`` of each fault; see ``storage/admin``.
+    def doctor(
+        uri: str,
+        *,
+        repair: bool = False,
+        accept_loss: bool = False,
+        verify: bool = False,
+        progress: Progress = lambda table, size: None,
+    ) -> list[dict[str, Any]]:
+        """Examine the files of a lake: ``{table, fault, path, cure, repaired, loss, notice}`` of each fault.
+
+        See ``storage/admin/doctor.py``; ``progress`` is called with a table and the bytes of each file of it that has
+        been looked at.
 
         Raises:
             NotFound: there is no lake.
             Internal: a file could not be read or written.
         """
         store = _store(uri)
-        if not store.exists(MARKER):
+        if not store.exists(MARKER) and not store.exists(MARKER_COPY):
             raise NotFound(f"lake: there is no lake at {quoted(uri)}")
         nested = nesting(uri)
         found = [] if nested is None else [Finding("", NESTED, uri, f"none: {nested}")]
-        found += examine_lake(store, repair=repair, accept_loss=accept_loss)
+        found += examine_lake(store, Examination(repair, accept_loss, verify, progress))
         return [finding.to_dict() for finding in found]
 
     @staticmethod
@@ -188,7 +210,7 @@ class Lake:
         marker = _read_marker(store, uri)
         if marker["format_version"] < newest:
             refuse_served(store, uri, "")
-        lifted = lift(store, marker, newest, steps, lambda marker: store.replace(MARKER, _marker_text(marker)))
+        lifted = lift(store, marker, newest, steps, lambda marker: write_marker(store, marker))
         return {**lifted, "tables": renew_tables(store)}
 
     @staticmethod
@@ -239,11 +261,11 @@ class Lake:
     @translating_errors()
     def enable_users(self) -> None:
         """Ask every call for a key, from now on and for good."""
-        self.users.table.create()
+        self.users.make()
         self._has_users = True
         marker = json.loads(self._store.read(MARKER))
-        if not marker.get(_AUTHENTICATION):
-            self._store.replace(MARKER, _marker_text({**marker, _AUTHENTICATION: True}))
+        if not marker.get(AUTHENTICATION):
+            write_marker(self._store, {**marker, AUTHENTICATION: True})
 
     def create_user(self, new: NewUser) -> dict[str, Any]:
         """Make a user, which also asks every call for a key from now on.
@@ -278,9 +300,28 @@ class Lake:
             raise InvalidRequest(f"tenant_id: {quoted(tenant_id)} is not a UUID") from None
         with self._lock:
             if name not in self._tenants:
-                folder = self._store.below(tenant_folder(name))
+                folder = self._folder_of(name)
                 self._tenants[name] = Tenant(folder, name, self._bucket_digits, self._settings, self._standing)
+                try:
+                    note_tenant(self._store, name)  # once there is something, for who finds nothing then calls it lost
+                except OSError as error:
+                    _log.warning("the tenant %s could not be written down: %s", name, error)
             return self._tenants[name]
+
+    def _folder_of(self, tenant_id: str) -> Store:
+        """The folder of a tenant.
+
+        Raises:
+            Damaged: the lake has had that tenant, and the folder is gone.
+        """
+        self._standing.check()
+        path = tenant_folder(tenant_id)
+        if is_known(self._store, tenant_id) and not self._store.exists(path):  # in this order: others may make it now
+            fault = f"the folder {path} is gone, with all that the tenant had; restore a backup"
+            self._standing.note_damage(path, fault)
+            raise Damaged(fault)
+        self._standing.note_damage(path, None)
+        return self._store.below(path)
 
     @translating_errors()
     def announce(self, address: str) -> None:
@@ -303,6 +344,8 @@ class Lake:
         """
         if self._standing.fault is not None:
             return self._standing.fault
+        for fault in list(self._standing.damage.values()):
+            return fault
         if self.oldest_write_seconds() < stuck_seconds:
             return None
         return "writes are stuck: one has waited too long for its commit"
@@ -330,7 +373,17 @@ def _make(store: Store, settings: ServerSettings) -> bool:
         "bucket_digits": settings.bucket_digits,
         "created_time": format_time(now()),
     }
-    return store.put_if_absent(MARKER, _marker_text(made))
+    return make_marker(store, made)
+
+
+def _keep_copy(store: Store) -> None:
+    """Have a copy of the marker, which lakes of old releases lack."""
+    if store.exists(MARKER_COPY):
+        return
+    try:
+        store.replace(MARKER_COPY, store.read(MARKER))
+    except OSError as error:
+        _log.info("the lake's marker has no copy, as none can be written: %s", error.strerror or error)
 
 
 def _mark_deleted(store: Store) -> None:
@@ -340,19 +393,17 @@ def _mark_deleted(store: Store) -> None:
     except ValueError:
         marker = None
     if isinstance(marker, dict):
-        store.replace(MARKER, _marker_text({**marker, DELETED_TIME: format_time(now())}))
-
-
-def _marker_text(marker: dict[str, Any]) -> bytes:
-    return (json.dumps(marker, indent=1) + "\n").encode()
+        write_marker(store, {**marker, DELETED_TIME: format_time(now())})
 
 
 def _read_marker(store: Store, uri: str) -> dict[str, Any]:
     try:
-        marker = json.loads(store.read(MARKER))
-        return {**marker, "format_version": int(marker["format_version"]), "bucket_digits": marker["bucket_digits"]}
-    except (ValueError, KeyError, TypeError):
-        raise InvalidRequest(f"lake: {quoted(uri)} has a {MARKER} that is none of a lake") from None
+        return marker_of(store.read(MARKER))
+    except ValueError:
+        raise InvalidRequest(
+            f"lake: {quoted(uri)} has a {MARKER} that is none of a lake; timedb doctor --repair writes that of a lake "
+            "anew"
+        ) from None
 
 
 def _refuse_foreign(store: Store, uri: str) -> None:

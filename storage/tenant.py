@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 import polars as pl
 import pyarrow as pa
 
-from timedb.contract.errors import Forbidden, NotFound
+from timedb.contract.errors import Forbidden, NotFound, TimeDBError
 from timedb.contract.settings import ServerSettings
 from timedb.contract.times import format_time, from_micros, now
 from timedb.contract.wire import (
@@ -64,6 +65,8 @@ from timedb.storage.write.withdrawals import Restoration, Withdrawal
 __all__ = ["Tenant"]
 
 
+_log = logging.getLogger("timedb.storage")
+
 Plan: TypeAlias = ReadPlan | AccuracyPlan
 """What streams rows."""
 
@@ -104,6 +107,9 @@ class Tenant:
         self._last_rows = LastRows(tables.values.store, settings.latest_cache_rows)
         for table in (tables.values, tables.series, tables.runs):
             table.create()  # at once, so that direct readers find it
+        tables.check()
+        self._tables = tables
+        self.note_tables()
         self.lane = CommitLane(
             self.values,
             series,
@@ -400,10 +406,19 @@ class Tenant:
         self._refuse_limited()
         return self._retention.apply(rules, moment=now(), dry_run=dry_run)
 
+    def note_tables(self) -> None:
+        """Write down how far the tables have come, so that it is known of a log that ends before."""
+        try:
+            self._tables.note()
+        except (TimeDBError, OSError) as error:
+            _log.warning("what is known of the tables could not be written down: %s", error)
+
     def close(self) -> None:
         """Finish the writes that wait and the maintenance that is under way."""
         self._maintenance.close()
         self.lane.close()
+        if not self.values.is_lost:
+            self.note_tables()
 
     def _visible_runs(self) -> pl.LazyFrame:
         rows = self.ledger.runs.scan()

@@ -29,6 +29,9 @@ FLIGHT_CLASSES: dict[type[TimeDBError], type[Exception]] = {
     errors.Timeout: flight.FlightTimedOutError,
     errors.OutcomeUnknown: flight.FlightServerError,
     errors.Unimplemented: flight.FlightServerError,
+    errors.StorageFull: flight.FlightUnavailableError,  # pyarrow cannot send RESOURCE_EXHAUSTED
+    errors.StorageRefused: flight.FlightUnavailableError,
+    errors.Damaged: flight.FlightInternalError,
     errors.Internal: flight.FlightInternalError,
 }
 """The Flight class of every error of ours. Others do not exist without a traceback in the message."""

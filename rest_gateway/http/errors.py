@@ -27,6 +27,9 @@ STATUS: dict[type[TimeDBError], int] = {
     errors.OutcomeUnknown: 503,
     errors.Unimplemented: 501,
     errors.Internal: 500,
+    errors.StorageFull: 507,
+    errors.StorageRefused: 503,
+    errors.Damaged: 500,
 }
 """The HTTP status of every class of the error tree."""
 

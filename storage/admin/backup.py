@@ -31,7 +31,7 @@ from timedb.contract.errors import Busy, Internal, InvalidRequest
 from timedb.contract.times import format_time, now
 from timedb.contract.wire import quoted
 from timedb.storage.catalog.ledger import Ledger
-from timedb.storage.delta.checkpoints import write_checkpoint
+from timedb.storage.delta.checkpoints import is_readable, write_checkpoint
 from timedb.storage.delta.log import LOG_FOLDER, DataFile, DeltaLog, Snapshot, checkpoint_version, commit_version
 from timedb.storage.delta.parquet import write_file
 from timedb.storage.delta.standing import LAKE_ID
@@ -40,7 +40,7 @@ from timedb.storage.delta.table import Table
 from timedb.storage.tables.commit_marks import CHANGE_TIME, REACHED
 from timedb.storage.tables.layout import TENANTS, TenantTables, tenant_folder, tenant_ids
 
-__all__ = ["MANIFEST", "back_up", "restore"]
+__all__ = ["MANIFEST", "back_up", "leave_out_later", "restore"]
 
 MANIFEST = "timedb-backup.json"
 FORMAT_VERSION = 1
@@ -199,6 +199,9 @@ class _LakeCopy:
 
     def _pin_tenant(self, folder: str) -> list[_Pinned]:
         tables = TenantTables.below(self._lake.below(folder))
+        for table in tables.all().values():
+            table.refuse_lost()  # a backup without it would take the place of one that has it
+        tables.check()
         values = tables.values.snapshot()
         pinned: list[_Pinned] = []
         if values.version >= 0:
@@ -208,7 +211,7 @@ class _LakeCopy:
             for name, source, copy in (("runs", tables.runs, copies.runs), ("updates", tables.updates, copies.updates)):
                 if source.exists():
                     pinned.append(self._pin(f"{folder}/{name}", source.snapshot()))
-                    _leave_out_later(source.store, copy, values)
+                    leave_out_later(source.store, copy, values)
         return pinned + self._pin_all(folder, {f"{folder}/{name}" for name in ("values", "runs", "updates")})
 
     def _pin_all(self, folder: str, known: Collection[str] = ()) -> list[_Pinned]:
@@ -257,7 +260,9 @@ def _log_of(source: Store, snapshot: Snapshot) -> list[StoredFile]:
         FileNotFoundError: a commit is no longer there.
     """
     files = list(source.list(LOG_FOLDER))
-    start = max((found for file in files if (found := checkpoint_version(file.path)) <= snapshot.version), default=-1)
+    checkpoints = {found for file in files if -1 < (found := checkpoint_version(file.path)) <= snapshot.version}
+    readable = (version for version in sorted(checkpoints, reverse=True) if is_readable(DeltaLog(source), version))
+    start = next(readable, -1)
     commits = {version: file for file in files if (version := commit_version(file.path)) >= 0}
     needed = range(start + 1, snapshot.version + 1)
     if missing := [version for version in needed if version not in commits]:
@@ -269,7 +274,7 @@ def _log_of(source: Store, snapshot: Snapshot) -> list[StoredFile]:
     ]
 
 
-def _leave_out_later(source: Store, copy: Table, values: Snapshot) -> None:
+def leave_out_later(source: Store, copy: Table, values: Snapshot) -> None:
     """Take the records of values that came after a snapshot out of the copy of a register."""
     snapshot = copy.snapshot()
     newest = values.transactions.get(CHANGE_TIME, 0)

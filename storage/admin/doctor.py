@@ -2,227 +2,232 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Any
-from uuid import uuid4
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 
-from timedb.contract.errors import Internal, Unimplemented
-from timedb.storage.admin.upgrade import tables_of
+from timedb.contract.errors import Damaged, TimeDBError, Unimplemented
+from timedb.storage.admin.backup import leave_out_later
+from timedb.storage.admin.findings import BEHIND, CLOSED, FOREIGN, LOST_LOG, OUTDATED, Finding
+from timedb.storage.admin.marker_doctor import examine_marker
+from timedb.storage.admin.table_doctor import TableDoctor
 from timedb.storage.catalog.ledger import Ledger
-from timedb.storage.delta.log import (
-    HINT,
-    LOG_FOLDER,
-    DataFile,
-    DeltaLog,
-    Snapshot,
-    apply_commits,
-    checkpoint_version,
-    commit_version,
-    parse_commit,
-    transaction,
-)
-from timedb.storage.delta.store import ASIDE_PREFIX, Store
-from timedb.storage.delta.table import Table
-from timedb.storage.tables.commit_marks import REACHED, bucket_transaction
-from timedb.storage.tables.layout import TenantTables, tenant_folder, tenant_ids
+from timedb.storage.delta.log import LOG_FOLDER
+from timedb.storage.delta.store import Store
+from timedb.storage.delta.table import Promised, Table
+from timedb.storage.rows.scan import scan
+from timedb.storage.tables.commit_marks import REACHED, REPAIRED
+from timedb.storage.tables.inventory import INVENTORY, Inventory
+from timedb.storage.tables.layout import USERS_FOLDER, TenantTables, tenant_folder, tenant_ids
+from timedb.storage.tables.marker import known_tenants
+from timedb.storage.tables.removed import REMOVED
+from timedb.storage.tables.schemas import USERS
 
-__all__ = ["Finding", "TableDoctor", "examine_lake"]
+__all__ = ["Examination", "Progress", "examine_lake"]
 
-UNREADABLE = "unreadable"
-FOREIGN = "changed by another writer"
-NESTED = "lake inside another"
-OUTDATED = "filters of delta-rs find nothing"
-_CLOSED = (UNREADABLE, FOREIGN)
-_KEPT = f"{ASIDE_PREFIX}doctor"
-ORPHAN_SECONDS = 3600.0
-"""A file that nobody refers to may be on its way in for about so long."""
+Progress = Callable[[str, int], object]
+"""Is told of the table and the bytes of each file that has been looked at."""
+_REGISTERS = ("runs", "updates")
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One fault of a table: what, which file, whether the doctor can mend it, and whether it has."""
+class Examination:
+    """How a lake is examined.
 
-    table: str
-    fault: str
-    path: str
-    cure: str
-    repaired: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """The finding as JSON has it."""
-        return asdict(self)
-
-
-class TableDoctor:
-    """Examines one Delta table.
-
-    Args:
-        name: How findings call the table.
-        store: Its folder.
-        repair: Whether to mend what can be mended without loss of acknowledged rows.
-        accept_loss: Whether live files that are missing may be taken out of the table.
+    Attributes:
+        repair: Mend what can be mended without loss of acknowledged rows.
+        accept_loss: With ``repair``: mend what costs rows, too.
+        verify: Read every byte of every live file, not of the small tables' alone.
+        progress: Is told how far it has come.
     """
 
-    def __init__(self, name: str, store: Store, *, repair: bool = False, accept_loss: bool = False) -> None:
+    repair: bool = False
+    accept_loss: bool = False
+    verify: bool = False
+    progress: Progress = lambda table, size: None
+
+
+def examine_lake(lake: Store, how: Examination) -> list[Finding]:
+    """Examine the marker and every table of a lake."""
+    found = list(examine_marker(lake, repair=how.repair))
+    tenants = tenant_ids(lake)
+    for tenant_id in sorted(known_tenants(lake).difference(tenants)):
+        path = tenant_folder(tenant_id)
+        found.append(Finding(tenant_id, LOST_LOG, path, "none: restore a backup", loss="all that the tenant had"))
+    for tenant_id in tenants:
+        found += _Folder(tenant_id, lake.below(tenant_folder(tenant_id)), how).examine_tenant()
+    return found + _Folder(USERS_FOLDER, lake.below(USERS_FOLDER), how).examine_users()
+
+
+class _Folder:
+    """Examines the tables that lie in one folder.
+
+    Args:
+        name: The tenant, or what the folder of the users is called.
+        store: The folder.
+        how: What is to be done.
+    """
+
+    def __init__(self, name: str, store: Store, how: Examination) -> None:
         self._name = name
         self._store = store
-        self._log = DeltaLog(store)
-        self._repair = repair
-        self._accept_loss = accept_loss
+        self._how = how
+        self._inventory = Inventory(store)
+        self._closed = False
+        self._accepted: set[str] = set()
+        self._lost_rows = False
 
-    def examine(self) -> Iterator[Finding]:
-        """The faults of the table, those of the log first; what follows may depend on their repair."""
-        yield from self._commits()
-        yield from self._checkpoints()
+    def examine_users(self) -> list[Finding]:
+        """The faults of the users table."""
+        table = Table(self._store, USERS)
+        found = self._table(USERS_FOLDER, table, self._inventory.promised.get(USERS_FOLDER), full=True)
+        return found + list(self._note({USERS_FOLDER: table}))
+
+    def examine_tenant(self) -> list[Finding]:
+        """The faults of a tenant's tables, each for itself, then of them together."""
+        tables = TenantTables.below(self._store)
+        promised = {**self._inventory.promised, **self._known_by_runs(tables)}
+        found: list[Finding] = []
+        for name, table in tables.all().items():
+            found += self._table(name, table, promised.get(name), full=self._how.verify or name != "values")
+        found += self._note(tables.all())
+        if not self._closed:
+            found += self._together(TenantTables.below(self._store))
+        return found
+
+    def _known_by_runs(self, tables: TenantTables) -> Mapping[str, Promised]:
+        """What the runs table knows of the values, where nothing is written down or that is less."""
+        known = self._inventory.promised.get("values", Promised("", -1))
         try:
-            snapshot = self._log.load()
-        except (Internal, Unimplemented) as error:
-            fault = FOREIGN if isinstance(error, Unimplemented) else UNREADABLE
-            yield Finding(self._name, fault, LOG_FOLDER, f"none: {error.detail}")
-            return
-        yield from self._missing(snapshot)
-        yield from self._orphans()
+            reached = Table(tables.runs.store, tables.runs.schema).snapshot().transactions.get(REACHED, -1)
+        except TimeDBError:
+            return {}
+        return {"values": Promised(known.table_id, reached)} if reached > known.version else {}
 
-    def _commits(self) -> Iterator[Finding]:
-        versions = sorted({commit_version(file.path) for file in self._store.list(LOG_FOLDER)} - {-1})
-        for version in versions:
-            path = f"{LOG_FOLDER}/{version:020d}.json"
-            try:
-                parse_commit(version, self._store.read(path))
-            except Unimplemented:
-                continue  # whole; named where the log is read
-            except Internal:
-                # A commit is acknowledged after its bytes are durable, so a torn last one never was.
-                last = version == versions[-1]
-                cure = "move it aside" if last else "none: later commits build on it; restore a backup"
-                yield Finding(self._name, "torn commit", path, cure, last and self._move_aside(path))
-        for before, after in pairwise(versions):
-            if after != before + 1:
-                path = f"{LOG_FOLDER}/{before + 1:020d}.json"
-                yield Finding(self._name, "gap in the log", path, "none: restore a backup")
+    def _table(self, name: str, table: Table, promised: Promised | None, *, full: bool) -> list[Finding]:
+        label = name if name == self._name else f"{self._name}/{name}"
+        how = self._how
+        rebuild = table.create_anew if name in _REGISTERS and self._values_reach_back() else None
+        doctor = TableDoctor(
+            label,
+            table.store,
+            promised,
+            repair=how.repair,
+            accept_loss=how.accept_loss,
+            every_page=full,
+            rebuild=rebuild,
+            progress=lambda size: how.progress(label, size),
+        )
+        found = list(doctor.examine())
+        if doctor.accepted:
+            self._accepted.add(name)
+        self._lost_rows = self._lost_rows or any(each.fault.endswith("data file") for each in found)
+        closed = any(finding.fault in CLOSED and not finding.repaired for finding in found)
+        self._closed = self._closed or closed
+        if doctor.without_checksums:
+            many = f"none needed: {doctor.without_checksums} files are of a release or writer without them"
+            found.append(Finding(label, "files without checksums", "", many, notice=True))
+        if closed or not table.log.exists():
+            return found
+        return found + list(self._changed_or_old(label, Table(table.store, table.schema, table.partitions)))
 
-    def _checkpoints(self) -> Iterator[Finding]:
-        files = [file.path for file in self._store.list(LOG_FOLDER)]
-        for path in sorted(path for path in files if checkpoint_version(path) >= 0):
-            if not self._is_good(checkpoint_version(path)):
-                self._move_aside(HINT)
-                yield Finding(self._name, "bad checkpoint", path, "move it and the hint aside", self._move_aside(path))
-        if self._store.exists(HINT):
-            try:
-                version = json.loads(self._store.read(HINT))["version"]
-                known = any(checkpoint_version(path) == version for path in files)
-            except (ValueError, KeyError, TypeError):
-                known = False
-            if not known:
-                yield Finding(self._name, "bad checkpoint hint", HINT, "move it aside", self._move_aside(HINT))
+    def _values_reach_back(self) -> bool:
+        """Whether the values log still has every record, so that runs and updates can be written again."""
+        return self._store.below("values").exists(f"{LOG_FOLDER}/{1:020d}.json")
 
-    def _is_good(self, version: int) -> bool:
-        """Whether a checkpoint can be read and, where the log reaches back, says what the log says."""
+    def _changed_or_old(self, label: str, table: Table) -> Iterator[Finding]:
         try:
-            seen = self._log.load_checkpoint(version)
-        except Internal:
-            return False
-        except Unimplemented:
-            return True
-        if not self._store.exists(f"{LOG_FOLDER}/{0:020d}.json"):
-            return True
+            if not table.is_current():
+                yield Finding(label, OUTDATED, "_delta_log", "timedb upgrade", self._how.repair and table.renew())
+        except Unimplemented as error:
+            self._closed = True
+            yield Finding(label, FOREIGN, "_delta_log", f"none: {error.detail}")
+        except TimeDBError:
+            self._closed = True  # the log has been found out to be damaged
+
+    def _note(self, tables: Mapping[str, Table]) -> Iterator[Finding]:
+        """Bring what is known of the tables up to what the doctor was told to take as it is."""
+        if self._inventory.fault is not None:
+            mended = self._how.repair and not self._closed
+            if mended:
+                self._inventory.write(_as_they_are(tables))
+            yield Finding(self._name, "damaged file", INVENTORY, "write it anew from the tables", mended)
+        elif self._accepted:
+            kept = {name: one for name, one in self._inventory.promised.items() if name not in self._accepted}
+            now = _as_they_are({name: tables[name] for name in self._accepted})
+            self._inventory.write({**kept, **now})
+
+    def _together(self, tables: TenantTables) -> Iterator[Finding]:
+        """What is wrong between the tables of a tenant."""
         try:
-            replayed = apply_commits(Snapshot(-1, {}, {}), self._log.commits_after(-1, version))
-        except (Internal, Unimplemented):
-            return True  # a torn commit before it is no fault of the checkpoint, which is all that is left of it
-        return replayed.version != version or replayed.files.keys() == seen.files.keys()
+            yield from self._ahead_of_values(tables)
+            tables.check()
+            yield from self._runs_without_row(tables)
+            if not self._lost_rows:
+                yield from self._rows_of_runs(tables)
+        except Damaged as error:
+            yield Finding(self._name, BEHIND, "", f"none: restore a backup ({error.detail})")
 
-    def _missing(self, snapshot: Snapshot) -> Iterator[Finding]:
-        sizes = {file.path: file.size for file in self._store.list() if not file.path.startswith(LOG_FOLDER)}
-        lost = [
-            file for path, file in snapshot.files.items() if sizes.get(path) != file.size or not self._readable(file)
-        ]
-        done = bool(lost) and self._repair and self._accept_loss and self._give_up(snapshot, lost)
-        for file in lost:
-            fault = "damaged data file" if file.path in sizes else "missing data file"
-            yield Finding(self._name, fault, file.path, "restore a backup, or accept the loss of its rows", done)
+    def _ahead_of_values(self, tables: TenantTables) -> Iterator[Finding]:
+        """Records of runs whose rows were lost with the end of the values log, once that loss has been accepted."""
+        values = tables.values.snapshot()
+        for name in _REGISTERS:
+            table = tables.all()[name]
+            if table.exists() and table.snapshot().transactions.get(REACHED, 0) > values.version:
+                if self._how.repair and self._how.accept_loss:
+                    leave_out_later(table.store, table, values)
+                yield Finding(
+                    f"{self._name}/{name}",
+                    BEHIND,
+                    "",
+                    "restore a backup, or --repair --accept-loss takes them out",
+                    self._how.repair and self._how.accept_loss,
+                    f"records of what was written after version {values.version} of the values, which is gone",
+                )
 
-    def _readable(self, file: DataFile) -> bool:
-        try:
-            return bool(pq.read_metadata(self._store.open(file.path)).num_rows == file.rows)
-        except (pa.ArrowException, OSError):
-            return False
+    def _runs_without_row(self, tables: TenantTables) -> Iterator[Finding]:
+        ledger = Ledger(tables.values, tables.runs, tables.updates)
+        snapshot = tables.values.snapshot()
+        reached = ledger.runs.snapshot().transactions.get(REACHED, 0)
+        commits = list(tables.values.log.commits_after(reached, snapshot.version))
+        run_ids = [run["run_id"] for commit in commits for run in commit.info.get("uploads", ())]
+        lost = [run_id for run_id in run_ids if ledger.runs.find(run_id) is None]
+        if lost and self._how.repair:
+            ledger.catch_up(snapshot)
+        for run_id in lost:
+            cure = "write it from the values log"
+            yield Finding(f"{self._name}/runs", "run without a row", run_id, cure, self._how.repair)
 
-    def _give_up(self, snapshot: Snapshot, lost: list[DataFile]) -> bool:
-        buckets = {file.partition["series_bucket"] for file in lost if "series_bucket" in file.partition}
-        guards = [bucket_transaction(bucket) for bucket in sorted(buckets)]
-        actions = [transaction(guard, snapshot.transactions.get(guard, 0) + 1) for guard in guards]
-        actions += [file.to_remove(data_change=True) for file in lost]
-        return self._log.append(snapshot.version + 1, actions, "REPAIR", {})
+    def _rows_of_runs(self, tables: TenantTables) -> Iterator[Finding]:
+        """Runs that have not as many rows as their record says: another writer took or added some."""
+        snapshot = tables.values.snapshot()
+        if any(name.startswith((REMOVED, REPAIRED)) for name in snapshot.transactions):
+            return  # retention, or the doctor, has taken rows, and which is not written down
+        runs = Ledger(tables.values, tables.runs, tables.updates).runs.scan()
+        rows = scan(tables.values.store, snapshot.files.values())
+        stored = rows.group_by("run_id", "change_time").agg(stored=pl.len().cast(pl.Int64))
+        there = runs.select("run_id", "change_time", "rows").join(stored, on=["run_id", "change_time"], how="left")
+        wrong = there.filter(pl.col("stored").fill_null(0) != pl.col("rows")).sort("change_time")
+        found = wrong.collect(engine="in-memory")
+        for run_id, moment, rows_, stored_ in found.head(_SHOWN).iter_rows():
+            yield self._wrong_run(run_id, moment, f"{stored_ or 0} of its {rows_} rows are there", found.height)
 
-    def _orphans(self) -> Iterator[Finding]:
-        oldest = time.time() - ORPHAN_SECONDS
-        files = list(self._store.list())
-        try:
-            # Read after the list was made: servers may run, and what they have committed by now is no orphan.
-            known = self._log.removed_since(0.0) | self._log.load().files.keys()
-        except (Internal, Unimplemented):
-            return  # a torn commit may have named any of them
-        for file in files:
-            left_over = ASIDE_PREFIX in file.path and not file.path.startswith(_KEPT)
-            data = file.path.endswith(".parquet") and not file.path.startswith((LOG_FOLDER, ASIDE_PREFIX))
-            if file.modified < oldest and (left_over or (data and file.path not in known)):
-                if self._repair:
-                    self._store.delete(file.path)
-                yield Finding(self._name, "orphan file", file.path, "delete it", self._repair)
-
-    def _move_aside(self, path: str) -> bool:
-        if self._repair and self._store.exists(path):
-            self._store.put_if_absent(f"{_KEPT}/{uuid4().hex}-{path.rpartition('/')[2]}", self._store.read(path))
-            self._store.delete(path)
-        return self._repair
+    def _wrong_run(self, run_id: str, moment: datetime, text: str, count: int) -> Finding:
+        others = f", as of {count - 1} other runs" if count > 1 else ""
+        cure = f"restore a backup, or upload it again under another run_id ({moment:%Y-%m-%dT%H:%M:%SZ}{others})"
+        return Finding(f"{self._name}/values", "run with other rows than recorded", run_id, cure, loss=text)
 
 
-def examine_lake(lake: Store, *, repair: bool = False, accept_loss: bool = False) -> list[Finding]:
-    """Examine every table of a lake.
-
-    Args:
-        lake: The lake's folder.
-        repair: Mend what can be mended without loss of acknowledged rows.
-        accept_loss: Also take data files that are missing or damaged out of their tables.
-    """
-    found: list[Finding] = []
-    for name, table in tables_of(lake).items():
-        faults = list(TableDoctor(name, table.store, repair=repair, accept_loss=accept_loss).examine())
-        if not any(finding.fault in _CLOSED for finding in faults):
-            faults += _changed_or_old(name, table, repair=repair)
-        found += faults
-    closed = {finding.table.partition("/")[0] for finding in found if finding.fault in _CLOSED}
-    for tenant_id in tenant_ids(lake):
-        if tenant_id not in closed:
-            tables = TenantTables.below(lake.below(tenant_folder(tenant_id)))
-            found += _runs_without_row(tenant_id, tables, repair=repair)
+def _as_they_are(tables: Mapping[str, Table]) -> dict[str, Promised]:
+    found = {}
+    for name, table in tables.items():
+        fresh = Table(table.store, table.schema, table.partitions)
+        if fresh.log.exists():
+            fresh.snapshot()
+            known = fresh.known()
+            if known is not None:
+                found[name] = known
     return found
-
-
-def _changed_or_old(name: str, table: Table, *, repair: bool) -> Iterator[Finding]:
-    try:
-        if not table.is_current():
-            yield Finding(name, OUTDATED, LOG_FOLDER, "timedb upgrade", repair and table.renew())
-    except Unimplemented as error:
-        yield Finding(name, FOREIGN, LOG_FOLDER, f"none: {error.detail}")
-
-
-def _runs_without_row(tenant_id: str, tables: TenantTables, *, repair: bool) -> Iterator[Finding]:
-    ledger = Ledger(tables.values, tables.runs, tables.updates)
-    snapshot = tables.values.snapshot()
-    reached = ledger.runs.snapshot().transactions.get(REACHED, 0)
-    commits = list(tables.values.log.commits_after(reached, snapshot.version))
-    run_ids = [run["run_id"] for commit in commits for run in commit.info.get("uploads", ())]
-    lost = [run_id for run_id in run_ids if ledger.runs.find(run_id) is None]
-    if lost and repair:
-        ledger.catch_up(snapshot)
-    for run_id in lost:
-        yield Finding(f"{tenant_id}/runs", "run without a row", run_id, "write it from the values log", repair)

@@ -19,6 +19,7 @@ from timedb.contract.errors import Busy, Conflict, InvalidRequest, NotFound
 from timedb.contract.identity import canonical_labels, derived_id
 from timedb.contract.times import now
 from timedb.contract.wire import CreateSeries, UpdateSeries, quoted
+from timedb.storage.delta.damage import check_files
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.parquet import write_file
 from timedb.storage.delta.table import Table
@@ -385,6 +386,7 @@ class StoredCatalog(Catalog):
 
     def _read(self, paths: list[str]) -> dict[str, list[Series]]:
         rows: dict[str, list[Series]] = {}
+        check_files(self.table.store, paths)
         for path in paths:
             found = pl.read_parquet(self.table.store.url(path), glob=False, hive_partitioning=False)
             columns = [found[name].to_list() for name in SERIES.names]

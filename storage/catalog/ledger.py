@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from timedb.contract.errors import Internal
 from timedb.contract.times import format_time, parse_time
+from timedb.storage.delta.damage import check_files
 from timedb.storage.delta.log import Commit, DataFile, Snapshot
 from timedb.storage.delta.parquet import write_file
 from timedb.storage.delta.table import Table
@@ -88,6 +89,8 @@ class Register:
 
     def write(self, base: Snapshot, records: Sequence[Mapping[str, Any]], reached: int) -> bool:
         """Add the records of the values versions up to ``reached``; False where somebody else has written meanwhile."""
+        if base.version < 0:
+            self.table.create()  # before it has files, from which a table is known that has lost its log
         removes = [file for file in base.files.values() if file.size < _SMALL_BYTES] if records else []
         removes = removes if len(removes) >= _MAX_SMALL_FILES else []
         adds = self._write_file(records, removes)
@@ -114,6 +117,8 @@ class Register:
         return {**record, **{name: parse_time(record[name]) for name in times if record.get(name) is not None}}
 
     def _scan(self, paths: Iterable[str]) -> pl.LazyFrame:
+        paths = list(paths)
+        check_files(self.table.store, paths)
         urls = [self.table.store.url(path) for path in paths]
         empty = pl.DataFrame(pa.Table.from_pylist([], schema=self._schema))
         if not urls:

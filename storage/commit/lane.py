@@ -18,9 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from timedb.contract.errors import Busy, Internal, TimeDBError
+from timedb.contract.errors import Busy, TimeDBError
 from timedb.contract.request_id import REQUEST_ID
 from timedb.contract.times import now, to_micros
+from timedb.storage.boundary import our_error
 from timedb.storage.catalog.catalog import StoredCatalog
 from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.commit.writes import Answer, CommitContext, Prepared, ReplacementWrite, Write
@@ -151,8 +152,7 @@ class CommitLane:
                 else:
                     self._commit(group)
             except BaseException as error:  # PanicException of the engines is no Exception
-                _log.exception("a turn of the commit lane failed")
-                failure = error if isinstance(error, TimeDBError) else Internal("the write failed; nothing was written")
+                failure = our_error(error, "the write failed; nothing was written")
                 for waiting in [group] if isinstance(group, _WaitingReplacement) else group:
                     if not waiting.done.done():
                         waiting.done.set_exception(failure)
@@ -240,9 +240,8 @@ class CommitLane:
             except TimeDBError as error:
                 waiting.done.set_exception(error)
                 continue
-            except Exception:  # its files are gone, say: no reason to fail the others of the group
-                _log.exception("a write could not be prepared")
-                waiting.done.set_exception(Internal("the write failed; nothing was written"))
+            except Exception as error:  # its files are gone, say: no reason to fail the others of the group
+                waiting.done.set_exception(our_error(error, "the write failed; nothing was written"))
                 continue
             if isinstance(outcome, Answer):
                 waiting.done.set_result(outcome.result)
@@ -261,9 +260,8 @@ class CommitLane:
             faults = [*self._catalog.ensure(needs)]
         except TimeDBError as error:
             faults = [error] * len(needs)
-        except Exception:  # no reason to fail those of the group that bring none
-            _log.exception("series could not be made")
-            faults = [Internal("the write failed; nothing was written")] * len(needs)
+        except Exception as error:  # no reason to fail those of the group that bring none
+            faults = [our_error(error, "the write failed; nothing was written")] * len(needs)
         of_need = iter(faults)
         kept = []
         for waiting, prepared in ready:

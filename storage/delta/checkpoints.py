@@ -9,12 +9,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from timedb.contract.errors import Internal
+from timedb.contract.errors import Damaged, Internal
 from timedb.storage.delta import deltalake_adapter as delta
 from timedb.storage.delta.log import HINT, LOG_FOLDER, DeltaLog, Snapshot, checkpoint_version, commit_version
 from timedb.storage.delta.store import LocalStore, Store
 
-__all__ = ["clean_log", "write_checkpoint"]
+__all__ = ["clean_log", "is_readable", "write_checkpoint"]
 
 KEPT_CHECKPOINTS = 2
 
@@ -37,7 +37,8 @@ def write_checkpoint(log: DeltaLog) -> int:
         version = delta.create_checkpoint(aside.url())
         _verify(aside, snapshot, version)
         made = next(file.path for file in aside.list(LOG_FOLDER) if checkpoint_version(file.path) == version)
-        log.store.put_if_absent(made, aside.read(made))
+        if not log.store.put_if_absent(made, aside.read(made)) and not is_readable(log, version):
+            log.store.replace(made, aside.read(made))
         log.store.replace(HINT, aside.read(HINT))
     return version
 
@@ -63,6 +64,15 @@ def _verify(aside: LocalStore, snapshot: Snapshot, version: int) -> None:
         raise Internal("the new checkpoint does not hold the log's files; it was not published")
 
 
+def is_readable(log: DeltaLog, version: int) -> bool:
+    """Whether the checkpoint of a version can be read."""
+    try:
+        log.load_checkpoint(version)
+    except Damaged:
+        return False
+    return True
+
+
 def clean_log(log: DeltaLog, *, older_than: float, not_after: int) -> int:
     """Delete commits and checkpoints that neither opening nor going back within the retention needs.
 
@@ -72,13 +82,16 @@ def clean_log(log: DeltaLog, *, older_than: float, not_after: int) -> int:
         not_after: Commits after this version stay.
 
     Returns:
-        How many files were deleted. The last two checkpoints and all commits since the older of them always stay.
+        How many files were deleted. The last two checkpoints and all commits since the older of them always stay, and
+        everything where one of the two cannot be read.
     """
     files = list(log.store.list(LOG_FOLDER))
     checkpoints = sorted({checkpoint_version(file.path) for file in files} - {-1})
     if len(checkpoints) < KEPT_CHECKPOINTS:
         return 0
     needed = checkpoints[-KEPT_CHECKPOINTS]
+    if not all(is_readable(log, version) for version in checkpoints[-KEPT_CHECKPOINTS:]):
+        return 0  # what is cleaned away may be all that stands in for one that is damaged
     dead = [
         file.path
         for file in files

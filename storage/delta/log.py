@@ -7,7 +7,9 @@ is ours exactly if its file could be created, so two writers can never both have
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,15 +21,16 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from timedb.contract.errors import Internal, OutcomeUnknown, Unimplemented
+from timedb.contract.errors import Damaged, OutcomeUnknown, Unimplemented
 from timedb.contract.times import MAX_MICROS, from_micros, parse_time, to_micros
 from timedb.storage.delta import deltalake_adapter as delta
 from timedb.storage.delta.protocol import check_action
-from timedb.storage.delta.store import Store
+from timedb.storage.delta.store import Store, table_name
 
-__all__ = ["Commit", "DataFile", "DeltaLog", "Snapshot"]
+__all__ = ["ENGINE", "Commit", "DataFile", "DeltaLog", "Snapshot"]
 
 LOG_FOLDER = "_delta_log"
+ENGINE = "timedb-flight"  # what our commits say of who made them
 HINT = f"{LOG_FOLDER}/_last_checkpoint"
 _COMMIT_NAME = re.compile(r"(\d{20})\.json")
 _PART_NAME = re.compile(r"\d{20}\.checkpoint\.(\d{10}\.(\d{10})\.)?parquet")
@@ -35,6 +38,7 @@ _CHECKPOINT_NAME = re.compile(r"(\d{20})\.checkpoint\.(.+\.)?(parquet|json)")
 _COUNT = "timedbActions"  # in the commit info: a file that was cut between two lines is whole JSON still
 _MILLISECOND = 1000
 Statistic = str | int
+_log = logging.getLogger("timedb.storage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +149,34 @@ class DeltaLog:
         )
 
     def load(self) -> Snapshot:
-        """The latest version, from the last checkpoint on.
+        """The latest version, from the last checkpoint on that can be read; -1 where there is none.
 
         Raises:
-            Internal: a commit is missing, empty or torn.
+            Damaged: a commit is missing, empty or torn, or a checkpoint for which no commits stand in.
             Unimplemented: another writer made it a table that we do not know; see ``timedb.storage.delta.protocol``.
         """
         names = [file.path for file in self.store.list(LOG_FOLDER)]
-        checkpoint = max(map(checkpoint_version, names), default=-1)
-        snapshot = self.refresh(self.load_checkpoint(checkpoint) if checkpoint >= 0 else Snapshot(-1, {}, {}))
-        if snapshot.version < max(map(commit_version, names), default=-1):
-            raise Internal(f"commit {snapshot.version + 1} of the log is missing; run timedb doctor")
-        return snapshot
+        checkpoints = sorted({checkpoint_version(name) for name in names} - {-1}, reverse=True)
+        last = max(map(commit_version, names), default=-1)
+        fault: Damaged | None = None
+        for checkpoint in [*checkpoints, -1]:
+            try:
+                base = self.load_checkpoint(checkpoint) if checkpoint >= 0 else Snapshot(-1, {}, {})
+            except Damaged as error:
+                fault = fault or error
+                continue
+            snapshot = self.refresh(base)
+            # Commits stand in for a checkpoint that cannot be read, as far as they reach back.
+            if snapshot.version < max([last, *checkpoints]):
+                raise fault or self.damaged(f"commit {snapshot.version + 1} is missing")
+            if fault is not None:
+                _log.warning("%s; the commits of the log stand in for it", fault)
+            return snapshot
+        raise AssertionError
+
+    def damaged(self, what: str) -> Damaged:
+        """The error for this log; see :func:`damaged_log`."""
+        return damaged_log(table_name(self.store), what)
 
     def refresh(self, snapshot: Snapshot) -> Snapshot:
         """Follow the log from a snapshot to its end; the same object where nothing is new."""
@@ -171,7 +191,7 @@ class DeltaLog:
                 data = self.store.read(_commit_path(version))
             except FileNotFoundError:
                 return
-            yield parse_commit(version, data)
+            yield parse_commit(version, data, table_name(self.store))
 
     def append(
         self, version: int, actions: Sequence[Mapping[str, Any]], operation: str, info: Mapping[str, Any]
@@ -186,7 +206,7 @@ class DeltaLog:
             "timestamp": time.time_ns() // 1_000_000,
             "operation": operation,
             "operationParameters": {},
-            "engineInfo": "timedb-flight",
+            "engineInfo": ENGINE,
             _COUNT: len(actions),
             **({"timedb": dict(info)} if info else {}),
         }
@@ -209,7 +229,7 @@ class DeltaLog:
         removed: set[str] = set()
         for file in self.store.list(LOG_FOLDER):
             if (version := commit_version(file.path)) >= 0 and file.modified >= moment:
-                removed.update(parse_commit(version, self.store.read(file.path)).removes)
+                removed.update(parse_commit(version, self.store.read(file.path), table_name(self.store)).removes)
         return removed
 
     def _is_ours(self, version: int, data: bytes) -> bool:
@@ -232,7 +252,7 @@ class DeltaLog:
         """The table as a checkpoint holds it.
 
         Raises:
-            Internal: the checkpoint cannot be read.
+            Damaged: the checkpoint cannot be read.
             Unimplemented: it is of a kind, or of a table, that we do not know.
         """
         files: dict[str, DataFile] = {}
@@ -251,7 +271,9 @@ class DeltaLog:
             if not metadata:
                 raise ValueError
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-            raise Internal(f"the checkpoint of version {version} cannot be read; run timedb doctor") from error
+            if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+                raise  # of the disk, not of what is on it
+            raise self.damaged(f"the checkpoint of version {version} cannot be read") from error
         return Snapshot(version, files, transactions, checkpoint=version, metadata=metadata)
 
     def _checkpoint_actions(self, version: int) -> Iterator[dict[str, Any]]:
@@ -286,15 +308,20 @@ def apply_commits(snapshot: Snapshot, commits: Iterable[Commit]) -> Snapshot:
     return replace(snapshot, version=version, files=files, transactions=transactions, metadata=metadata)
 
 
-def parse_commit(version: int, data: bytes) -> Commit:
+def parse_commit(version: int, data: bytes, table: str) -> Commit:
     """Read one commit file.
 
+    Args:
+        version: Which it is.
+        data: Its content.
+        table: What the table is called, for errors.
+
     Raises:
-        Internal: it is empty or torn, which readers would take for a commit without rows.
+        Damaged: it is empty or torn, which readers would take for a commit without rows.
         Unimplemented: it makes the table one that we do not know.
     """
     if not data.strip():
-        raise Internal(f"commit {version} of the log is empty; run timedb doctor")
+        raise damaged_log(table, f"commit {version} is empty")
     adds: list[DataFile] = []
     removes: list[str] = []
     transactions: dict[str, int] = {}
@@ -317,8 +344,13 @@ def parse_commit(version: int, data: bytes) -> Commit:
                 if action["commitInfo"].get(_COUNT, len(actions) - 1) != len(actions) - 1:
                     raise ValueError
     except (ValueError, KeyError, TypeError) as error:
-        raise Internal(f"commit {version} of the log is torn; run timedb doctor") from error
+        raise damaged_log(table, f"commit {version} is torn") from error
     return Commit(version, adds, removes, transactions, info, metadata)
+
+
+def damaged_log(table: str, what: str) -> Damaged:
+    """The error for a log that cannot be followed to its end: of which table, what is wrong, and what helps."""
+    return Damaged(f"the log of the table {table} is damaged: {what}; run timedb doctor, or restore a backup")
 
 
 def transaction(app_id: str, version: int) -> dict[str, Any]:

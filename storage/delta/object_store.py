@@ -6,6 +6,7 @@ lose commits, so it is tried out before the store is used.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -66,11 +67,14 @@ class ObjectStore:
         except (NotFoundError, FileNotFoundError) as error:
             raise FileNotFoundError(path) from error
         except BaseError as error:
-            raise OSError("the object store could not be read") from error
+            raise OSError(errno.EIO, "the object store could not be read") from error
 
     def open(self, path: str) -> pa.BufferReader:
         """A file, fetched whole: pyarrow reads most of it, and few large requests are the fastest here."""
         return pa.BufferReader(self.read(path))
+
+    def check(self, path: str) -> None:
+        """Nothing: an object store keeps checksums of its objects itself, and to fetch a file whole costs too much."""
 
     def exists(self, path: str) -> bool:
         """Whether a file of that name, or one below it, is there."""
@@ -88,7 +92,7 @@ class ObjectStore:
         except (NotFoundError, FileNotFoundError):
             return
         except BaseError as error:
-            raise OSError("the object store could not be listed") from error
+            raise OSError(errno.EIO, "the object store could not be listed") from error
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Publish a file by conditional put; False where somebody has the name already.
@@ -102,7 +106,7 @@ class ObjectStore:
             # The store answers so to the retry of a put that did arrive, too.
             return self.read(path) == data
         except BaseError as error:
-            raise OSError("the object store did not take the file") from error
+            raise OSError(errno.EIO, "the object store did not take the file") from error
         return True
 
     def replace(self, path: str, data: bytes) -> None:
@@ -110,7 +114,7 @@ class ObjectStore:
         try:
             obstore.put(self._store, path, data, use_multipart=False)
         except BaseError as error:
-            raise OSError("the object store did not take the file") from error
+            raise OSError(errno.EIO, "the object store did not take the file") from error
 
     def stage(self, path: str) -> Path:
         """Where to write a new file."""
@@ -126,7 +130,7 @@ class ObjectStore:
         try:
             obstore.put(self._store, path, self._staging / path)
         except BaseError as error:
-            raise OSError("the object store did not take the file") from error
+            raise OSError(errno.EIO, "the object store did not take the file") from error
 
     def release(self, path: str) -> None:
         """Remove the local copy."""
@@ -143,7 +147,7 @@ class ObjectStore:
         except (NotFoundError, FileNotFoundError):
             return
         except BaseError as error:
-            raise OSError("the object store did not delete the file") from error
+            raise OSError(errno.EIO, "the object store did not delete the file") from error
 
     def delete_all(self) -> None:
         """Remove everything below the address."""

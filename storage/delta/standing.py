@@ -63,7 +63,8 @@ class Standing:
         self._signature: Signature | None = None
         self._looked = -float("inf")
         self._lock = threading.Lock()
-        self._spoiled: str | None = None
+        self.damage: dict[str, str] = {}
+        """What is wrong with tables that cannot be read, by their addresses."""
         self.fault: str | None = None
         """What the last look found: why the lake cannot be used; None: it stands."""
 
@@ -79,10 +80,14 @@ class Standing:
         if self.fault is not None:
             raise Busy(self.fault)
 
-    def spoil(self, fault: str) -> None:
-        """From here on the lake cannot be used by this process: what it knows of it is no longer true."""
-        _log.error("%s", fault)
-        self._spoiled = self.fault = fault
+    def note_damage(self, table: str, fault: str | None) -> None:
+        """Remember that a table of the lake cannot be read, and why; None: it can."""
+        if fault is None:
+            if self.damage and self.damage.pop(table, None) is not None:
+                _log.warning("%s can be read again", table)
+        elif self.damage.get(table) != fault:
+            self.damage[table] = fault
+            _log.error("%s: %s", table, fault)
 
     def _look(self) -> None:
         began = running_seconds()
@@ -95,7 +100,7 @@ class Standing:
             except (FileNotFoundError, NotADirectoryError):
                 pass
         with self._lock:
-            fault = self._spoiled or self._read()
+            fault = self._read()
             if fault != self.fault:
                 _log.log(logging.ERROR if fault else logging.WARNING, "%s", fault or "the lake is back in its place")
             self.fault, self._looked = fault, began

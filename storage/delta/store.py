@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,12 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-__all__ = ["ASIDE_PREFIX", "LocalStore", "Store", "StoredFile"]
+from timedb.storage.delta.pages import check_pages
+
+__all__ = ["ASIDE_PREFIX", "LocalStore", "Store", "StoredFile", "table_name"]
 
 ASIDE_PREFIX = ".aside-"
+_CHECKED_FILES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,13 @@ class Store(Protocol):
 
     def open(self, path: str) -> str | pa.BufferReader:
         """A published file as pyarrow takes it."""
+
+    def check(self, path: str) -> None:
+        """See that a data file is as it was written, where that has not been seen and the store itself does not.
+
+        Raises:
+            ValueError, OSError, pa.ArrowException: it is not, or cannot be read.
+        """
 
     def exists(self, path: str) -> bool:
         """Whether a file of that name is there."""
@@ -95,11 +107,41 @@ class Store(Protocol):
         """Remove the address itself, if nothing is left below it."""
 
 
-class LocalStore:
-    """A store in a folder. Nothing is acknowledged that is not on the disk: files and folders are fsynced."""
+class CheckedFiles:
+    """Files whose pages have been checked, those that were asked for last; they are known by what ``stat`` says."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def check(self, path: str) -> None:
+        """See that the pages of a file have their checksums.
+
+        Raises:
+            ValueError, OSError, pa.ArrowException: they have not, or the file cannot be read.
+        """
+        found = os.stat(path)
+        signature = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if self._seen.get(path) == signature:
+            return
+        check_pages(path)
+        with self._lock:
+            self._seen[path] = signature
+            while len(self._seen) > _CHECKED_FILES:
+                self._seen.popitem(last=False)
+
+
+class LocalStore:
+    """A store in a folder. Nothing is acknowledged that is not on the disk: files and folders are fsynced.
+
+    Args:
+        root: The folder.
+        checked: Which files have been checked; those of stores that are :meth:`below` others are remembered together.
+    """
+
+    def __init__(self, root: Path, checked: CheckedFiles | None = None) -> None:
         self.root = root.absolute()
+        self._checked = CheckedFiles() if checked is None else checked
 
     def url(self, path: str = "") -> str:
         """The absolute path of a file."""
@@ -111,7 +153,11 @@ class LocalStore:
 
     def below(self, path: str) -> LocalStore:
         """The store of a folder inside this one."""
-        return LocalStore(self.root / path)
+        return LocalStore(self.root / path, self._checked)
+
+    def check(self, path: str) -> None:
+        """See that a data file's pages have their checksums, unless that has been seen and it has not changed since."""
+        self._checked.check(self.url(path))
 
     def read(self, path: str) -> bytes:
         """All bytes of a file; ``FileNotFoundError`` where there is none."""
@@ -208,6 +254,11 @@ class LocalStore:
         """Remove the folder if it is empty."""
         with contextlib.suppress(OSError):
             self.root.rmdir()
+
+
+def table_name(store: Store) -> str:
+    """What a table's folder is called, for people."""
+    return store.url().rpartition("/")[2]
 
 
 def make_folder(folder: Path) -> None:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 
-from timedb.contract.errors import Busy, OutcomeUnknown
+from timedb.contract.errors import Busy, Damaged, OutcomeUnknown
 from timedb.contract.times import MAX_MICROS
 from timedb.storage.delta import deltalake_adapter as delta
 from timedb.storage.delta.checkpoints import write_checkpoint
-from timedb.storage.delta.log import Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
+from timedb.storage.delta.log import LOG_FOLDER, Commit, DataFile, DeltaLog, Snapshot, apply_commits, transaction
 from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.protocol import check_metadata
 from timedb.storage.delta.standing import Standing, running_seconds
-from timedb.storage.delta.store import LocalStore, Store
+from timedb.storage.delta.store import ASIDE_PREFIX, LocalStore, Store
 
-__all__ = ["Table"]
+__all__ = ["Promised", "Table"]
 
 _PROPERTIES = {
     "delta.enableExpiredLogCleanup": "false",
@@ -31,6 +31,16 @@ _STOOD_SECONDS = 1.0
 """On an object store: for how long a commit that was read or written counts as being there still."""
 
 
+@dataclass(frozen=True)
+class Promised:
+    """What is known of a table from elsewhere: its id in the Delta log, empty where that is not known, and a version
+    that it has reached.
+    """
+
+    table_id: str
+    version: int
+
+
 class Table:
     """A Delta table that is made by :meth:`create` or the first commit; before that it is empty, at version -1.
 
@@ -39,17 +49,24 @@ class Table:
         schema: All columns, partition columns included.
         partitions: Names of the partition columns.
         standing: Watches the lake of the table; None: nobody does.
+        promised: How far the table must have come; None: it need not be there.
 
-    Every method raises Busy where the lake or the table's log is no longer what was opened.
+    Every method raises Busy where the lake is no longer what was opened, and Damaged where the table's log does not
+    reach to where it was.
     """
 
     def __init__(
-        self, store: Store, schema: pa.Schema, partitions: Sequence[str] = (), standing: Standing | None = None
+        self,
+        store: Store,
+        schema: pa.Schema,
+        partitions: Sequence[str] = (),
+        standing: Standing | None = None,
+        promised: Promised | None = None,
     ) -> None:
         self.store = store
         self.log = DeltaLog(store)
         self.schema = schema
-        self._partitions = partitions
+        self.partitions = partitions
         self._standing = standing
         self._patience = 0.0 if isinstance(store, LocalStore) else _STOOD_SECONDS
         self._snapshot: Snapshot | None = None
@@ -57,13 +74,25 @@ class Table:
         self._opened = 0.0
         self._stood = -float("inf")
         self._highest = -1
+        self._promised = promised
+        self._table_id = "" if promised is None else promised.table_id
+        self._spoiled: Damaged | None = None
         self._lock = threading.Lock()
 
     def create(self) -> None:
-        """Make the table where there is none."""
-        self._check_lake()
+        """Make the table where there is none, and never was one.
+
+        Raises:
+            Damaged: there was one; see :meth:`refuse_lost`.
+        """
+        self.check_lake()
         if not self.log.exists():
-            self.log.create(self.schema, self._partitions, self.properties(), str(uuid4()))
+            self.refuse_lost()
+            self.create_anew()
+
+    def create_anew(self) -> None:
+        """Make the table where there is no log, whatever there was before."""
+        self.log.create(self.schema, self.partitions, self.properties(), str(uuid4()))
 
     def properties(self) -> dict[str, str]:
         """The properties that the table has for the sake of other readers and writers."""
@@ -73,8 +102,31 @@ class Table:
         return {**_PROPERTIES, "delta.dataSkippingStatsColumns": ",".join(bounded)}
 
     def exists(self) -> bool:
-        """Whether the table has been made."""
-        return self.log.exists()
+        """Whether the table has been made.
+
+        Raises:
+            Damaged: it has, and its log is gone.
+        """
+        there = self.log.exists()
+        if not there and self._promised is not None:
+            raise self._lost()
+        return there
+
+    def refuse_lost(self) -> None:
+        """Refuse to take a table whose log is gone for one that has not been made.
+
+        Raises:
+            Damaged: it has been made, as is known from elsewhere, or as its data files tell.
+        """
+        if self.log.exists():
+            return
+        data = (file.path for file in self.store.list() if file.path.endswith(".parquet"))
+        if self._promised is not None or any(not path.startswith((LOG_FOLDER, ASIDE_PREFIX)) for path in data):
+            raise self._lost()
+
+    def known(self) -> Promised | None:
+        """What this process has seen of the table; None: nothing yet."""
+        return Promised(self._table_id, self._highest) if self._highest >= 0 and self._table_id else None
 
     @property
     def is_lost(self) -> bool:
@@ -85,17 +137,22 @@ class Table:
         """The table as of now, commits of other processes included.
 
         Raises:
-            Internal: the log is damaged.
+            Damaged: the log is damaged, or does not reach to where it was.
             Unimplemented: another writer made it a table that we do not know; see ``timedb.storage.delta.protocol``.
         """
-        self._check_lake()
+        self.check_lake()
         with self._lock:
-            if self._snapshot is None and self._highest < 0 and not self.log.exists():
+            if self._snapshot is None and self._highest < 0 and not self.exists():
                 return Snapshot(-1, {}, {})
-            self._snapshot = self._newest()
+            try:
+                self._snapshot = self._newest()
+            except Damaged as error:
+                self._tell(error)
+                raise
             if self._snapshot.metadata is not self._checked:
-                check_metadata(self._snapshot.metadata, delta.schema_text(self.schema), self._partitions)
+                check_metadata(self._snapshot.metadata, delta.schema_text(self.schema), self.partitions)
                 self._checked = self._snapshot.metadata
+            self._tell(None)
             return self._snapshot
 
     def _newest(self) -> Snapshot:
@@ -114,23 +171,49 @@ class Table:
         """Read the log from its last checkpoint on.
 
         Raises:
-            Busy: it does not reach to where it was.
-            Internal: it cannot be read.
+            Damaged: it cannot be read, or does not reach to where it was.
         """
+        if self._spoiled is not None:
+            raise self._spoiled
         opened = self.log.load()
-        if opened.version < self._highest:
-            fault = (
-                f"the log of the table {self.store.url().rpartition('/')[2]} went back from version {self._highest} "
-                f"to {opened.version} under the server; nothing is read or written before it is started anew"
-            )
-            if self._standing is not None:
-                self._standing.spoil(fault)
-            raise Busy(fault)
+        self._check_reach(opened)
         self._highest = opened.version
         self._opened = self._stood = running_seconds()
         return opened
 
-    def _check_lake(self) -> None:
+    def _check_reach(self, opened: Snapshot) -> None:
+        """See that the log is that of the table that was known, and has all that was in it."""
+        reached = max(self._highest, -1 if self._promised is None else self._promised.version)
+        table_id = str(opened.metadata.get("id") or "")
+        fault = None
+        if opened.version < 0:
+            fault = self._lost()
+        elif self._table_id and table_id != self._table_id:
+            fault = self.log.damaged(f"another table is in the place of the one that had version {reached}")
+        elif opened.version < reached:
+            fault = self.log.damaged(f"it ends at version {opened.version}, and was at version {reached} before")
+        if fault is None:
+            self._table_id = table_id
+            return
+        if self._highest >= 0:
+            self._spoiled = fault  # what this process knows is no longer true, whatever is put there
+        raise fault
+
+    def _lost(self) -> Damaged:
+        lost = self.log.damaged("it is missing, and the table had been made")
+        self._tell(lost)
+        return lost
+
+    def _tell(self, fault: Damaged | None) -> None:
+        if self._standing is not None:
+            self._standing.note_damage(self.store.url(), None if fault is None else fault.detail)
+
+    def check_lake(self) -> None:
+        """See that the lake is still the one that was opened.
+
+        Raises:
+            Busy: it is not.
+        """
         if self._standing is not None:
             self._standing.check()
 
@@ -186,7 +269,7 @@ class Table:
             OSError, Busy, Internal: not committed.
             OutcomeUnknown: it may be part of a table that nobody can read.
         """
-        self._check_lake()
+        self.check_lake()
         if base.version < 0:
             self.create()
             base = Snapshot(0, {}, {})
@@ -215,7 +298,7 @@ class Table:
             OutcomeUnknown: it is not; nobody may be told that the commit is in.
         """
         try:
-            self._check_lake()
+            self.check_lake()
             stands = self._base_stands(base)
         except Busy as error:
             raise OutcomeUnknown(error.detail) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
-from timedb.contract.errors import Internal, InvalidRequest, NotFound
+from timedb.contract.errors import Damaged, Internal, InvalidRequest, NotFound
 from timedb.contract.wire import ReadTicket
 from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import KnownSeries
@@ -60,7 +60,7 @@ class Part:
         tenant = DirectTenant(open_folder(self.folder), self.tenant_id)
         try:
             return tenant.plan(self.ticket, self.state).reader().read_all()
-        except Internal:
+        except (Damaged, Internal):
             values, version = tenant.store.below("values"), self.state.values.version
             if all(values.exists(path) for path in self.state.values.files):
                 raise

@@ -25,18 +25,20 @@ from timedb.storage.catalog.catalog import KnownSeries, StoredCatalog
 from timedb.storage.delta.log import DeltaLog, Snapshot
 from timedb.storage.delta.object_store import ObjectStore
 from timedb.storage.delta.store import LocalStore, Store
-from timedb.storage.delta.table import Table
+from timedb.storage.delta.table import Promised, Table
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.planning import plan_read
 from timedb.storage.read.reading import ReadPlan
 from timedb.storage.rows import views
 from timedb.storage.rows.scan import scan
+from timedb.storage.tables.inventory import Inventory
 from timedb.storage.tables.layout import FORMAT_VERSION, MARKER, tenant_folder
 from timedb.storage.tables.schemas import PARTITIONS, SERIES, VALUES, VALUES_DATA
 
 __all__ = ["DirectTenant", "State", "find_tenant", "open_folder", "scan_lake"]
 
 _MAX_WINDOWS = 10_000_000
+_MADE = Promised("", 0)  # a tenant's folder has the tables, whoever made it
 _NAMES = {"series_key": "name", "series_unit": "unit"}
 
 
@@ -46,6 +48,9 @@ class ReadOnlyFolder(LocalStore):
     def below(self, path: str) -> ReadOnlyFolder:
         """The store of a folder inside this one."""
         return ReadOnlyFolder(self.root / path)
+
+    def check(self, path: str) -> None:
+        """Do nothing: what is scanned lazily is not read whole before."""
 
     def sync(self, path: str) -> None:
         """Do nothing: whoever reads makes nothing durable."""
@@ -80,8 +85,10 @@ class DirectTenant:
 
     def state(self) -> State:
         """The values and the series at the newest versions that the folder has now."""
-        values = Table(self.store.below("values"), VALUES, PARTITIONS).snapshot()
-        catalog = StoredCatalog(Table(self.store.below("series"), SERIES), self.tenant_id)
+        promised = Inventory(self.store).promised
+        known = promised.get("values", _MADE), promised.get("series", _MADE)
+        values = Table(self.store.below("values"), VALUES, PARTITIONS, promised=known[0]).snapshot()
+        catalog = StoredCatalog(Table(self.store.below("series"), SERIES, promised=known[1]), self.tenant_id)
         return State(values, catalog.known())  # in this order: a series is made before its first value
 
     def plan(self, ticket: ReadTicket, state: State) -> ReadPlan:

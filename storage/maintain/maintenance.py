@@ -70,6 +70,9 @@ class Maintenance:
             try:
                 with self._working:
                     self._look()
+                self._tables.note()
+            except OSError as error:
+                _log.warning("maintenance was put off: %s", error)
             except TimeDBError as error:
                 _log.warning("maintenance was put off: %s", error)
             except BaseException:  # PanicException of the engines is no Exception

@@ -26,6 +26,7 @@ from timedb.contract.wire import RetentionRule
 from timedb.storage.catalog.catalog import Catalog, KnownSeries
 from timedb.storage.commit.lane import CommitLane
 from timedb.storage.commit.writes import CommitContext, FileReplacement
+from timedb.storage.delta.damage import check_files
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import may_hold_corrections, write_file
@@ -379,6 +380,7 @@ def _numbered(store: Store, files: Sequence[DataFile], selection: RowSelection) 
     parts = [pl.LazyFrame(schema=_NUMBERED)]
     for index, file in enumerate(files):
         if selection.may_hold(file):
+            check_files(store, [file.path])
             rows = pl.scan_parquet(
                 store.url(file.path),
                 schema=VALUES_POLARS,

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from timedb.storage.delta.damage import damage_named
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.parquet import as_type, text_leaves
 from timedb.storage.delta.store import Store
@@ -100,15 +101,18 @@ def _read_often(file: DataFile) -> bool:
 def _decoded(
     store: Store, file: DataFile, columns: Sequence[str], batch_rows: int, series: Sequence[str] = ()
 ) -> Iterator[pa.RecordBatch]:
-    source = store.open(file.path)
-    metadata = pq.read_metadata(source)
-    there = [name for name in columns if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
-    groups = _row_groups(metadata, series) if series else None
-    if groups == []:
-        return
-    with pq.ParquetFile(source, metadata=metadata, read_dictionary=text_leaves(metadata, there)) as parquet:
-        for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=there):
-            yield _complete(batch, columns)
+    with damage_named(store, file.path):
+        source = store.open(file.path)
+        metadata = pq.read_metadata(source)
+        there = [name for name in columns if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
+        groups = _row_groups(metadata, series) if series else None
+        if groups == []:
+            return
+        with pq.ParquetFile(
+            source, metadata=metadata, read_dictionary=text_leaves(metadata, there), page_checksum_verification=True
+        ) as parquet:
+            for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=there):
+                yield _complete(batch, columns)
 
 
 def _row_groups(metadata: pq.FileMetaData, series: Sequence[str]) -> list[int]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from timedb.contract.identity import series_bucket
+from timedb.storage.delta.damage import damage_named
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.parquet import as_type, text_leaves
 from timedb.storage.delta.store import Store
@@ -48,16 +49,23 @@ _BATCH_ROWS = 131_072
 
 
 def read_rows(store: Store, file: DataFile, piece: Slice) -> pa.Table:
-    """The rows of a file that lie in a slice: :data:`ROWS`."""
-    source = store.open(file.path)
-    metadata = pq.read_metadata(source)
-    there = [name for name in ROWS.names if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
+    """The rows of a file that lie in a slice: :data:`ROWS`.
+
+    Raises:
+        Damaged: the file is missing, or is not what was written.
+    """
     batches = []
-    with pq.ParquetFile(source, metadata=metadata, read_dictionary=text_leaves(metadata, there)) as parquet:
-        for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
-            kept = _within(_typed(batch), piece)
-            if kept.num_rows:
-                batches.append(_complete(kept))
+    with damage_named(store, file.path):
+        source = store.open(file.path)
+        metadata = pq.read_metadata(source)
+        there = [name for name in ROWS.names if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
+        with pq.ParquetFile(
+            source, metadata=metadata, read_dictionary=text_leaves(metadata, there), page_checksum_verification=True
+        ) as parquet:
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
+                kept = _within(_typed(batch), piece)
+                if kept.num_rows:
+                    batches.append(_complete(kept))
     return pa.Table.from_batches(batches, ROWS)
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from timedb.contract.identity import series_bucket
 from timedb.contract.times import to_micros
+from timedb.storage.delta.damage import check_files
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.store import Store
 from timedb.storage.tables.schemas import TIERS, VALUES_DATA
@@ -122,7 +123,13 @@ def live_files(
 
 
 def scan(store: Store, files: Iterable[DataFile], predicates: Sequence[pl.Expr] = ()) -> pl.LazyFrame:
-    """The rows of some files that pass the filters, in no particular order."""
+    """The rows of some files that pass the filters, in no particular order.
+
+    Raises:
+        Damaged: a file is missing, or a page of it has not the checksum that it says.
+    """
+    files = list(files)
+    check_files(store, (file.path for file in files))
     return _scan([store.url(file.path) for file in files], predicates)
 
 

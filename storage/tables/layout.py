@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from timedb.contract.errors import TimeDBError
 from timedb.storage.delta.store import Store
 from timedb.storage.delta.table import Table
+from timedb.storage.tables.commit_marks import REACHED
+from timedb.storage.tables.inventory import Inventory
 from timedb.storage.tables.schemas import PARTITIONS, RUNS, SERIES, UPDATES, VALUES
 
 if TYPE_CHECKING:
@@ -32,27 +35,69 @@ SERVING = ".timedb-serving"
 
 @dataclass(frozen=True)
 class TenantTables:
-    """The Delta tables of one tenant; ``updates`` is made with the first ``update_id``."""
+    """The Delta tables of one tenant, and what is known of them; ``updates`` is made with the first ``update_id``."""
 
     values: Table
     series: Table
     runs: Table
     updates: Table
+    inventory: Inventory
 
     @classmethod
     def below(cls, store: Store, standing: Standing | None = None) -> TenantTables:
         """The tables of the tenant whose folder a store is, in the lake that is watched by ``standing``."""
+        inventory = Inventory(store)
+        known = inventory.promised.get
         return cls(
-            values=Table(store.below("values"), VALUES, PARTITIONS, standing),
-            series=Table(store.below("series"), SERIES, standing=standing),
-            runs=Table(store.below("runs"), RUNS, standing=standing),
-            updates=Table(store.below("updates"), UPDATES, standing=standing),
+            values=Table(store.below("values"), VALUES, PARTITIONS, standing, known("values")),
+            series=Table(store.below("series"), SERIES, standing=standing, promised=known("series")),
+            runs=Table(store.below("runs"), RUNS, standing=standing, promised=known("runs")),
+            updates=Table(store.below("updates"), UPDATES, standing=standing, promised=known("updates")),
+            inventory=inventory,
         )
 
+    def all(self) -> dict[str, Table]:
+        """The tables by name, those that have not been made, too."""
+        return {"values": self.values, "series": self.series, "runs": self.runs, "updates": self.updates}
+
     def by_name(self) -> dict[str, Table]:
-        """The tables that have been made."""
-        tables = {"values": self.values, "series": self.series, "runs": self.runs, "updates": self.updates}
-        return {name: table for name, table in tables.items() if table.exists()}
+        """The tables that have been made.
+
+        Raises:
+            Damaged: one has, and its log is gone.
+        """
+        return {name: table for name, table in self.all().items() if table.exists()}
+
+    def check(self) -> None:
+        """See that the tables fit each other: none is behind what another one knows of it.
+
+        Raises:
+            Damaged: the log of one has been cut short, or replaced by an empty one.
+        """
+        try:
+            runs, values, series = (table.snapshot() for table in (self.runs, self.values, self.series))
+        except TimeDBError:
+            return  # whoever needs that table is told so
+        # In this order: a record is written after its values, a series before them.
+        reached = runs.transactions.get(REACHED, 0)
+        if values.version < reached:
+            raise self.values.log.damaged(
+                f"it ends at version {values.version}, and the table runs knows of version {reached}"
+            )
+        if values.files and not series.files:
+            raise self.series.log.damaged("it names no series, and the table values has rows of some")
+
+    def note(self) -> bool:
+        """Write down how far the tables have come; see :meth:`Inventory.note`.
+
+        Raises:
+            OSError: it could not be written.
+            Busy: the lake is no longer the one that was opened.
+        """
+        if self.values.is_lost:
+            return False
+        self.values.check_lake()
+        return self.inventory.note(self.all())
 
 
 def tenant_folder(tenant_id: str) -> str:

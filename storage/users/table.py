@@ -19,12 +19,14 @@ from timedb.contract.errors import Conflict, InvalidRequest, NotFound, TimeDBErr
 from timedb.contract.times import now
 from timedb.contract.wire import quoted
 from timedb.storage.boundary import translating_errors
+from timedb.storage.delta.damage import check_files
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.parquet import write_file
 from timedb.storage.delta.standing import Standing
 from timedb.storage.delta.store import Store
-from timedb.storage.delta.table import Table
+from timedb.storage.delta.table import Promised, Table
 from timedb.storage.delta.vacuum import vacuum
+from timedb.storage.tables.inventory import Inventory
 from timedb.storage.tables.schemas import USERS
 from timedb.storage.users.users import (
     NewUser,
@@ -44,6 +46,7 @@ __all__ = ["Users"]
 _INDEX_BYTES = 8
 _NOBODY = bytes(hashlib.sha256().digest_size)
 _CHECKPOINT_COMMITS = 32
+_NAME = "users"
 _log = logging.getLogger("timedb.storage")
 
 
@@ -76,18 +79,44 @@ class Users:
             open the lake.
         retention_hours: Hours that replaced files stay for readers that may use them.
         standing: Watches the lake; None: nobody does.
+        made: Whether the lake says that the table has been made.
     """
 
     def __init__(
-        self, store: Store, *, max_age_seconds: float, retention_hours: int, standing: Standing | None = None
+        self,
+        store: Store,
+        *,
+        max_age_seconds: float,
+        retention_hours: int,
+        standing: Standing | None = None,
+        made: bool = False,
     ) -> None:
-        self.table = Table(store, USERS, standing=standing)
+        self._inventory = Inventory(store)
+        promised = self._inventory.promised.get(_NAME) or (Promised("", 0) if made else None)
+        self.table = Table(store, USERS, standing=standing, promised=promised)
         self._max_age = max_age_seconds
         self._retention_seconds = retention_hours * 3600.0
         self._known = _Known(Snapshot(-1, {}, {}), ())
         self._looked = -float("inf")
         self._looking = threading.Lock()
         self._writing = threading.Lock()
+
+    @translating_errors()
+    def make(self) -> None:
+        """Make the table where there is none.
+
+        Raises:
+            Damaged: there was one.
+        """
+        self.table.create()
+        self.table.snapshot()
+        self._note()
+
+    def _note(self) -> None:
+        try:
+            self._inventory.note({_NAME: self.table})
+        except OSError as error:
+            _log.warning("what is known of the users table could not be written down: %s", error)
 
     @translating_errors()
     def find(self, key: str) -> User | None:
@@ -226,6 +255,7 @@ class Users:
     def _read(self, snapshot: Snapshot) -> list[User]:
         if not snapshot.files:
             return []
+        check_files(self.table.store, snapshot.files)
         urls = [self.table.store.url(path) for path in sorted(snapshot.files)]
         rows = pl.read_parquet(urls, glob=False, hive_partitioning=False)
         return [User(**row) for row in rows.iter_rows(named=True)]
@@ -241,6 +271,8 @@ class Users:
                     return user
                 if before is not None:
                     user = replace(user, changed_time=now())
+                if known.snapshot.version < 0:
+                    self.table.create()  # before it has files, from which a table is known that has lost its log
                 rows = [asdict(each) for each in {**known.by_id, user.user_id: user}.values()]
                 file = write_file(self.table.store, pa.Table.from_pylist(rows, schema=USERS), {})
                 removes = list(known.snapshot.files.values())
@@ -249,6 +281,7 @@ class Users:
                     known.snapshot, adds=[file], removes=removes, operation=operation, info=info
                 ):
                     self._tidy()
+                    self._note()
                     return user
 
     def _tidy(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from timedb.storage.catalog.resolve import ResolvedSeries
 from timedb.storage.catalog.withdrawn import STANDING
 from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.delta.parquet import next_stamp
 from timedb.storage.rows.rows import frame_of_rows
 from timedb.storage.tables.schemas import VALUES_DATA
 from timedb.storage.write.staging import StagedFiles
@@ -115,6 +116,7 @@ class Run:
             if one.retired:
                 raise Conflict(f"series_id: the series {quoted(one.name)} ({one.series_id}) is retired")
         if isinstance(self.content, StagedFiles):
+            context = replace(context, stamp=next_stamp(context.stamp))
             self.content.restamp(context.stamp)
             return self._prepared(context, VALUES_DATA.empty_table(), self.content.files, self.content.rows, 0)
         table = self.content.table

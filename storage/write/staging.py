@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.new_files import NewFiles
-from timedb.storage.delta.parquet import UPLOAD_PREFIX, StagedFile, restamp
+from timedb.storage.delta.parquet import UPLOAD_PREFIX, StagedFile, next_stamp, restamp
 from timedb.storage.delta.store import Store
 
 __all__ = ["StagedFiles"]
@@ -23,13 +23,13 @@ class StagedFiles(NewFiles):
 
     Args:
         store: The folder of the values table.
-        stamp: The change_time that rows carry when they are added, microseconds since 1970.
+        stamp: About the change_time that rows carry when they are added, microseconds since 1970.
         file_rows: Rows of a file, about.
     """
 
     def __init__(self, store: Store, stamp: int, *, file_rows: int) -> None:
         super().__init__(store)
-        self.stamp = stamp
+        self.stamp = next_stamp(stamp)
         self._file_rows = file_rows
         self._open: dict[str, StagedFile] = {}
 
@@ -69,7 +69,7 @@ class StagedFiles(NewFiles):
         return self.files
 
     def restamp(self, stamp: int) -> None:
-        """Give all rows another change_time, microseconds since 1970."""
+        """Give all rows another change_time, of :func:`timedb.storage.delta.parquet.next_stamp`."""
         self.files = [restamp(self.store, file, self.stamp, stamp) for file in self.files]
         self.stamp = stamp
 

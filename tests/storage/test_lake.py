@@ -24,7 +24,14 @@ from timedb.storage.delta.store import Store
 from timedb.storage.tables.layout import FORMAT_VERSION
 
 MARKER = "timedb-lake.json"
+EMPTY = [".timedb-known", MARKER]
+"""What lies in a lake that nobody has written to."""
 OTHER_TENANT = "a1b2c3d4-1111-4111-8111-111111111111"
+
+
+def names(folder: Path) -> list[str]:
+    """What lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_new_lake_and_an_old_one(lake_dir: Path) -> None:
@@ -133,7 +140,7 @@ def test_a_lake_is_made_neither_inside_another_nor_around_it(lake_dir: Path, tmp
     for place in (inner, outer / "tenants", tmp_path / "link" / "lake", tmp_path / "other" / ".." / "lake" / "inner"):
         with pytest.raises(InvalidRequest, match=r"^lake: .* lies inside the lake at .*; use that lake"):
             Lake.open(str(place), tiny_settings())
-    assert [path.name for path in outer.iterdir()] == [MARKER]
+    assert names(outer) == EMPTY
     around = tmp_path / "around"
     Lake.open(str(around / "deep" / "lake"), tiny_settings()).close()
     with pytest.raises(InvalidRequest, match=r"^lake: .* holds the one at .*deep/lake', .*; use that one"):
@@ -154,7 +161,7 @@ def test_no_backup_is_made_or_restored_inside_a_lake(lake_dir: Path, tmp_path: P
     for work in works:
         with pytest.raises(InvalidRequest, match=r"^target: .* lies inside the lake at"):
             work()
-    assert [path.name for path in other.iterdir()] == [MARKER]
+    assert names(other) == EMPTY
 
 
 def test_what_a_process_that_died_has_left_is_nothing_else(lake_dir: Path) -> None:
@@ -208,7 +215,7 @@ def test_a_tenant_has_one_name(lake: Lake) -> None:
 def test_what_is_no_tenant(lake: Lake, lake_dir: Path, name: str) -> None:
     with pytest.raises(TimeDBError):
         lake.tenant(name)
-    assert [path.name for path in lake_dir.iterdir()] == [MARKER]
+    assert names(lake_dir) == EMPTY
 
 
 @pytest.mark.parametrize("digits", ["2", "full"])

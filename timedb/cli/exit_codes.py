@@ -20,6 +20,9 @@ EXIT_CODES: dict[type[TimeDBError], int] = {
     errors.Timeout: 10,
     errors.OutcomeUnknown: 11,
     errors.Unimplemented: 12,
+    errors.StorageFull: 13,
+    errors.StorageRefused: 14,
+    errors.Damaged: 15,
 }
 
 

@@ -12,6 +12,9 @@
      ├── Timeout             timeout             over the time allowed
      ├── OutcomeUnknown      outcome_unknown     a retry with the same run_id settles it
      ├── Unimplemented       unimplemented       part of the protocol, not of this service
+     ├── StorageFull         storage_full        the disk is full; nothing was written
+     ├── StorageRefused      storage_refused     the disk is read-only, or gives no permission
+     ├── Damaged             damaged             files of the lake are missing or damaged
      └── Internal            internal            a fault of the service
 
 Clients branch on ``code``. Each boundary (Flight, REST, CLI) has one table that translates the classes;
@@ -26,12 +29,15 @@ from typing import ClassVar, Self
 __all__ = [
     "Busy",
     "Conflict",
+    "Damaged",
     "Forbidden",
     "IncompleteUpload",
     "Internal",
     "InvalidRequest",
     "NotFound",
     "OutcomeUnknown",
+    "StorageFull",
+    "StorageRefused",
     "TimeDBError",
     "Timeout",
     "TooLarge",
@@ -148,6 +154,27 @@ class Unimplemented(TimeDBError):
 
     code = "unimplemented"
     summary = "not implemented"
+
+
+class StorageFull(TimeDBError):
+    """The lake's disk, or its quota, is full: nothing was written, and reads go on."""
+
+    code = "storage_full"
+    summary = "the disk of the lake is full; nothing was written, and reads go on"
+
+
+class StorageRefused(TimeDBError):
+    """The lake's storage is read-only, or gives no permission."""
+
+    code = "storage_refused"
+    summary = "the storage of the lake is read-only or gives no permission"
+
+
+class Damaged(TimeDBError):
+    """Files of the lake are missing or damaged; ``detail`` names the table, the file and the remedy."""
+
+    code = "damaged"
+    summary = "files of the lake are missing or damaged; timedb doctor says which"
 
 
 class Internal(TimeDBError):

@@ -16,7 +16,7 @@ from tests.storage.lakes import Stored, open_tenant, read, some_rows, tenant_fol
 from tests.storage.operations import copy_lake
 from timedb.contract.wire import ListRuns
 from timedb.storage import Lake
-from timedb.storage.admin.doctor import TableDoctor
+from timedb.storage.admin.table_doctor import TableDoctor
 from timedb.storage.delta.store import LocalStore
 
 Damage = Callable[[Path], Path]
@@ -58,9 +58,10 @@ def before(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Counter[Sto
     return rows_of(folder)
 
 
-def found(folder: Path, **how: bool) -> list[tuple[str, bool]]:
+def found(folder: Path, *, repair: bool = False, accept_loss: bool = False) -> list[tuple[str, bool]]:
     """What the doctor says: each fault, and whether it is mended."""
-    return [(finding["fault"], finding["repaired"]) for finding in Lake.doctor(str(folder), **how)]
+    findings = Lake.doctor(str(folder), repair=repair, accept_loss=accept_loss)
+    return [(finding["fault"], finding["repaired"]) for finding in findings if not finding["notice"]]
 
 
 def log(folder: Path, table: str = "values") -> Path:
@@ -108,8 +109,6 @@ def left_aside(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("damage", "fault"),
     [
-        (next_commit(b""), "torn commit"),
-        (next_commit(b'{"commitInfo":{}}\n{"add":{"path'), "torn commit"),
         (torn_checkpoint, "bad checkpoint"),
         (hint_to_nowhere, "bad checkpoint hint"),
         (old_orphan, "orphan file"),
@@ -131,10 +130,24 @@ def test_what_can_be_mended_without_loss(folder: Path, before: Counter[Stored], 
     assert sum(rows_of(folder).values()) == sum(before.values()) + 3
 
 
+@pytest.mark.parametrize("content", [b"", b'{"commitInfo":{}}\n{"add":{"path'])
+def test_a_torn_commit_goes_only_when_its_loss_is_accepted(
+    folder: Path, before: Counter[Stored], content: bytes
+) -> None:
+    """It may have been whole, and acknowledged, before."""
+    path = next_commit(content)(folder)
+    assert ("torn commit", False) in found(folder, repair=True)
+    assert path.exists()
+    assert found(folder, repair=True, accept_loss=True) == [("torn commit", True)]
+    assert not path.exists()
+    assert found(folder) == []
+    assert rows_of(folder) == before
+
+
 def test_a_run_without_a_row_is_written_from_the_log(folder: Path, before: Counter[Stored]) -> None:
     max(log(folder, "runs").glob("*.json")).unlink()
-    assert found(folder) == [("run without a row", False)]
-    assert found(folder, repair=True) == [("run without a row", True)]
+    assert found(folder) == [("log cut short", False)]
+    assert found(folder, repair=True) == [("log cut short", True), ("run without a row", True)]
     assert found(folder) == []
     assert rows_of(folder) == before
     with closing(Lake.open(str(folder), tiny_settings())) as lake:

@@ -17,7 +17,7 @@ from tests.storage.inspection import disagreements, left_behind
 from tests.storage.lakes import Sent, difference, hour, open_tenant, read, scan_delta, tiny_settings, unstamped, upload
 from tests.storage.model import Model
 from tests.storage.results import Tally, record
-from timedb.contract.errors import Internal, TimeDBError
+from timedb.contract.errors import StorageFull, TimeDBError
 from timedb.storage import Lake, Tenant
 
 DISK_BYTES = 1_200_000
@@ -70,7 +70,7 @@ def test_uploads_fail_cleanly_and_go_on_when_there_is_room(small_disk: Path) -> 
     with closing(Lake.open(str(folder), settings)) as lake:
         tenant = open_tenant(lake)
         failed, error = fill(tenant, model, 0)
-        assert isinstance(error, Internal)
+        assert isinstance(error, StorageFull)
         assert failed > 10
         rows = random_rows(600, failed)
         operations: tuple[Callable[[], object], ...] = (
@@ -79,7 +79,7 @@ def test_uploads_fail_cleanly_and_go_on_when_there_is_room(small_disk: Path) -> 
             tenant.maintain,
         )
         for operation in operations:
-            with pytest.raises(Internal):
+            with pytest.raises(StorageFull):
                 operation()
         assert unstamped(read(tenant)) == unstamped(model.rows), "a full disk can be read"
         assert left_behind(folder) == []
@@ -95,7 +95,7 @@ def test_uploads_fail_cleanly_and_go_on_when_there_is_room(small_disk: Path) -> 
         assert unstamped(read(tenant)) == unstamped(model.rows)
 
         last, error = fill(tenant, model, failed + 1)
-        assert isinstance(error, Internal)
+        assert isinstance(error, StorageFull)
         audit = read(tenant)
         lost, doubled = difference(model.rows, audit)
         outcomes = Counter(acked=last, failed=2 + len(operations))

@@ -128,7 +128,9 @@ def test_what_is_not_known_is_refused_at_every_door(tenant: Tenant, lake_dir: Pa
             assert "undo it with the writer that did it, or restore a backup" in str(refused.value)
     before = sorted(path for path in lake_dir.rglob("*") if path.is_file())
     found = Lake.doctor(str(lake_dir), repair=True)
-    assert [(finding["fault"], says in finding["cure"]) for finding in found] == [("changed by another writer", True)]
+    assert [(finding["fault"], says in finding["cure"]) for finding in found if not finding["notice"]] == [
+        ("changed by another writer", True)
+    ]
     assert sorted(path for path in lake_dir.rglob("*") if path.is_file()) == before
 
 
@@ -170,7 +172,7 @@ def test_a_column_more_does_no_harm(tenant: Tenant, lake_dir: Path) -> None:
     tenant.maintain()
     assert len(read(tenant)) == len(rows) + 4
     assert pl.read_delta(table)["weather"].null_count() == 8
-    assert Lake.doctor(str(lake_dir)) == []
+    assert [finding["fault"] for finding in Lake.doctor(str(lake_dir)) if not finding["notice"]] == []
 
 
 def test_the_end_of_time_has_a_bound(tenant: Tenant, lake_dir: Path) -> None:

@@ -19,7 +19,7 @@ from tests.storage.lakes import (
     upload,
 )
 from tests.storage.operations import copy_lake
-from timedb.contract.errors import Internal, TimeDBError
+from timedb.contract.errors import Damaged, TimeDBError
 from timedb.storage import Lake
 
 DOCTOR = "run timedb doctor"
@@ -66,7 +66,7 @@ def rows_of(folder: Path) -> list[Stored]:
 def refuses(folder: Path) -> Iterator[TimeDBError]:
     """The errors of a read and of an upload, each by a lake of its own."""
     for work in (lambda tenant: read(tenant), lambda tenant: upload(tenant, some_rows(2, known=9), "later")):
-        with pytest.raises(Internal) as caught, closing(Lake.open(str(folder), tiny_settings())) as lake:
+        with pytest.raises(Damaged) as caught, closing(Lake.open(str(folder), tiny_settings())) as lake:
             work(open_tenant(lake))
         yield caught.value
 
@@ -88,7 +88,7 @@ def test_a_last_commit_cut_anywhere(folder: Path) -> None:
     cuts |= {cut + 1 for cut in cuts}
     for cut in sorted(cuts - {len(whole) - 1, len(whole)}):
         last.write_bytes(whole[:cut])
-        with pytest.raises(Internal, match=DOCTOR):
+        with pytest.raises(Damaged, match=DOCTOR):
             rows_of(folder)
     last.write_bytes(whole)
     assert unstamped(rows_of(folder)) == unstamped(expected)
@@ -98,7 +98,7 @@ def test_a_last_commit_cut_anywhere(folder: Path) -> None:
 def test_a_torn_commit_of_another_table(folder: Path, table: str) -> None:
     last = commits(folder, table)[-1]
     last.write_bytes(last.read_bytes()[:-20])
-    with closing(Lake.open(str(folder), tiny_settings())) as lake, pytest.raises(Internal, match=DOCTOR):
+    with closing(Lake.open(str(folder), tiny_settings())) as lake, pytest.raises(Damaged, match=DOCTOR):
         upload(open_tenant(lake), some_rows(2, known=9), "later")
 
 
@@ -109,9 +109,9 @@ def test_a_lake_that_is_open_stops_too(folder: Path) -> None:
         following = commits(folder)[-1]
         following = following.with_name(f"{int(following.stem) + 1:020d}.json")
         following.touch()
-        with pytest.raises(Internal, match=DOCTOR):
+        with pytest.raises(Damaged, match=DOCTOR):
             read(tenant)
-        with pytest.raises(Internal, match=DOCTOR):
+        with pytest.raises(Damaged, match=DOCTOR):
             upload(tenant, some_rows(2, known=9), "later")
         following.unlink()
         upload(tenant, some_rows(2, known=9), "later")
@@ -152,9 +152,24 @@ def test_a_bad_hint_hides_nothing(folder: Path, damage: Damage) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 4, 1000], ids=["empty", "torn", "cut short"])
-def test_a_bad_checkpoint(folder: Path, size: int) -> None:
+def test_the_log_stands_in_for_a_bad_checkpoint(folder: Path, size: int) -> None:
+    expected = rows_of(folder)
+    (checkpoint,) = log_of(folder).glob("*.checkpoint*")
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[:size])
+    assert unstamped(rows_of(folder)) == unstamped(expected)
+    with closing(Lake.open(str(folder), tiny_settings(log_retention_hours=0, retention_hours=0))) as lake:
+        upload(open_tenant(lake), some_rows(2, known=9), "later")
+        open_tenant(lake).maintain()
+        assert len(read(open_tenant(lake))) == len(expected) + 2
+        assert commits(folder)[0].stem.endswith("0"), "nothing is cleaned that the bad checkpoint would need"
+
+
+@pytest.mark.parametrize("size", [0, 4, 1000], ids=["empty", "torn", "cut short"])
+def test_a_bad_checkpoint_without_the_commits_before_it(folder: Path, size: int) -> None:
     (checkpoint,) = log_of(folder).glob("*.checkpoint*")
     checkpoint.write_bytes(checkpoint.read_bytes()[:size])
+    commits(folder)[0].unlink()
     for error in refuses(folder):
         assert DOCTOR in error.detail
 
@@ -162,5 +177,5 @@ def test_a_bad_checkpoint(folder: Path, size: int) -> None:
 def test_a_data_file_is_missing(folder: Path) -> None:
     for victim in (tenant_folder(folder) / "values").glob("series_bucket=*/tier=fresh/*.parquet"):
         victim.unlink()
-    with closing(Lake.open(str(folder), tiny_settings())) as lake, pytest.raises(Internal):
+    with closing(Lake.open(str(folder), tiny_settings())) as lake, pytest.raises(Damaged):
         read(open_tenant(lake))

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from tests.storage.lakes import open_tenant, some_rows, tiny_settings, upload
-from timedb.contract.errors import Conflict, InvalidRequest, NotFound
+from timedb.contract.errors import Conflict, Damaged, InvalidRequest, NotFound
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.wire import parse_object
 from timedb.storage import Lake
@@ -277,7 +277,10 @@ def test_a_lake_that_has_asked_for_keys_never_opens_again(new_lake: Callable[[],
     assert lake.has_users
     reopened = new_lake()
     assert reopened.has_users, "the lake's marker says so too"
-    assert reopened.users.find(key) is None
+    for call in (lambda: reopened.users.find(key), lambda: reopened.create_user(ann())):
+        with pytest.raises(Damaged, match="the table users is damaged: it is missing"):
+            call()
+    assert not (lake_dir / "users" / "_delta_log").exists()
 
 
 def test_the_table_stays_small_and_sound_whatever_is_done_to_it(new_lake: Callable[[], Lake], lake_dir: Path) -> None:
