@@ -244,8 +244,9 @@ class Lake:
         _refuse_file(target, "target")
         store = LocalStore(folder)
         refuse_served(store, target, "")
-        if all(file.path.startswith(f"{SERVING}/") for file in store.list()):
-            store.below(SERVING).delete_all()  # what a server that was killed has left
+        if all(file.path.startswith((f"{SERVING}/", f"{KNOWN}/")) for file in store.list()):
+            for left in (SERVING, KNOWN):  # by a server that was killed, and of a lake that was moved away
+                store.below(left).delete_all()
         return restore(_folder(source, "source"), MARKER, folder)
 
     @property

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "storage/write": (CONTRACT, *CATALOG, "storage/commit", "storage/measures"),
     "storage/read": (CONTRACT, *CATALOG, "storage/measures"),
     "storage/maintain": (CONTRACT, *CATALOG, "storage/commit", "storage/measures"),
-    "storage/admin": (CONTRACT, *GROUND, "storage/tables", "storage/catalog"),
+    "storage/admin": (CONTRACT, *GROUND, "storage/tables", "storage/rows", "storage/catalog"),
     "storage/direct": (CONTRACT, *CATALOG, "storage/measures", "storage/read"),
     "storage": (CONTRACT, "storage/*"),
     "flight_server/call": (CONTRACT, "storage", "storage/users"),

@@ -17,6 +17,9 @@ CLEAN = {
     "forbidden": flight.FlightUnauthorizedError,
     "busy": flight.FlightUnavailableError,
     "timeout": flight.FlightTimedOutError,
+    "storage_full": flight.FlightUnavailableError,
+    "storage_refused": flight.FlightUnavailableError,
+    "damaged": flight.FlightInternalError,
     "internal": flight.FlightInternalError,
 }
 

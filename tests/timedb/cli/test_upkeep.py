@@ -52,7 +52,9 @@ def test_the_doctor_finds_a_torn_commit_and_mends_it_when_asked(lake: Path) -> N
     assert found.returncode == 1
     assert [fault["fault"] for fault in json.loads(found.stdout)] == ["torn commit", "unreadable"]
     assert torn.exists()
-    mended = timedb("doctor", "--lake", str(lake), "--repair", "--json")
+    assert timedb("doctor", "--lake", str(lake), "--repair").returncode == 1
+    assert torn.exists(), "what may have been acknowledged goes only when that is accepted"
+    mended = timedb("doctor", "--lake", str(lake), "--repair", "--accept-loss", "--yes", "--json")
     assert mended.returncode == 0
     assert [(fault["fault"], fault["repaired"]) for fault in json.loads(mended.stdout)] == [("torn commit", True)]
     assert timedb("doctor", "--lake", str(lake)).returncode == 0
