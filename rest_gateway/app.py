@@ -34,6 +34,7 @@ from timedb.rest_gateway.http.caching import AskEveryTime
 from timedb.rest_gateway.http.connection import FlightConnection
 from timedb.rest_gateway.http.errors import error_for_status, error_response, status_of
 from timedb.rest_gateway.http.exchange import Exchange
+from timedb.rest_gateway.http.framing import OneLength
 from timedb.rest_gateway.http.key_first import CallLimit, KeyFirst
 from timedb.rest_gateway.http.metrics import Metrics
 from timedb.rest_gateway.http.middleware import CallMiddleware, HeadAsGet, LoopbackOnly
@@ -73,7 +74,8 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
         settings = load_settings(ServerSettings)
     connection, probes = FlightConnection(flight_url), Probes(flight_url)
     metrics = Metrics()
-    middleware = [Middleware(Exchange), Middleware(CallMiddleware, metrics=metrics), Middleware(AskEveryTime)]
+    middleware = [Middleware(Exchange), Middleware(CallMiddleware, metrics=metrics)]
+    middleware += [Middleware(AskEveryTime), Middleware(OneLength)]
     if not settings.insecure:
         middleware.append(Middleware(LoopbackOnly, lake_is_open=probes.lake_is_open))
     origins = settings.cors_origins.replace(",", " ").split()
