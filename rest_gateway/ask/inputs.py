@@ -22,7 +22,7 @@ M = TypeVar("M", bound=WireModel)
 def json_body(model: type[M]) -> Callable[[Request], AsyncIterator[M]]:
     """A dependency that reads the request's JSON body as ``model``; no body at all counts as ``{}``.
 
-    It raises :class:`TooLarge`, :class:`Busy` and :class:`InvalidRequest`.
+    It raises :class:`InvalidRequest`, and what :meth:`BodyBudget.receive` raises.
     """
 
     async def read(request: Request) -> AsyncIterator[M]:
