@@ -117,10 +117,14 @@ class Tenant:
             bucket_digits=bucket_digits,
             max_queued=settings.max_queued_writes,
             group_rows=settings.group_rows,
+            mixed_rows=settings.mixed_rows,
         )
-
         compactor = Compactor(
-            self.values, self.lane, file_rows=settings.compact_file_rows, input_rows=settings.compact_input_rows
+            self.values,
+            self.lane,
+            bucket_digits=bucket_digits,
+            file_rows=settings.compact_file_rows,
+            input_rows=settings.compact_input_rows,
         )
         self._maintenance = Maintenance(tables, self.ledger, compactor, settings)
         self._retention = Retention(

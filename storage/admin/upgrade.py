@@ -22,8 +22,13 @@ Step = Callable[[Store], None]
 It may be stopped at any moment and is then done again from its start, so it must bear to be repeated.
 """
 
-STEPS: Mapping[int, Step] = {}
-"""The step that leads away from each format version; version 1 is the first and the newest."""
+
+def _allow_mixed_files(lake: Store) -> None:
+    """Nothing: version 2 adds a partition for small writes, and what version 1 has stays where it is."""
+
+
+STEPS: Mapping[int, Step] = {1: _allow_mixed_files}
+"""The step that leads away from each format version; version 1 is the first."""
 
 
 def lift(

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from timedb.contract.errors import Busy, Conflict, InvalidRequest, NotFound
-from timedb.contract.identity import canonical_labels, derived_id
+from timedb.contract.identity import canonical_labels, derived_id, series_bucket
 from timedb.contract.times import now
 from timedb.contract.wire import CreateSeries, UpdateSeries, quoted
 from timedb.storage.delta.damage import check_files
@@ -103,6 +103,7 @@ class KnownSeries:
     file_of: Mapping[str, str] = field(default_factory=dict)
     limits: str = ""
     _by_labels: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
+    _buckets: dict[int | None, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def version(self) -> str:
@@ -123,6 +124,14 @@ class KnownSeries:
     def ordered(self) -> Sequence[Series]:
         """All of them by name and labels."""
         return sorted(self.by_id.values(), key=lambda series: (series.name, series.labels, series.series_id))
+
+    def buckets(self, bucket_digits: int | None) -> Sequence[str]:
+        """The buckets that series lie in, in order."""
+        found = self._buckets.get(bucket_digits)
+        if found is None:
+            found = sorted({series_bucket(series_id, bucket_digits) for series_id in self.by_id})
+            self._buckets[bucket_digits] = found
+        return found
 
     def find(self, name: str, labels: LabelFilter | None = None) -> list[Series]:
         """The series that a name stands for: the unlabelled one, else the only one; with labels, all that match.

@@ -52,7 +52,7 @@ class RowsOfRuns:
     ) -> pl.LazyFrame:
         """Every version of every row of some runs, of some series or all, in no order."""
         selection = RowSelection(series_ids=series_ids)
-        files = [file for bucket in live_files(snapshot, selection, self.bucket_digits).values() for file in bucket]
+        files = live_files(snapshot, selection, self.bucket_digits)
         wanted = pl.Series(sorted(run_ids), dtype=pl.String)
         named = pl.col("run_id") == wanted[0] if len(wanted) == 1 else pl.col("run_id").is_in(wanted.implode())
         return scan(self.table.store, files, [*selection.predicates(), named])

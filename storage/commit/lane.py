@@ -31,10 +31,12 @@ from timedb.storage.delta.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write
 from timedb.storage.delta.table import Table
 from timedb.storage.rows.rows import as_rows, gathered, in_file_order, split_buckets
 from timedb.storage.tables.commit_marks import CHANGE_TIME
+from timedb.storage.tables.schemas import MIXED
 
 __all__ = ["CommitLane"]
 
 
+_MIXED_GROUP_ROWS = 4096  # so that a read of one series leaves most of a file alone
 _log = logging.getLogger("timedb.storage")
 
 
@@ -63,6 +65,7 @@ class CommitLane:
         bucket_digits: Hex digits of a series_id that name its bucket; None: all.
         max_queued: Writes that may wait; beyond it a write is refused with ``Busy``.
         group_rows: Rows that one commit gathers.
+        mixed_rows: Rows of a commit up to which they are one file, whatever their series.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class CommitLane:
         bucket_digits: int | None,
         max_queued: int,
         group_rows: int,
+        mixed_rows: int,
     ) -> None:
         self._values = values
         self._catalog = catalog
@@ -81,6 +85,7 @@ class CommitLane:
         self._bucket_digits = bucket_digits
         self._max_queued = max_queued
         self._group_rows = group_rows
+        self._mixed_rows = mixed_rows
         self._waiting: deque[_Waiting | _WaitingReplacement] = deque()
         self._turn_of: _Waiting | _WaitingReplacement | None = None
         self._changed = threading.Condition()
@@ -284,9 +289,17 @@ class CommitLane:
             return
         rows = writes[0].rows if len(writes) == 1 else _gather([prepared.rows for prepared in writes])
         prefix = UPLOAD_PREFIX if all(prepared.new_keys for prepared in writes) else CORRECTION_PREFIX
+        if rows.num_rows <= self._mixed_rows:
+            new.files.append(
+                write_file(self._values.store, rows, _fresh_in(MIXED), prefix, group_rows=_MIXED_GROUP_ROWS)
+            )
+            return
         for bucket, part in split_buckets(rows, self._bucket_digits):
-            partition = {"series_bucket": bucket, "tier": "fresh"}
-            new.files.append(write_file(self._values.store, part, partition, prefix))
+            new.files.append(write_file(self._values.store, part, _fresh_in(bucket), prefix))
+
+
+def _fresh_in(bucket: str) -> dict[str, str]:
+    return {"series_bucket": bucket, "tier": "fresh"}
 
 
 def _next_stamp(snapshot: Snapshot, count: int = 1) -> int:

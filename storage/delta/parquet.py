@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import count
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -32,6 +32,7 @@ __all__ = [
     "restamp",
     "stage_file",
     "text_leaves",
+    "used_entries",
     "write_file",
 ]
 
@@ -51,6 +52,7 @@ _STAMP = "change_time"
 _STAMP_BYTES = 8
 _VALUE = "value"
 _TAGS, _TAGS_LEAF = "tags", "tags.list.element"
+R = TypeVar("R", pa.Table, pa.RecordBatch)
 
 
 def as_type(column: pa.Array, wanted: pa.DataType) -> pa.Array:
@@ -80,12 +82,55 @@ def text_leaves(metadata: pq.FileMetaData, names: Collection[str]) -> list[str]:
     return [leaf.path for leaf in leaves if leaf.path.split(".")[0] in names and leaf.physical_type == "BYTE_ARRAY"]
 
 
+def used_entries(rows: R) -> R:
+    """The same rows; what their columns' dictionaries hold beside the texts of the rows is left out of them."""
+    for index, column in enumerate(rows.columns):
+        kind = column.type.value_type if pa.types.is_list(column.type) else column.type
+        if pa.types.is_dictionary(kind):
+            if isinstance(column, pa.ChunkedArray):
+                used = pa.chunked_array([_used_entries(chunk) for chunk in column.chunks], column.type)
+            else:
+                used = _used_entries(column)
+            rows = rows.set_column(index, rows.schema.field(index), used)
+    return rows
+
+
+def _used_entries(column: pa.Array) -> pa.Array:
+    if pa.types.is_list(column.type):
+        if column.null_count == len(column):
+            return column
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        return pa.ListArray.from_arrays(
+            offsets, _used_entries(pc.list_flatten(column)), type=column.type, mask=column.is_null()
+        )
+    entries = len(column.dictionary)
+    if entries <= 1 < len(column):
+        return column
+    codes = column.indices.fill_null(0).to_numpy()
+    used = np.zeros(entries, dtype=np.bool_)
+    used[codes if not column.null_count else codes[column.is_valid().to_numpy(zero_copy_only=False)]] = True
+    if used.all():
+        return column
+    places = (np.cumsum(used) - 1).astype(np.int32)
+    nulls = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
+    indices = pa.array(places[codes], column.type.index_type, mask=nulls)
+    return pa.DictionaryArray.from_arrays(indices, column.dictionary.filter(pa.array(used)))
+
+
 def may_hold_corrections(file: DataFile) -> bool:
     """Whether a file may hold a second version of a revision: its name says so, or it is of another writer."""
     return not file.path.rpartition("/")[2].startswith(UPLOAD_PREFIX)
 
 
-def write_file(store: Store, table: pa.Table, partition: Mapping[str, str], prefix: str = "part-") -> DataFile:
+def write_file(
+    store: Store,
+    table: pa.Table,
+    partition: Mapping[str, str],
+    prefix: str = "part-",
+    *,
+    group_rows: int = _ROW_GROUP_ROWS,
+) -> DataFile:
     """Write a new data file of a Delta table and fsync it; nothing refers to it until a commit does.
 
     Args:
@@ -93,11 +138,12 @@ def write_file(store: Store, table: pa.Table, partition: Mapping[str, str], pref
         table: The rows in the order they shall have, without partition columns.
         partition: The partition values, in the order of the partition columns.
         prefix: How the file's name begins; :data:`UPLOAD_PREFIX` says that its rows are of uploads alone.
+        group_rows: Rows of a row group, which readers take or leave as a whole.
 
     Raises:
         OSError: the file could not be written; what there is of it has been removed.
     """
-    file = stage_file(store, table, partition, prefix)
+    file = stage_file(store, table, partition, prefix, group_rows=group_rows)
     try:
         store.publish(file.path)
         store.release(file.path)
@@ -107,9 +153,11 @@ def write_file(store: Store, table: pa.Table, partition: Mapping[str, str], pref
     return file
 
 
-def stage_file(store: Store, table: pa.Table, partition: Mapping[str, str], prefix: str) -> DataFile:
+def stage_file(
+    store: Store, table: pa.Table, partition: Mapping[str, str], prefix: str, *, group_rows: int = _ROW_GROUP_ROWS
+) -> DataFile:
     """Write a data file as :func:`write_file` does, but leave it to the caller to publish it."""
-    file = StagedFile(store, table, partition, prefix)
+    file = StagedFile(store, table, partition, prefix, group_rows=group_rows)
     file.add(table)
     return file.finish()
 
@@ -124,18 +172,28 @@ class StagedFile:
         first: Rows that are typical of it; its columns without a value are those that the file does not have.
         partition: The partition values, in the order of the partition columns.
         prefix: How its name begins.
+        group_rows: Rows of a row group.
 
     Raises:
         OSError: it could not be made.
     """
 
-    def __init__(self, store: Store, first: pa.Table, partition: Mapping[str, str], prefix: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        first: pa.Table,
+        partition: Mapping[str, str],
+        prefix: str,
+        *,
+        group_rows: int = _ROW_GROUP_ROWS,
+    ) -> None:
         folder = "/".join(f"{name}={value}" for name, value in partition.items())
         name = f"{prefix}{uuid4().hex}.parquet"
         self.path = f"{folder}/{name}" if folder else name
         self.rows = 0
         self._store = store
         self._partition = dict(partition)
+        self._group_rows = group_rows
         self._minimum: dict[str, str | int] = {}
         self._maximum: dict[str, str | int] = {}
         self._null_count = dict.fromkeys(first.column_names, 0)
@@ -169,7 +227,8 @@ class StagedFile:
         """
         data = table.select(self._columns)
         try:
-            self._writer.write_table(self._typed(data), row_group_size=_ROW_GROUP_ROWS)
+            for start in range(0, data.num_rows, self._group_rows):
+                self._writer.write_table(used_entries(self._typed(data.slice(start, self._group_rows))))
         except BaseException:
             self.delete()
             raise

@@ -20,6 +20,7 @@ from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import KnownSeries
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.direct.scan import DirectTenant, State, find_tenant, open_folder
+from timedb.storage.rows.scan import shares_bucket
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
@@ -151,7 +152,7 @@ def _by_id(ticket: ReadTicket, series_ids: Collection[str] | None) -> ReadTicket
 
 
 def _files_of(snapshot: Snapshot, bucket: str | None) -> Snapshot:
-    files = {path: file for path, file in snapshot.files.items() if file.partition["series_bucket"] == bucket}
+    files = {path: file for path, file in snapshot.files.items() if bucket and shares_bucket(file, bucket)}
     return replace(snapshot, files=files)
 
 

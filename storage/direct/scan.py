@@ -30,7 +30,7 @@ from timedb.storage.read.latest import LastRows
 from timedb.storage.read.planning import plan_read
 from timedb.storage.read.reading import ReadPlan
 from timedb.storage.rows import views
-from timedb.storage.rows.scan import scan
+from timedb.storage.rows.scan import is_mixed, scan
 from timedb.storage.tables.inventory import Inventory
 from timedb.storage.tables.layout import FORMAT_VERSION, MARKER, tenant_folder
 from timedb.storage.tables.schemas import PARTITIONS, SERIES, VALUES, VALUES_DATA
@@ -102,7 +102,7 @@ class DirectTenant:
             ticket,
             table=Table(values, VALUES, PARTITIONS),
             catalog=FixedCatalog(Table(self.store.below("series"), SERIES), self.tenant_id, state.series),
-            bucket_digits=_bucket_digits(state.values),
+            bucket_digits=_bucket_digits(state.values, ticket.bucket),
             last_rows=LastRows(values, 0),
             max_sorted_rows=0,
             max_windows=_MAX_WINDOWS,
@@ -176,9 +176,12 @@ def _folder_name(store: Store) -> str:
     return store.url().rpartition("/")[2]
 
 
-def _bucket_digits(snapshot: Snapshot) -> int | None:
-    """How long the names of the buckets are, which is how many digits of a series_id they hold."""
-    return next((len(file.partition["series_bucket"]) for file in snapshot.files.values()), None)
+def _bucket_digits(snapshot: Snapshot, bucket: str | None) -> int:
+    """How many digits of a series_id name its bucket: as many as one has, and any number where all rows are mixed."""
+    if bucket is not None:
+        return len(bucket)
+    names = (file.partition["series_bucket"] for file in snapshot.files.values() if not is_mixed(file))
+    return next(map(len, names), 1)
 
 
 @translating_errors()

@@ -1,34 +1,33 @@
 """Compaction: settles the tier of fresh rows, bucket by bucket, and replaces old files by new in one commit.
 
-The heavy work is done beside the commit lane, in slices that fit in memory. In its turn the replacement is checked
-against the very snapshot that it is committed on: no other replacement in the bucket since it was planned, and every
-input file still live; else it is given up.
+The heavy work is done beside the commit lane, in slices that fit in memory. Rows of the bucket that are still mixed
+with those of others come there first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from timedb.contract.errors import Internal
+from timedb.contract.times import MAX_MICROS
 from timedb.storage.commit.lane import CommitLane
-from timedb.storage.commit.writes import CommitContext, FileReplacement
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import may_hold_corrections, write_file
 from timedb.storage.delta.store import Store
 from timedb.storage.delta.table import Table
+from timedb.storage.maintain.moving import Mover
+from timedb.storage.maintain.replacement import BucketReplacement, Inputs
 from timedb.storage.rows.digest import rows_checksum
 from timedb.storage.rows.orders import POINT
 from timedb.storage.rows.rows import ROWS, flags, gathered, in_file_order, pieces_by_valid_time, read_rows
-from timedb.storage.rows.scan import ranges_meet, scan
+from timedb.storage.rows.scan import is_mixed, ranges_meet, scan
 from timedb.storage.rows.settling import Tiers, assign_tiers
 from timedb.storage.rows.slices import Slice, cut_slices
-from timedb.storage.tables.commit_marks import bucket_transaction
 from timedb.storage.tables.schemas import TIERS
 
 __all__ = ["Compactor"]
@@ -39,55 +38,23 @@ _POINT_RANGES = ("series_id", "valid_time")
 _POINT = list(POINT)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The files that one compaction of a bucket reads and replaces."""
-
-    bucket: str
-    transaction: int
-    fresh: Sequence[DataFile]
-    settled: Sequence[DataFile]
-
-    @property
-    def all(self) -> list[DataFile]:
-        return [*self.fresh, *self.settled]
-
-
-@dataclass
-class BucketReplacement:
-    """New files for old ones, waiting for their turn in the lane."""
-
-    inputs: _Inputs
-    adds: Sequence[DataFile]
-
-    rows: int = 0
-    key: str | None = None
-    shareable: bool = field(default=False)
-
-    def prepare(self, context: CommitContext) -> FileReplacement | None:
-        """The replacement, or None where the bucket is no longer as it was planned."""
-        app_id = bucket_transaction(self.inputs.bucket)
-        files = context.snapshot.files
-        if context.snapshot.transactions.get(app_id, 0) != self.inputs.transaction:
-            return None
-        if any(file.path not in files for file in self.inputs.all):
-            return None
-        return FileReplacement(self.adds, self.inputs.all, {app_id: self.inputs.transaction + 1})
-
-
 class Compactor:
-    """Compacts the values table of a tenant.
+    """Compacts the values table of a tenant; its ``mover`` brings mixed rows into their buckets.
 
     Args:
         table: The values table.
         lane: Where the replacements are committed.
+        bucket_digits: Hex digits of a series_id that name its bucket; None: all.
         file_rows: Rows of a file, about; a settled file of less than a quarter of it is merged with others.
         input_rows: Rows that are worked on at once, about.
     """
 
-    def __init__(self, table: Table, lane: CommitLane, *, file_rows: int, input_rows: int) -> None:
+    def __init__(
+        self, table: Table, lane: CommitLane, *, bucket_digits: int | None, file_rows: int, input_rows: int
+    ) -> None:
         self._table = table
         self._lane = lane
+        self.mover = Mover(table, lane, bucket_digits=bucket_digits, input_rows=input_rows)
         self._file_rows = file_rows
         self._input_rows = input_rows
 
@@ -97,6 +64,7 @@ class Compactor:
         Raises:
             Internal: the rows that would be written are not those that were read; nothing was changed.
         """
+        self.mover.move()
         totals = {"files_before": 0, "files_after": 0, "rows": 0}
         waiting = _fresh_paths(self._table.snapshot(), bucket)
         # What a busy writer adds meanwhile is left to the next call, else this one might never return.
@@ -112,12 +80,12 @@ class Compactor:
                     new.keep()
         return totals
 
-    def _plan(self, snapshot: Snapshot, bucket: str) -> _Inputs | None:
+    def _plan(self, snapshot: Snapshot, bucket: str) -> Inputs | None:
         tiers: dict[str, list[DataFile]] = {"fresh": [], "current": [], "revised": [], "corrected": []}
         for file in snapshot.files.values():
             if file.partition["series_bucket"] == bucket:
                 tiers[file.partition["tier"]].append(file)
-        fresh = self._take(tiers["fresh"])
+        fresh = self._take(_before_mixed(tiers["fresh"], [file for file in snapshot.files.values() if is_mixed(file)]))
         if not fresh:
             return None
         settled = [file for file in tiers["current"] if any(ranges_meet(file, other, _POINT_RANGES) for other in fresh)]
@@ -127,7 +95,7 @@ class Compactor:
         for tier in ("current", "revised", "corrected"):
             rest = [file for file in tiers[tier] if file not in settled]
             settled += self._small(rest)
-        return _Inputs(bucket, snapshot.transactions.get(bucket_transaction(bucket), 0), fresh, settled)
+        return Inputs.at(snapshot, bucket, fresh, settled)
 
     def _take(self, fresh: list[DataFile]) -> list[DataFile]:
         # A correction and the row that it corrects must not end up on two sides of a pass.
@@ -171,7 +139,7 @@ class Compactor:
             group.append(file)
         yield group
 
-    def _rewrite(self, inputs: _Inputs, new: _SettledFiles) -> None:
+    def _rewrite(self, inputs: Inputs, new: _SettledFiles) -> None:
         rows = checksum = 0
         for piece in cut_slices(self._table.store, inputs.all, self._input_rows):
             before, tiers = self._read(inputs, piece)
@@ -184,7 +152,7 @@ class Compactor:
         if not rows == promised == sum(file.rows for file in new.files) or not same:
             raise Internal(f"compaction of bucket {inputs.bucket} would change its rows; nothing was changed")
 
-    def _read(self, inputs: _Inputs, piece: Slice) -> tuple[pa.Table, Tiers]:
+    def _read(self, inputs: Inputs, piece: Slice) -> tuple[pa.Table, Tiers]:
         """The rows of a slice, with their tiers."""
         parts, tiers = [ROWS.empty_table()], []
         for file in inputs.all:
@@ -244,6 +212,23 @@ class _SettledFiles(NewFiles):
     def _limit(self, rows: pa.Table) -> int:
         """Rows of a file of some that are sorted: what has too many of one valid_time is cut by series_id."""
         return rows.num_rows if rows.num_rows <= self._file_rows * 2 else self._file_rows
+
+
+def _before_mixed(fresh: list[DataFile], mixed: Sequence[DataFile]) -> list[DataFile]:
+    """The fresh files of a bucket that may be settled while some rows are still mixed.
+
+    A correction must not be settled before the row that it corrects, and that may be among them. Commits have their
+    change_times in order, so that nothing older than all mixed rows corrects one of them.
+    """
+    if not mixed or not any(map(may_hold_corrections, fresh)):
+        return fresh
+    oldest = min(_time(file.minimum, "change_time", 0) for file in mixed)
+    return [file for file in fresh if _time(file.maximum, "change_time", MAX_MICROS) < oldest]
+
+
+def _time(bounds: Mapping[str, str | int], name: str, unknown: int) -> int:
+    found = bounds.get(name)
+    return found if isinstance(found, int) else unknown
 
 
 def _fresh_paths(snapshot: Snapshot, bucket: str) -> set[str]:

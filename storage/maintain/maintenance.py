@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Collection
 from typing import Any
 
 from timedb.contract.errors import TimeDBError
@@ -17,6 +18,7 @@ from timedb.storage.delta.vacuum import vacuum
 from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.tables.commit_marks import REACHED
 from timedb.storage.tables.layout import TenantTables
+from timedb.storage.tables.schemas import MIXED
 
 __all__ = ["Maintenance"]
 
@@ -48,12 +50,12 @@ class Maintenance:
     def compact(self) -> dict[str, Any]:
         """Settle all fresh rows: ``{buckets, rows, files_before, files_after}``."""
         with self._working:
-            return self._compact(sorted(_fresh(self._values.snapshot())))
+            return self._settle_all()
 
     def maintain(self) -> dict[str, Any]:
         """Compaction, checkpoints, vacuum and clean-up of all logs: what was done."""
         with self._working:
-            done: dict[str, Any] = {"compacted": self._compact(sorted(_fresh(self._values.snapshot())))}
+            done: dict[str, Any] = {"compacted": self._settle_all()}
             tables = self._tables.by_name()
             done["checkpoints"] = {name: table.checkpoint() for name, table in tables.items()}
             done["vacuumed_files"] = sum(self._vacuum(table) for table in tables.values())
@@ -81,19 +83,30 @@ class Maintenance:
     def _look(self) -> None:
         if self._values.is_lost or not self._values.exists():
             return  # a lake that is gone has been told of; what is in its place is not to be touched
-        ripe = [
-            bucket
-            for bucket, (files, rows) in _fresh(self._values.snapshot()).items()
-            if files >= self._settings.compact_fresh_files or rows >= self._settings.compact_fresh_rows
-        ]
-        self._compact(sorted(ripe))
+        if MIXED in self._ripe():
+            self._compactor.mover.move()
+        self._compact(self._ripe() - {MIXED})
         for table in self._tables.by_name().values():
             if self._checkpoint_is_due(table.snapshot()):
                 table.checkpoint()
 
-    def _compact(self, buckets: list[str]) -> dict[str, Any]:
+    def _ripe(self) -> set[str]:
+        """The buckets, the mixed partition among them, whose fresh files have become too many."""
+        return {
+            bucket
+            for bucket, (files, rows) in _fresh(self._values.snapshot()).items()
+            if files >= self._settings.compact_fresh_files or rows >= self._settings.compact_fresh_rows
+        }
+
+    def _settle_all(self) -> dict[str, Any]:
+        mixed, moved = self._compactor.mover.move()
+        done = self._compact(_fresh(self._values.snapshot()).keys() - {MIXED})
+        done["files_before"] += mixed - moved  # what they have become has just been counted
+        return done
+
+    def _compact(self, buckets: Collection[str]) -> dict[str, Any]:
         totals = {"buckets": len(buckets), "rows": 0, "files_before": 0, "files_after": 0}
-        for bucket in buckets:
+        for bucket in sorted(buckets):
             if self._stopping.is_set():
                 break
             for name, count in self._compactor.compact(bucket).items():

@@ -36,7 +36,7 @@ from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.maintain.thinning import KEY_COLUMNS, BoundRule, mark
 from timedb.storage.rows.orders import VERSION
 from timedb.storage.rows.rows import SORT_ORDER, rows_of_frame
-from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan
+from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan, shares_bucket
 from timedb.storage.rows.sorting import sort_rows
 from timedb.storage.tables.commit_marks import CHANGE_TIME, bucket_transaction
 from timedb.storage.tables.removed import REMOVED, REMOVED_VALID
@@ -113,10 +113,11 @@ class _RemovalReplacement:
 
     def _corrected(self, snapshot: Snapshot) -> bool:
         """Whether a correction that is still fresh is about a point that loses rows."""
+        bucket = self.removal.bucket
         fresh = [
             file
             for file in snapshot.files.values()
-            if file.partition == {"series_bucket": self.removal.bucket, "tier": "fresh"} and may_hold_corrections(file)
+            if file.partition["tier"] == "fresh" and shares_bucket(file, bucket) and may_hold_corrections(file)
         ]
         if not fresh:
             return False
@@ -314,7 +315,7 @@ class Retention:
         chosen = {series_id for rule in active for series_id in rule.series_ids}
         own = {series_id for series_id in chosen if series_bucket(series_id, self._bucket_digits) == bucket}
         end = max(rule.cut for rule in active) if all(rule.drops for rule in active) else None
-        files = live_files(snapshot, RowSelection(own, end_valid=end), self._bucket_digits, tiers).get(bucket, [])
+        files = live_files(snapshot, RowSelection(own, end_valid=end), self._bucket_digits, tiers)
         finder = _Finder()
         for start, stop in self._pieces(files, RowSelection(own, end_valid=end)):
             rows = _numbered(self._table.store, files, RowSelection(own, start, stop)).collect(engine="in-memory")
@@ -372,7 +373,7 @@ def _checksum(rows: pl.DataFrame) -> int:
 
 
 def _of_bucket(snapshot: Snapshot, bucket: str) -> list[DataFile]:
-    return [file for file in snapshot.files.values() if file.partition["series_bucket"] == bucket]
+    return [file for file in snapshot.files.values() if shares_bucket(file, bucket)]
 
 
 def _numbered(store: Store, files: Sequence[DataFile], selection: RowSelection) -> pl.LazyFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,9 +16,9 @@ from timedb.storage.read.parts import UNKNOWN
 from timedb.storage.read.recipes import WINNING, Recipe, recipe_for
 from timedb.storage.rows import views
 from timedb.storage.rows.orders import POINT
-from timedb.storage.rows.scan import RowSelection, scan
+from timedb.storage.rows.scan import RowSelection, scan_selected
 
-__all__ = ["BucketRead"]
+__all__ = ["BucketRead", "rows_of"]
 
 F = TypeVar("F", pl.LazyFrame, pl.DataFrame)
 
@@ -30,7 +30,7 @@ class BucketRead:
     Attributes:
         read: What is read.
         bucket: The bucket.
-        files: Those that its answer needs, one at least.
+        files: Those that its answer needs, one at least; mixed ones hold rows of other buckets, too.
         selection: The filters, with those of the series that lie in the bucket, and with ``as_of`` only where it
             leaves something out.
         recipe: How the answer is made.
@@ -88,9 +88,14 @@ class BucketRead:
     @property
     def rows(self) -> int:
         """How many rows the answer has, where the files say so; never an estimate, else :data:`UNKNOWN`."""
-        counts = [file.rows for file in self.files]
-        known = self.is_stored and self.read.resample is None and self.selection == RowSelection()
-        return sum(counts) if known and min(counts) >= 0 else UNKNOWN
+        shared = any(self.selection.bucket_to_pick(file) is not None for file in self.files)
+        return rows_of(self.files) if self.is_whole and not shared else UNKNOWN
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row that its files have of the bucket is a row of the answer."""
+        whole = RowSelection(bucket=self.bucket)
+        return self.is_stored and self.read.resample is None and self.selection == whole
 
     def files_of(self, tiers: Collection[str]) -> list[DataFile]:
         """The files of some tiers."""
@@ -103,7 +108,7 @@ class BucketRead:
             store: The folder of the values table.
             tiers: The tiers.
         """
-        return known_by_cut_off(scan(store, self.files_of(tiers), self.selection.predicates()), self.read)
+        return known_by_cut_off(scan_selected(store, self.files_of(tiers), self.selection), self.read)
 
     def answer(self, rows: Callable[[Collection[str]], F], columns: Sequence[str]) -> F:
         """The rows of the answer, in no particular order.
@@ -135,6 +140,12 @@ class BucketRead:
         anew: F = view(pl.concat(rivals)).select(columns)
         parts: list[F] = [anew, untouched.select(columns)]
         return pl.concat(parts)
+
+
+def rows_of(files: Iterable[DataFile]) -> int:
+    """How many rows some files have, each counted once; :data:`UNKNOWN` where one does not say."""
+    counts = {file.path: file.rows for file in files}.values()
+    return UNKNOWN if min(counts, default=0) < 0 else sum(counts)
 
 
 def _of_tiers(files: Sequence[DataFile], tiers: Collection[str]) -> list[DataFile]:

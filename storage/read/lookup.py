@@ -179,7 +179,7 @@ class Lookup:
             as_of=self._as_of,
         )
         tiers = TIERS if self._as_of is not None else _SETTLED
-        files = live_files(self._snapshot, selection, self._bucket_digits, tiers).get(bucket, [])
+        files = live_files(self._snapshot, selection, self._bucket_digits, tiers)
         return _Group(asked, selection, files)
 
     def _revisions(self, group: _Group, points: pl.DataFrame, *, by_run: bool = False) -> pl.DataFrame:

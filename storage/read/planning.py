@@ -23,7 +23,7 @@ from timedb.storage.read.cursor import Cursor
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.reading import ReadPlan, stored_columns
 from timedb.storage.read.token import Token
-from timedb.storage.rows.scan import RowSelection, live_files
+from timedb.storage.rows.scan import RowSelection, is_mixed, live_files, shares_bucket
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.removed import refuse_removed
 
@@ -69,7 +69,8 @@ def plan_read(
         refuse_removed(
             snapshot, _names_of_buckets(ticket, series_ids, bucket_digits), selection.as_of, selection.start_valid
         )
-    buckets = _buckets(ticket, selection, live_files(snapshot, selection, bucket_digits))
+    live = live_files(snapshot, selection, bucket_digits)
+    buckets = _buckets(ticket, selection, live, known_series, bucket_digits)
     if ticket.relative is not None:
         check_windows(ticket.relative, ticket.start_valid, ticket.end_valid, max_windows)
     columns = stored_columns(ticket)
@@ -119,18 +120,31 @@ def _check_units(unit: str, known: Mapping[str, Series], series_ids: Collection[
             raise InvalidRequest(f"{error.detail} (series {quoted(series.name)})") from None
 
 
-def _buckets(ticket: ReadTicket, selection: RowSelection, live: Mapping[str, Sequence[DataFile]]) -> list[BucketRead]:
-    """The buckets that hold rows of the answer, in order; of a ticket for one bucket at most that one."""
+def _buckets(
+    ticket: ReadTicket,
+    selection: RowSelection,
+    live: Sequence[DataFile],
+    known: KnownSeries,
+    bucket_digits: int | None,
+) -> list[BucketRead]:
+    """The buckets that can hold rows of the answer, in order; of a ticket for one bucket at most that one.
+
+    Mixed files are among the files of every bucket whose rows they can hold.
+    """
+    files: dict[str, list[DataFile]] = {}
+    for file in live:
+        if not is_mixed(file):
+            files.setdefault(file.partition["series_bucket"], []).append(file)
     own: dict[str, list[str]] = {}
-    if selection.series_ids is not None and live:
-        digits = len(next(iter(live)))
-        for series_id in selection.series_ids:
-            own.setdefault(series_id[:digits], []).append(series_id)
+    for series_id in selection.series_ids or ():
+        own.setdefault(series_bucket(series_id, bucket_digits), []).append(series_id)
+    mixed = [file for file in live if is_mixed(file)]
+    names = files.keys() | (own or known.buckets(bucket_digits) if mixed else ())
     found = []
-    for bucket, files in live.items():
-        if ticket.bucket in (None, bucket):
-            of_bucket = replace(selection, series_ids=own[bucket]) if own else selection
-            found.append(BucketRead.plan(ticket, bucket, files, of_bucket))
+    for bucket in sorted(names) if ticket.bucket is None else names & {ticket.bucket}:
+        of_bucket = replace(selection, series_ids=own[bucket] if own else selection.series_ids, bucket=bucket)
+        shared = [file for file in mixed if shares_bucket(file, bucket) and of_bucket.may_hold(file)]
+        found.append(BucketRead.plan(ticket, bucket, [*files.get(bucket, ()), *shared], of_bucket))
     return [bucket for bucket in found if bucket is not None]
 
 

@@ -26,7 +26,7 @@ from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Series
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.read.answers import Answers
-from timedb.storage.read.buckets import BucketRead
+from timedb.storage.read.buckets import BucketRead, rows_of
 from timedb.storage.read.cursor import Cursor, sort_columns
 from timedb.storage.read.first_rows import FirstRows
 from timedb.storage.read.parts import UNKNOWN, ReadPart, ticket_of_bucket
@@ -136,10 +136,12 @@ class ReadPlan:
         return ReadPart(fixed, self._rows_in_all())
 
     def _rows_in_all(self) -> int:
-        counts = [bucket.rows for bucket in self.buckets]
-        if self._for_limited_key or self.ticket.after is not None or UNKNOWN in counts:
+        if self._for_limited_key or self.ticket.after is not None or not all(each.is_whole for each in self.buckets):
             return UNKNOWN
-        return sum(counts) if self.ticket.limit is None else min(sum(counts), self.ticket.limit)
+        if self.ticket.bucket is not None and any(each.rows == UNKNOWN for each in self.buckets):
+            return UNKNOWN
+        rows = rows_of(file for bucket in self.buckets for file in bucket.files)
+        return rows if rows == UNKNOWN or self.ticket.limit is None else min(rows, self.ticket.limit)
 
     @translating_errors()
     def materialise(self, check_cancelled: Callable[[], None]) -> None:

@@ -10,13 +10,14 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from timedb.storage.delta.damage import damage_named
 from timedb.storage.delta.log import DataFile
-from timedb.storage.delta.parquet import as_type, text_leaves
+from timedb.storage.delta.parquet import as_type, text_leaves, used_entries
 from timedb.storage.delta.store import Store
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.rows.scan import RowSelection
@@ -43,22 +44,27 @@ def stream_rows(
         store: The Delta table's folder.
         files: Data files.
         selection: Which rows; of settled files, which are sorted by series, only the row groups of its series are read.
+            Of mixed files only the rows of its bucket pass.
         columns: Stored columns, in the order wanted; text comes as dictionaries.
         batch_rows: Rows of a batch.
         cache: Where rows of settled winners and of small uploads are kept for the next time; None: nowhere.
     """
     tests = _tests(selection)
     for file in files:
-        series = _series_to_pick(selection, file)
-        asked = [*tests, *(["series_id"] if series else [])]
+        series, bucket = _series_to_pick(selection, file), selection.bucket_to_pick(file)
+        asked = [*tests, *(["series_id"] if series or bucket is not None else [])]
         wanted = [*columns, *(name for name in (*_BOUNDED, "series_id") if name in asked and name not in columns)]
         for batch in _batches(store, file, wanted, batch_rows, series, cache):
+            if bucket is not None:
+                batch = _of_bucket(batch, bucket)
             for name, bounds in tests.items():
                 batch = batch.filter(_mask(batch.column(name), bounds))
             if series:
                 batch = batch.filter(_of_series(batch.column("series_id"), series))
             if batch.num_rows:
-                yield batch.select(list(columns))
+                batch = batch.select(list(columns))
+                # Whoever asked for some series is not told the names of others.
+                yield used_entries(batch) if series or bucket is not None else batch
 
 
 def _series_to_pick(selection: RowSelection, file: DataFile) -> list[str]:
@@ -72,6 +78,16 @@ def _series_to_pick(selection: RowSelection, file: DataFile) -> list[str]:
 def _of_series(column: pa.DictionaryArray, series: Sequence[str]) -> pa.Array:
     picked = pc.is_in(column.dictionary, value_set=pa.array(series, column.dictionary.type))
     return picked.take(column.indices)
+
+
+def _of_bucket(batch: pa.RecordBatch, bucket: str) -> pa.RecordBatch:
+    """The rows of a bucket; where a file is sorted by series, as it should be, they follow each other."""
+    column = batch.column("series_id")
+    inside = np.array([series_id.startswith(bucket) for series_id in column.dictionary.to_pylist()], dtype=np.bool_)
+    places = np.flatnonzero(inside[column.indices.to_numpy()])
+    if not len(places) or places[-1] - places[0] + 1 == len(places):
+        return batch.slice(places[0] if len(places) else 0, len(places))
+    return batch.take(pa.array(places))
 
 
 def _batches(

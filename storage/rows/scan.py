@@ -14,13 +14,24 @@ from timedb.contract.times import to_micros
 from timedb.storage.delta.damage import check_files
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.store import Store
-from timedb.storage.tables.schemas import TIERS, VALUES_DATA
+from timedb.storage.tables.schemas import MIXED, TIERS, VALUES_DATA
 
-__all__ = ["RowSelection", "live_files", "range_of", "ranges_meet", "scan", "scan_staged"]
+__all__ = [
+    "RowSelection",
+    "is_mixed",
+    "live_files",
+    "range_of",
+    "ranges_meet",
+    "scan",
+    "scan_selected",
+    "scan_staged",
+    "shares_bucket",
+]
 
 VALUES_POLARS = pl.DataFrame(pa.Table.from_pylist([], schema=VALUES_DATA)).schema
 _TIME = pl.Datetime("us", "UTC")
 _IS_IN_LIMIT = 1000
+_AFTER_ALL = "\U0010ffff"  # behind every text that begins as it does, but for this
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,8 @@ class RowSelection:
     end_known: datetime | None = None
     as_of: datetime | None = None
     changed_after: datetime | None = None
+    bucket: str | None = None
+    """The bucket whose rows it is about; that alone leaves out rows of mixed files, which hold those of others, too."""
 
     def predicates(self) -> list[pl.Expr]:
         """The selection as filters."""
@@ -106,20 +119,44 @@ class RowSelection:
             return len(ids) > 0
         return any(low <= series_id <= high for series_id in ids)
 
+    def bucket_to_pick(self, file: DataFile) -> str | None:
+        """The bucket whose rows have to be picked out of a file; None where series are, or where all rows are its."""
+        if self.bucket is None or self.series_ids is not None or not is_mixed(file):
+            return None
+        bounds = file.minimum.get("series_id"), file.maximum.get("series_id")
+        return None if all(isinstance(one, str) and one.startswith(self.bucket) for one in bounds) else self.bucket
+
+
+def is_mixed(file: DataFile) -> bool:
+    """Whether a file holds rows of any bucket."""
+    return file.partition["series_bucket"] == MIXED
+
+
+def shares_bucket(file: DataFile, bucket: str) -> bool:
+    """Whether a file can hold rows of a bucket: it lies there, or is a mixed one whose series reach there."""
+    if not is_mixed(file):
+        return file.partition["series_bucket"] == bucket
+    low, high = file.minimum.get("series_id"), file.maximum.get("series_id")
+    if not isinstance(low, str) or not isinstance(high, str):
+        return True
+    return low[: len(bucket)] <= bucket <= high[: len(bucket)]
+
 
 def live_files(
     snapshot: Snapshot, selection: RowSelection, bucket_digits: int | None, tiers: Collection[str] = TIERS
-) -> dict[str, list[DataFile]]:
-    """The files that can hold rows of the selection, by bucket, buckets in order."""
+) -> list[DataFile]:
+    """The files that can hold rows of the selection."""
     wanted = None
     if selection.series_ids is not None:
         wanted = {series_bucket(series_id, bucket_digits) for series_id in selection.series_ids}
-    found: dict[str, list[DataFile]] = {}
-    for file in snapshot.files.values():
-        bucket = file.partition["series_bucket"]
-        if file.partition["tier"] in tiers and (wanted is None or bucket in wanted) and selection.may_hold(file):
-            found.setdefault(bucket, []).append(file)
-    return {bucket: found[bucket] for bucket in sorted(found)}
+        wanted.add(MIXED)
+    return [
+        file
+        for file in snapshot.files.values()
+        if file.partition["tier"] in tiers
+        and (wanted is None or file.partition["series_bucket"] in wanted)
+        and selection.may_hold(file)
+    ]
 
 
 def scan(store: Store, files: Iterable[DataFile], predicates: Sequence[pl.Expr] = ()) -> pl.LazyFrame:
@@ -131,6 +168,19 @@ def scan(store: Store, files: Iterable[DataFile], predicates: Sequence[pl.Expr] 
     files = list(files)
     check_files(store, (file.path for file in files))
     return _scan([store.url(file.path) for file in files], predicates)
+
+
+def scan_selected(store: Store, files: Sequence[DataFile], selection: RowSelection) -> pl.LazyFrame:
+    """The rows of some files that pass a selection, in no particular order."""
+    shared = [file for file in files if selection.bucket_to_pick(file) is not None]
+    if not shared:
+        return scan(store, files, selection.predicates())
+    # A bucket's ids follow each other, so that a range finds them by the statistics of row groups.
+    first = selection.bucket or ""
+    inside = pl.col("series_id") >= pl.lit(first), pl.col("series_id") < pl.lit(first + _AFTER_ALL)
+    picked = scan(store, shared, [*selection.predicates(), *inside])
+    own = [file for file in files if selection.bucket_to_pick(file) is None]
+    return pl.concat([scan(store, own, selection.predicates()), picked]) if own else picked
 
 
 def scan_staged(store: Store, files: Iterable[DataFile], predicates: Sequence[pl.Expr] = ()) -> pl.LazyFrame:

@@ -110,4 +110,5 @@ def tenant_ids(lake: Store) -> list[str]:
     return sorted({file.path.split("/")[1] for file in lake.list(TENANTS)})
 
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: small writes lie in the partition ``series_bucket=mixed`` until upkeep moves them."""

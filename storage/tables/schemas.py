@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 __all__ = [
+    "MIXED",
     "PARTITIONS",
     "RUNS",
     "SERIES",
@@ -108,6 +109,9 @@ VALUES_HELD = pa.schema(
 gigabytes of text, row by row."""
 
 PARTITIONS = ("series_bucket", "tier")
+
+MIXED = "mixed"
+"""The ``series_bucket`` of small writes, whatever their series: a bucket's rows lie under its own name and here."""
 
 VALUES = pa.schema([*VALUES_DATA, *((name, pa.string()) for name in PARTITIONS)])
 """The values table as readers see it."""

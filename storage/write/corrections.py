@@ -63,8 +63,7 @@ class StoredRows:
             return pl.DataFrame(schema=VALUES_POLARS)
         first, last = points.select(first=pl.col("valid_time").min(), last=pl.col("valid_time").max()).row(0)
         selection = RowSelection(series_ids=set(points["series_id"]), start_valid=first)
-        buckets = live_files(snapshot, selection, self.bucket_digits)
-        files = [file for held in buckets.values() for file in held]
+        files = live_files(snapshot, selection, self.bucket_digits)
         rows = scan(self.table.store, files, [*selection.predicates(), pl.col("valid_time") <= last])
         rows = rows.join(points.lazy(), on=["series_id", "valid_time"], how="semi")
         return views.latest_versions(rows.collect(engine="in-memory"))

@@ -50,9 +50,7 @@ class UnchangedFilter:
 
     def _stored(self, context: CommitContext, rows: pl.DataFrame) -> pl.DataFrame:
         selection = RowSelection(series_ids=set(rows["series_id"].unique()))
-        files = [
-            file for bucket in live_files(context.snapshot, selection, self.bucket_digits).values() for file in bucket
-        ]
+        files = live_files(context.snapshot, selection, self.bucket_digits)
         first, last = rows["valid_time"].min(), rows["valid_time"].max()
         stored = scan(self.table.store, files, [*selection.predicates(), pl.col("valid_time").is_between(first, last)])
         return views.overlapping(stored.collect(engine="in-memory")).sort(WINNER.by)

@@ -286,7 +286,7 @@ def test_where_there_is_no_lake(read: Callable[..., Any], tmp_path: Path, own_la
     with pytest.raises(td.NotFound, match=r"^tenant: .*is no folder of '11111111"):
         read(folder, "11111111-1111-4111-8111-111111111111")
     marker = Path(lake) / "timedb-lake.json"
-    marker.write_text(marker.read_text().replace('"format_version": 1', '"format_version": 99'))
+    marker.write_text(marker.read_text().replace('"format_version": 2', '"format_version": 99'))
     with pytest.raises(td.InvalidRequest, match=r"^path: .*has format version 99, this reader knows"):
         read(lake)
     assert not (tmp_path / "nowhere").exists()

@@ -33,13 +33,16 @@ def day(number: float) -> int:
 
 def retention(tenant: Tenant, compactor: Compactor | None = None, *, file_rows: int = 24) -> Retention:
     """The retention of a tenant."""
-    compactor = compactor or Compactor(tenant.values, tenant.lane, file_rows=file_rows, input_rows=30)
+    digits = tenant.bucket_digits
+    compactor = compactor or Compactor(
+        tenant.values, tenant.lane, bucket_digits=digits, file_rows=file_rows, input_rows=30
+    )
     return Retention(
         tenant.values,
         tenant.lane,
         compactor,
         tenant.catalog,
-        bucket_digits=tenant.bucket_digits,
+        bucket_digits=digits,
         file_rows=file_rows,
     )
 

@@ -40,7 +40,7 @@ def test_a_new_lake_and_an_old_one(lake_dir: Path) -> None:
     assert not lake_dir.exists()
     Lake.open(str(lake_dir), tiny_settings()).close()
     Lake.open(str(lake_dir), tiny_settings(), create=False).close()
-    assert json.loads((lake_dir / MARKER).read_text())["format_version"] == 1
+    assert json.loads((lake_dir / MARKER).read_text())["format_version"] == FORMAT_VERSION == 2
 
 
 def test_made_by_many_at_once(lake_dir: Path) -> None:
@@ -96,6 +96,7 @@ def test_an_older_format_is_lifted_step_by_step(lake_dir: Path) -> None:
 
 def test_an_upgrade_goes_on_where_it_was_stopped(lake_dir: Path) -> None:
     taken: list[int] = []
+    old = FORMAT_VERSION
 
     def stopped(store: Store) -> None:
         taken.append(2)
@@ -103,8 +104,8 @@ def test_an_upgrade_goes_on_where_it_was_stopped(lake_dir: Path) -> None:
 
     Lake.open(str(lake_dir), tiny_settings()).close()
     with pytest.raises(Internal):
-        Lake.upgrade(str(lake_dir), newest=3, steps={1: lambda store: taken.append(1), 2: stopped})
-    Lake.upgrade(str(lake_dir), newest=3, steps={2: lambda store: taken.append(2)})
+        Lake.upgrade(str(lake_dir), newest=old + 2, steps={old: lambda store: taken.append(1), old + 1: stopped})
+    Lake.upgrade(str(lake_dir), newest=old + 2, steps={old + 1: lambda store: taken.append(2)})
     assert taken == [1, 2, 2]
 
 
@@ -233,6 +234,6 @@ def test_buckets_of_any_size_answer_the_same(lake_dir: Path, digits: str) -> Non
     width = None if digits == "full" else int(digits)
     expected = {series_bucket(series_id_for(OPEN_TENANT_ID, name, None), width) for name in SERIES}
     folders = (lake_dir / "tenants" / OPEN_TENANT_ID / "values").glob("series_bucket=*")
-    assert {path.name.partition("=")[2] for path in folders} == expected
+    assert {path.name.partition("=")[2] for path in folders} == expected | {"mixed"}
     with closing(Lake.open(str(lake_dir), tiny_settings(), create=False)) as lake:
         assert unstamped(read(open_tenant(lake))) == unstamped(audit), "the lake's own width counts, not the setting"

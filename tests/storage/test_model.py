@@ -112,19 +112,23 @@ class LakeMachine(RuleBasedStateMachine):
 
     def open(self, *, busy: bool) -> None:
         """Open the lake; ``busy``: compaction and checkpoints run all the time beside the writes."""
-        self.lake = Lake.open(
-            str(self.folder),
-            tiny_settings(retention_hours=0, log_retention_hours=0, maintenance_seconds=0.02 if busy else 10_000.0),
+        settings = tiny_settings(
+            retention_hours=0,
+            log_retention_hours=0,
+            maintenance_seconds=0.02 if busy else 10_000.0,
+            mixed_rows=self.mixed_rows,
         )
+        self.lake = Lake.open(str(self.folder), settings)
 
     @property
     def tenant(self) -> Tenant:
         """The tenant of the lake that is open now."""
         return open_tenant(self.lake)
 
-    @initialize(busy=st.booleans())
-    def begin(self, busy: bool) -> None:
+    @initialize(busy=st.booleans(), mixed_rows=st.sampled_from((0, 3, 10_000)))
+    def begin(self, busy: bool, mixed_rows: int) -> None:
         """A lake with a run in it."""
+        self.mixed_rows = mixed_rows
         self.open(busy=busy)
         self.send(some_rows(8, known=1), {})
 

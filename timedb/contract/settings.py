@@ -113,6 +113,9 @@ class ServerSettings(BaseSettings):
     upload_chunk_rows: int = Field(500_000, ge=1, description="Rows of an upload that wait in memory")
     bulk_rows: int = Field(50_000, ge=1, description="Rows from which an upload gets files of its own")
     group_rows: int = Field(500_000, ge=1, description="Rows of waiting small uploads that one commit takes")
+    mixed_rows: int = Field(
+        10_000, ge=0, description="Rows of a commit up to which they are written as one file, whatever their series"
+    )
     compact_fresh_files: int = Field(24, ge=1, description="Fresh files of a bucket that start its compaction")
     compact_fresh_rows: int = Field(2_000_000, ge=1, description="Fresh rows of a bucket that start its compaction")
     compact_input_rows: int = Field(500_000, ge=1, description="Rows that compaction works on at once, about")

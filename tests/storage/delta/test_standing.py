@@ -18,6 +18,7 @@ from timedb.contract.errors import Busy, Damaged, InvalidRequest, OutcomeUnknown
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.wire import CreateSeries
 from timedb.storage import Lake
+from timedb.storage.tables.layout import FORMAT_VERSION
 
 MARKER = "timedb-lake.json"
 LOG = f"tenants/{OPEN_TENANT_ID}/values/_delta_log"
@@ -171,7 +172,7 @@ def test_a_table_whose_log_has_gone_is_not_made_anew(lake: Lake, lake_dir: Path)
 def test_lakes_of_before_have_no_id_and_are_told_apart(lake_dir: Path) -> None:
     def make(created: str) -> None:
         lake_dir.mkdir()
-        marker = {"format_version": 1, "bucket_digits": "1", "created_time": created}
+        marker = {"format_version": FORMAT_VERSION, "bucket_digits": "1", "created_time": created}
         (lake_dir / MARKER).write_text(json.dumps(marker))
 
     make("2025-01-01T00:00:00.000000+00:00")

@@ -124,7 +124,7 @@ class Interrupted(Compactor):
     """A compactor after whose work something else happens, as another client or server might do it."""
 
     def __init__(self, tenant: Tenant, then: Callable[[int], None]) -> None:
-        super().__init__(tenant.values, tenant.lane, file_rows=24, input_rows=30)
+        super().__init__(tenant.values, tenant.lane, bucket_digits=1, file_rows=24, input_rows=30)
         self._then = then
         self.calls = 0
 
@@ -228,7 +228,7 @@ def test_no_file_is_deleted_that_an_unknown_commit_may_refer_to(lake_dir: Path, 
         raise OutcomeUnknown
 
     lane: Any = Lane(tenant, after=lose_sight)
-    compactor = Compactor(tenant.values, tenant.lane, file_rows=24, input_rows=30)
+    compactor = Compactor(tenant.values, tenant.lane, bucket_digits=1, file_rows=24, input_rows=30)
     job = Retention(tenant.values, lane, compactor, tenant.catalog, bucket_digits=1, file_rows=24)
     with pytest.raises(OutcomeUnknown):
         job.apply([rule(thin_after_days=0, keep_last=2)], moment=MOMENT, dry_run=False)

@@ -14,6 +14,7 @@ import pytest
 from tests.storage.lakes import open_tenant, read, some_rows, tiny_settings, upload
 from timedb.contract.errors import Busy, Conflict, InvalidRequest
 from timedb.storage import Lake
+from timedb.storage.tables.layout import FORMAT_VERSION
 
 SERVING = ".timedb-serving"
 KILLED = """
@@ -72,13 +73,13 @@ def test_a_killed_server_blocks_nothing(lake_dir: Path) -> None:
 
 
 def test_a_served_lake_is_not_lifted(lake: Lake, lake_dir: Path) -> None:
-    newest = 2
+    newest = FORMAT_VERSION + 1
     taken: list[object] = []
     with pytest.raises(Conflict, match="a server is running"):
-        Lake.upgrade(str(lake_dir), newest=newest, steps={1: taken.append})
+        Lake.upgrade(str(lake_dir), newest=newest, steps={FORMAT_VERSION: taken.append})
     assert taken == []
     lake.close()
-    assert Lake.upgrade(str(lake_dir), newest=newest, steps={1: taken.append})["to"] == newest
+    assert Lake.upgrade(str(lake_dir), newest=newest, steps={FORMAT_VERSION: taken.append})["to"] == newest
 
 
 def test_nothing_is_restored_under_a_server(lake: Lake, lake_dir: Path) -> None:
