@@ -38,7 +38,8 @@ from timedb.storage.delta.standing import LAKE_ID
 from timedb.storage.delta.store import LocalStore, Store, StoredFile, make_folder, sync_folder
 from timedb.storage.delta.table import Table
 from timedb.storage.tables.commit_marks import CHANGE_TIME, REACHED
-from timedb.storage.tables.layout import TENANTS, TenantTables, tenant_folder, tenant_ids
+from timedb.storage.tables.layout import TENANTS, USERS_FOLDER, TenantTables, tenant_folder, tenant_ids, users_table
+from timedb.storage.tables.marker import AUTHENTICATION, marker_of
 
 __all__ = ["MANIFEST", "back_up", "leave_out_later", "restore"]
 
@@ -101,7 +102,8 @@ def back_up(lake: Store, marker: str, target: Path, *, hard_links: bool = False)
         raise InvalidRequest(f"target: {quoted(str(target))} is inside the lake")
     with _filling(target):
         created_time = format_time(now())
-        copy = _LakeCopy(lake, LocalStore(target), hard_links=hard_links)
+        has_users = bool(marker_of(lake.read(marker)).get(AUTHENTICATION))
+        copy = _LakeCopy(lake, LocalStore(target), hard_links=hard_links, has_users=has_users)
         tables = copy.copy()
         files = list(copy.files())
         _sync_folders(target)
@@ -163,9 +165,11 @@ class _LakeCopy:
         lake: The lake's folder.
         target: The backup's folder.
         hard_links: Whether data files may be links.
+        has_users: Whether the lake says that it has users.
     """
 
-    def __init__(self, lake: Store, target: LocalStore, *, hard_links: bool) -> None:
+    def __init__(self, lake: Store, target: LocalStore, *, hard_links: bool, has_users: bool) -> None:
+        self._has_users = has_users
         self._lake = lake
         self._target = target
         self._hard_links = hard_links
@@ -176,7 +180,9 @@ class _LakeCopy:
         tables: list[_TableCopy] = []
         for tenant_id in tenant_ids(self._lake):
             tables += self._again(self._pin_tenant, tenant_folder(tenant_id))
-        return tables + self._again(self._pin_all, "users")
+        if self._has_users or self._lake.exists(USERS_FOLDER):
+            _refuse_lost(users_table(self._lake.below(USERS_FOLDER), made=self._has_users))
+        return tables + self._again(self._pin_all, USERS_FOLDER)
 
     def files(self) -> Iterator[_Copied]:
         """All files of the copy."""
@@ -200,7 +206,7 @@ class _LakeCopy:
     def _pin_tenant(self, folder: str) -> list[_Pinned]:
         tables = TenantTables.below(self._lake.below(folder))
         for table in tables.all().values():
-            table.refuse_lost()  # a backup without it would take the place of one that has it
+            _refuse_lost(table)
         tables.check()
         values = tables.values.snapshot()
         pinned: list[_Pinned] = []
@@ -272,6 +278,16 @@ def _log_of(source: Store, snapshot: Snapshot) -> list[StoredFile]:
         *checkpoint,
         *(commits[version] for version in range(max(start, 0), snapshot.version + 1) if version in commits),
     ]
+
+
+def _refuse_lost(table: Table) -> None:
+    """Refuse to back up a table that has lost rows: the backup would take the place of one that has them.
+
+    Raises:
+        Damaged: its log is gone, or does not reach to where it was.
+    """
+    table.refuse_lost()
+    table.snapshot()
 
 
 def leave_out_later(source: Store, copy: Table, values: Snapshot) -> None:

@@ -124,7 +124,8 @@ class _Folder:
         found = list(doctor.examine())
         if doctor.accepted:
             self._accepted.add(name)
-        self._lost_rows = self._lost_rows or any(each.fault.endswith("data file") for each in found)
+        lost = (each for each in found if each.fault.endswith("data file"))
+        self._lost_rows = self._lost_rows or not all(each.repaired for each in lost)
         closed = any(finding.fault in CLOSED and not finding.repaired for finding in found)
         self._closed = self._closed or closed
         if doctor.without_checksums:
@@ -165,9 +166,12 @@ class _Folder:
         try:
             yield from self._ahead_of_values(tables)
             tables.check()
+            if self._lost_rows:
+                return  # of runs or of values; what they say together is known when that is mended
+            if self._how.repair and self._accepted.intersection(_REGISTERS):
+                Ledger(tables.values, tables.runs, tables.updates).write_again(tables.values.snapshot())
             yield from self._runs_without_row(tables)
-            if not self._lost_rows:
-                yield from self._rows_of_runs(tables)
+            yield from self._rows_of_runs(tables)
         except Damaged as error:
             yield Finding(self._name, BEHIND, "", f"none: restore a backup ({error.detail})")
 

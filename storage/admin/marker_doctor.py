@@ -9,9 +9,9 @@ from uuid import uuid4
 from timedb.contract.errors import TimeDBError
 from timedb.contract.times import format_time, now
 from timedb.storage.admin.findings import Finding
-from timedb.storage.delta.standing import LAKE_ID
+from timedb.storage.delta.standing import LAKE_ID, identity_of
 from timedb.storage.delta.store import Store
-from timedb.storage.tables.layout import MARKER, USERS_FOLDER, TenantTables, tenant_folder, tenant_ids
+from timedb.storage.tables.layout import FORMAT_VERSION, MARKER, USERS_FOLDER, TenantTables, tenant_folder, tenant_ids
 from timedb.storage.tables.marker import AUTHENTICATION, MARKER_COPY, marker_of, read_copy, write_marker
 
 __all__ = ["examine_marker"]
@@ -24,6 +24,8 @@ _LAKE = "lake"
 def examine_marker(lake: Store, *, repair: bool) -> Iterator[Finding]:
     """The faults of the marker and of its copy."""
     copy = read_copy(lake)
+    if copy is not None and (copy["format_version"] > FORMAT_VERSION or not identity_of(copy)):
+        copy = None
     try:
         marker = marker_of(lake.read(MARKER)) if lake.exists(MARKER) else None
     except ValueError:
@@ -36,6 +38,9 @@ def examine_marker(lake: Store, *, repair: bool) -> Iterator[Finding]:
             write_marker(lake, _asking_for_keys(lake, wanted))
         cure = f"write it anew from {source}" if wanted else "none: restore a backup"
         yield Finding(_LAKE, fault, MARKER, cure, repair and wanted is not None)
+    elif marker["format_version"] > FORMAT_VERSION or (copy and identity_of(copy) != identity_of(marker)):
+        cure = "none: install the release that knows it, or restore a backup; its copy is left as it is"
+        yield Finding(_LAKE, "marker of another lake or release", MARKER, cure)
     elif copy != marker:
         if repair:
             write_marker(lake, marker)

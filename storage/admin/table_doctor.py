@@ -29,7 +29,7 @@ from timedb.storage.delta.log import (
 from timedb.storage.delta.pages import check_pages
 from timedb.storage.delta.store import ASIDE_PREFIX, Store, table_name
 from timedb.storage.delta.table import Promised
-from timedb.storage.tables.commit_marks import REPAIRED, bucket_transaction
+from timedb.storage.tables.commit_marks import REACHED, REPAIRED, bucket_transaction
 
 __all__ = ["ORPHAN_SECONDS", "TableDoctor"]
 
@@ -102,7 +102,8 @@ class TableDoctor:
         if any(not finding.repaired for finding in behind):
             return  # its files may be of commits that are gone
         yield from self._bad_files(snapshot)
-        yield from self._orphans()
+        if not self.accepted:  # else they may yet be needed
+            yield from self._orphans()
 
     def _without_log(self) -> Iterator[Finding]:
         """A table that has no log: it was never made, or has lost it, and then its files are all that is left."""
@@ -161,7 +162,11 @@ class TableDoctor:
         """A commit gets its name when it is whole, so one that is torn was whole, and acknowledged, before."""
         if not last:
             return Finding(self._name, "torn commit", path, f"none: later commits build on it; {_BACKUP}")
-        self.accepted = self._accept_loss or self.accepted
+        if self._rebuild is not None:
+            self.accepted = self.accepted or self._repair
+            cure = "move it aside, and write what it said again from the values log"
+            return Finding(self._name, "torn commit", path, cure, self._move_aside(path, self._repair))
+        self.accepted = self.accepted or self._accept_loss
         cure = f"{_BACKUP}, or {_WITH_LOSS} moves it aside"
         return Finding(self._name, "torn commit", path, cure, self._move_aside(path, self._accept_loss), _said_by(data))
 
@@ -209,9 +214,17 @@ class TableDoctor:
         lost = [
             file for path, file in snapshot.files.items() if sizes.get(path) != file.size or not self._readable(file)
         ]
-        done = bool(lost) and self._accept_loss and self._give_up(snapshot, lost)
+        if lost and self._rebuild is not None:
+            # All of them, as a register that is written again is so from its beginning.
+            done = self._repair and self._give_up(snapshot, list(snapshot.files.values()))
+            self.accepted = self.accepted or done
+        else:
+            done = bool(lost) and self._accept_loss and self._give_up(snapshot, lost)
         for file in lost:
             fault = "damaged data file" if file.path in sizes else "missing data file"
+            if self._rebuild is not None:
+                yield Finding(self._name, fault, file.path, "write the table again from the values log", done)
+                continue
             rows = "an unknown number of" if file.rows < 0 else str(file.rows)
             loss = f"its {rows} rows of the table {table_name(self._store)}"
             yield Finding(self._name, fault, file.path, f"{_BACKUP}, or {_WITH_LOSS} takes it out", done, loss)
@@ -238,6 +251,8 @@ class TableDoctor:
         guards = [bucket_transaction(bucket) for bucket in sorted(buckets)]
         actions = [transaction(guard, snapshot.transactions.get(guard, 0) + 1) for guard in guards]
         actions.append(transaction(REPAIRED, snapshot.transactions.get(REPAIRED, 0) + 1))
+        if self._rebuild is not None:
+            actions.append(transaction(REACHED, 0))
         actions += [file.to_remove(data_change=True) for file in lost]
         return self._log.append(snapshot.version + 1, actions, "REPAIR", {})
 

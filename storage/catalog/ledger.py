@@ -16,7 +16,6 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from timedb.contract.errors import Internal
 from timedb.contract.times import format_time, parse_time
 from timedb.storage.delta.damage import check_files
 from timedb.storage.delta.log import Commit, DataFile, Snapshot
@@ -155,11 +154,26 @@ class Ledger:
             reached = max(self._checked, self.runs.snapshot().transactions.get(REACHED, 0))
             commits = list(self._values.log.commits_after(reached, values.version))
             if reached < values.version and (not commits or commits[-1].version != values.version):
-                raise Internal("the values log has a gap before its end; run timedb doctor")
+                raise self._values.log.damaged("it has a gap before its end")
             # Updates before runs: what the runs table says it has reached is then true of both.
             self._copy(self.updates, commits, reached, values.version)
             self._copy(self.runs, commits, reached, values.version)
             self._checked = values.version
+
+    def write_again(self, values: Snapshot) -> None:
+        """Write what each register lacks of the values commits up to a snapshot, as far back as each lacks it.
+
+        Raises:
+            Damaged: the values log does not reach back so far.
+            OSError: a register could not be written.
+        """
+        with self._writing:
+            for register in (self.updates, self.runs):
+                reached = register.snapshot().transactions.get(REACHED, 0)
+                commits = list(self._values.log.commits_after(reached, values.version))
+                if reached < values.version and (not commits or commits[-1].version != values.version):
+                    raise self._values.log.damaged(f"it does not reach back to version {reached + 1}")
+                self._copy(register, commits, reached, values.version)
 
     def _copy(self, register: Register, commits: Sequence[Commit], reached: int, version: int) -> None:
         while True:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from timedb.contract.errors import TimeDBError
 from timedb.storage.delta.store import Store
-from timedb.storage.delta.table import Table
+from timedb.storage.delta.table import Promised, Table
 from timedb.storage.tables.commit_marks import REACHED
 from timedb.storage.tables.inventory import Inventory
-from timedb.storage.tables.schemas import PARTITIONS, RUNS, SERIES, UPDATES, VALUES
+from timedb.storage.tables.schemas import PARTITIONS, RUNS, SERIES, UPDATES, USERS, VALUES
 
 if TYPE_CHECKING:
     from timedb.storage.delta.standing import Standing
@@ -24,6 +24,7 @@ __all__ = [
     "TenantTables",
     "tenant_folder",
     "tenant_ids",
+    "users_table",
 ]
 
 MARKER = "timedb-lake.json"
@@ -98,6 +99,18 @@ class TenantTables:
             return False
         self.values.check_lake()
         return self.inventory.note(self.all())
+
+
+def users_table(store: Store, standing: Standing | None = None, *, made: bool = False) -> Table:
+    """The table of the users, which lies in a folder.
+
+    Args:
+        store: The folder.
+        standing: Watches the lake; None: nobody does.
+        made: Whether the lake says that it has been made.
+    """
+    promised = Inventory(store).promised.get(USERS_FOLDER) or (Promised("", 0) if made else None)
+    return Table(store, USERS, standing=standing, promised=promised)
 
 
 def tenant_folder(tenant_id: str) -> str:

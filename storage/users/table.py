@@ -24,9 +24,9 @@ from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.parquet import write_file
 from timedb.storage.delta.standing import Standing
 from timedb.storage.delta.store import Store
-from timedb.storage.delta.table import Promised, Table
 from timedb.storage.delta.vacuum import vacuum
 from timedb.storage.tables.inventory import Inventory
+from timedb.storage.tables.layout import USERS_FOLDER, users_table
 from timedb.storage.tables.schemas import USERS
 from timedb.storage.users.users import (
     NewUser,
@@ -46,7 +46,6 @@ __all__ = ["Users"]
 _INDEX_BYTES = 8
 _NOBODY = bytes(hashlib.sha256().digest_size)
 _CHECKPOINT_COMMITS = 32
-_NAME = "users"
 _log = logging.getLogger("timedb.storage")
 
 
@@ -92,8 +91,7 @@ class Users:
         made: bool = False,
     ) -> None:
         self._inventory = Inventory(store)
-        promised = self._inventory.promised.get(_NAME) or (Promised("", 0) if made else None)
-        self.table = Table(store, USERS, standing=standing, promised=promised)
+        self.table = users_table(store, standing, made=made)
         self._max_age = max_age_seconds
         self._retention_seconds = retention_hours * 3600.0
         self._known = _Known(Snapshot(-1, {}, {}), ())
@@ -114,7 +112,7 @@ class Users:
 
     def _note(self) -> None:
         try:
-            self._inventory.note({_NAME: self.table})
+            self._inventory.note({USERS_FOLDER: self.table})
         except OSError as error:
             _log.warning("what is known of the users table could not be written down: %s", error)
 

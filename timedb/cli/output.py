@@ -9,7 +9,7 @@ from typing import Any
 
 from timedb.contract.errors import Internal, InvalidRequest, TimeDBError
 
-__all__ = ["confirm", "say", "show", "show_error"]
+__all__ = ["can_ask", "confirm", "say", "show", "show_error"]
 
 _SHOWN_CHARS = 500
 
@@ -43,11 +43,16 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+    if not can_ask():
         raise InvalidRequest("--yes: is needed where nobody can be asked, as standard input is no terminal")
     import typer
 
     typer.confirm(question, abort=True)
+
+
+def can_ask() -> bool:
+    """Whether somebody sits at the terminal."""
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
 
 
 def say(line: str) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json as json_lib
+import os
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from timedb.cli.options import AsJson, FlightUrl, client_of
-from timedb.cli.output import confirm, say, show
+from timedb.cli.output import can_ask, confirm, say, show
 
 __all__ = ["register"]
 
 Lake = Annotated[str | None, typer.Option(help="Where the lake is. [TIMEDB_LAKE, ./timedb-data]")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+_LEAST = 19
+_TELL_SECONDS = 5.0
 FAULTS_FOUND = 1
 """Exit code of ``timedb doctor`` where something is wrong and has not been mended."""
 
@@ -29,7 +33,11 @@ def doctor(
     lake: Lake = None,
     repair: Annotated[bool, typer.Option(help="Mend what can be mended without losing acknowledged rows.")] = False,
     accept_loss: Annotated[
-        bool, typer.Option(help="With --repair: take data files that are gone or damaged out of their tables.")
+        bool, typer.Option(help="With --repair: drop what is gone or damaged, and with it the rows that were there.")
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(help="Read every byte of every live file, at low priority; beside a running server, too."),
     ] = False,
     yes: Yes = False,
     json: AsJson = False,
@@ -41,12 +49,24 @@ def doctor(
     if accept_loss and not repair:
         raise InvalidRequest("--accept-loss: does nothing without --repair")
     if accept_loss:
-        confirm("Take data files that are gone or damaged out of their tables? Their rows are lost then.", yes=yes)
-    found = StoredLake.doctor(_address(lake), repair=repair, accept_loss=accept_loss)
+        losses = [] if yes or not can_ask() else StoredLake.doctor(_address(lake))
+        for finding in losses:
+            if finding["loss"] is not None:
+                say(f"{finding['table']}: {finding['fault']} {finding['path']}; lost is {finding['loss']}")
+        confirm("Drop what is gone or damaged? What is said above is lost then.", yes=yes)
+    progress = _Progress()
+    if verify:
+        os.nice(_LEAST)
+    found = StoredLake.doctor(
+        _address(lake), repair=repair, accept_loss=accept_loss, verify=verify, progress=progress.looked_at
+    )
+    if verify:
+        say(f"every byte was read: {progress}")
     show(found, as_json=json)
-    if not found:
+    faults = [finding for finding in found if not finding["notice"]]
+    if not faults:
         say("the lake is sound")
-    if not all(finding["repaired"] for finding in found):
+    if not all(finding["repaired"] for finding in faults):
         raise typer.Exit(FAULTS_FOUND)
 
 
@@ -108,6 +128,24 @@ def retention(
         confirm(f"Remove what {rules} does not keep? Nothing brings it back.", yes=yes)
     with client_of(flight_url) as client:
         show(client.apply_retention(listed, dry_run=not apply), as_json=json)
+
+
+class _Progress:
+    """What has been looked at, told every few seconds."""
+
+    def __init__(self) -> None:
+        self._files = self._bytes = 0
+        self._told = time.monotonic()
+
+    def looked_at(self, table: str, size: int) -> None:
+        """Count a file."""
+        self._files, self._bytes = self._files + 1, self._bytes + size
+        if time.monotonic() - self._told >= _TELL_SECONDS:
+            self._told = time.monotonic()
+            say(f"{table}: {self} so far")
+
+    def __str__(self) -> str:
+        return f"{self._files:,} files, {self._bytes:,} bytes"
 
 
 def _address(lake: str | None) -> str:

@@ -58,6 +58,17 @@ def test_the_doctor_finds_a_torn_commit_and_mends_it_when_asked(lake: Path) -> N
     assert mended.returncode == 0
     assert [(fault["fault"], fault["repaired"]) for fault in json.loads(mended.stdout)] == [("torn commit", True)]
     assert timedb("doctor", "--lake", str(lake)).returncode == 0
+    (data,) = (lake / "tenants").rglob("tier=*/*.parquet")
+    verified = timedb("doctor", "--lake", str(lake), "--verify")
+    assert verified.returncode == 0
+    assert "every byte was read: 3 files" in verified.stderr
+    with open(data, "r+b") as file:
+        whole = file.read()
+        file.seek(40)
+        file.write(bytes(byte ^ 0xFF for byte in whole[40:80]))
+    flipped = timedb("doctor", "--lake", str(lake), "--verify", "--json")
+    assert [fault["fault"] for fault in json.loads(flipped.stdout)] == ["damaged data file"]
+    data.write_bytes(whole)
     assert _values(lake) == [1.0, 2.0, 3.0]
 
 
