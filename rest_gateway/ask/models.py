@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, ConfigDict, FailFast, Field, PlainSerializer, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
+from timedb.contract.json_keys import object_of
 from timedb.contract.times import format_time, parse_time, to_micros
 from timedb.contract.wire import MAX_LIMIT, CreateSeries, UnitChange, ValueUpdate, WireModel
 from timedb.contract.wire_fields import (
@@ -102,7 +103,7 @@ def _read_json_object(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        found = json.loads(value, parse_float=finite_float)
+        found = json.loads(value, parse_float=finite_float, object_pairs_hook=object_of)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     except json.JSONDecodeError:

@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from timedb.client.frames import open_data
 from timedb.contract.columns import UPLOAD_COLUMNS
 from timedb.contract.errors import InvalidRequest
+from timedb.contract.json_keys import object_of
 from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import WireModel, parse, quoted
 from timedb.files.table_files import Reading, TableKind, open_table
@@ -112,9 +113,13 @@ def _of_lines(body: bytes, fields: dict[str, Any]) -> RunUpload:
     lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
     for number, line in lines:
         try:
-            json.loads(line)
-        except (ValueError, RecursionError):
+            json.loads(line, object_pairs_hook=object_of)
+        except json.JSONDecodeError:
             raise InvalidRequest(f"body: line {number} is not JSON") from None
+        except RecursionError:
+            raise InvalidRequest(f"body: line {number} is nested too deeply") from None
+        except ValueError as error:
+            raise InvalidRequest(f"body: line {number}: {error}") from None
     whole = b'{"value_rows":[' + b",".join(line for _, line in lines) + b"]}"
     return _of_rows(parse(RowLines, whole, what="body", max_bytes=len(whole)), fields)
 

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from timedb.contract.columns import UPLOAD_COLUMNS, is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.identity import canonical_labels
+from timedb.contract.json_keys import check_keys
 from timedb.contract.number_columns import NumberError, floats_of
 from timedb.contract.times import MAX_MICROS, MIN_MICROS
 from timedb.contract.wire import MAX_NAME_CHARS, quoted
@@ -298,11 +299,15 @@ def _labels(text: str, row: int) -> str:
         raise InvalidRequest(
             f"labels: row {row}: {quoted(text)} is not a JSON object of texts: {describe(error)}"
         ) from None
+    except ValueError as error:
+        raise InvalidRequest(f"labels: row {row}: {quoted(text)}: {error}") from None
 
 
 @lru_cache(maxsize=1 << 12)  # many series share few texts
 def _canonical(text: str) -> str:
-    return canonical_labels(_LABELS.validate_json(text, strict=True))
+    found = _LABELS.validate_json(text, strict=True)
+    check_keys(text)
+    return canonical_labels(found)
 
 
 def time_column(batch: pa.RecordBatch, name: str, first_row: int) -> pa.Array:

@@ -119,11 +119,16 @@ def retention(
 ) -> None:
     """Tell what retention rules would remove, or remove it; asks before it does."""
     from timedb.contract.errors import InvalidRequest
+    from timedb.contract.json_keys import object_of
 
     try:
-        listed = json_lib.loads(rules.read_text())
-    except ValueError:
+        listed = json_lib.loads(rules.read_text(), object_pairs_hook=object_of)
+    except (json_lib.JSONDecodeError, UnicodeDecodeError):
         raise InvalidRequest(f"rules: {str(rules)!r} is not JSON") from None
+    except RecursionError:
+        raise InvalidRequest(f"rules: {str(rules)!r} is nested too deeply") from None
+    except ValueError as error:
+        raise InvalidRequest(f"rules: {str(rules)!r}: {error}") from None
     if apply:
         confirm(f"Remove what {rules} does not keep? Nothing brings it back.", yes=yes)
     with client_of(flight_url) as client:

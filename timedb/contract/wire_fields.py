@@ -28,6 +28,7 @@ from pydantic import (
 
 from timedb.contract.durations import Duration, parse_duration
 from timedb.contract.errors import InvalidRequest, TooLarge
+from timedb.contract.json_keys import check_keys
 from timedb.contract.numbers import float_of
 from timedb.contract.times import format_time, midnight, parse_time, to_utc
 
@@ -277,12 +278,18 @@ def parse(model: type[M], body: bytes, *, what: str, max_bytes: int) -> M:
 
     Raises:
         TooLarge: more than ``max_bytes``.
-        InvalidRequest: not JSON, or not the model; names the first field at fault and its value.
+        InvalidRequest: not JSON, or not the model, or a key stands twice in one object; names the first field at fault
+            and its value.
     """
     if len(body) > max_bytes:
         raise TooLarge(f"{what}: {len(body)} bytes are over the limit of {max_bytes}")
     context = _FromWire()
-    message = _checked(model, lambda: model.model_validate_json(body or b"{}", context=context), what)
+    body = body or b"{}"
+    message = _checked(model, lambda: model.model_validate_json(body, context=context), what)
+    try:
+        check_keys(body)
+    except ValueError as error:
+        raise InvalidRequest(f"{what}: {error}") from None
     if context.infinite:
         _check_range_of_numbers(body, what)
     return message

@@ -12,6 +12,7 @@ import orjson
 import pyarrow as pa
 
 from timedb.contract.errors import InvalidRequest, TooLarge
+from timedb.contract.json_keys import check_keys
 from timedb.contract.numbers import float_of
 from timedb.contract.wire import quoted
 from timedb.files.csv_tables import Piece
@@ -88,11 +89,16 @@ def _array(source: Any, what: str) -> Iterator[Row]:
     if len(text) > _MAX_WHOLE_BYTES:
         raise TooLarge(f"{what}: one JSON array of over {_MAX_WHOLE_BYTES} bytes; write an object a line (ndjson)")
     try:
-        rows = orjson.loads(text.removeprefix(b"\xef\xbb\xbf"))
+        text = text.removeprefix(b"\xef\xbb\xbf")
+        rows = orjson.loads(text)
     except ValueError as error:
         raise InvalidRequest(f"{what}: is not JSON: {error}") from None
     if not isinstance(rows, list):
         raise InvalidRequest(f"{what}: is not a JSON array of objects, one a row")
+    try:
+        check_keys(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{what}: {error}") from None
     return _objects(enumerate(rows, 1), what, "row")
 
 
@@ -115,10 +121,16 @@ def _parsed_lines(source: Any, what: str) -> Iterator[tuple[int, Any]]:
 
 
 def _json(line: bytes, number: int, what: str) -> Any:
+    line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     try:
-        return orjson.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+        found = orjson.loads(line)
     except ValueError:
         raise InvalidRequest(f"{what}: line {number} is not JSON: {quoted(line.decode(errors='replace'))}") from None
+    try:
+        check_keys(line)
+    except ValueError as error:
+        raise InvalidRequest(f"{what}: line {number}: {error}") from None
+    return found
 
 
 def _objects(values: Iterable[tuple[int, Any]], what: str, unit: str) -> Iterator[Row]:
