@@ -24,8 +24,9 @@ from timedb.storage.admin.upgrade import STEPS, Step, lift, renew_tables
 from timedb.storage.boundary import translating_errors
 from timedb.storage.delta.addresses import refuse_unreadable
 from timedb.storage.delta.object_store import PROBE_FOLDER, ObjectStore, check_conditional_put
+from timedb.storage.delta.privacy import close_folder
 from timedb.storage.delta.standing import DELETED_TIME, LAKE_ID, Standing, identity_of
-from timedb.storage.delta.store import ASIDE_PREFIX, LocalStore, Store
+from timedb.storage.delta.store import ASIDE_PREFIX, LocalStore, Store, make_folder
 from timedb.storage.tables.layout import (
     FORMAT_VERSION,
     MARKER,
@@ -56,6 +57,7 @@ _FOLDERS = (TENANTS, USERS_FOLDER, KNOWN)
 # What one look at the users table or the marker costs decides how often calls look: a system call, or a round trip.
 _LOOK_SECONDS = 1.0
 _LOOKED_AT = 10_000  # files of a folder that may hold a lake further down
+_MODES = {"none": 0o700, "read": 0o750, "write": 0o770}
 _log = logging.getLogger("timedb.storage")
 
 
@@ -368,6 +370,10 @@ class Lake:
 
 def _make(store: Store, settings: ServerSettings) -> bool:
     """Make a lake; False where somebody else has just done so."""
+    if isinstance(store, LocalStore):
+        new = not store.root.exists()
+        make_folder(store.root)
+        close_folder(store.root, _MODES[settings.group_access], new=new)
     made = {
         "format_version": FORMAT_VERSION,
         LAKE_ID: str(uuid4()),

@@ -34,6 +34,7 @@ from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.delta.checkpoints import is_readable, write_checkpoint
 from timedb.storage.delta.log import LOG_FOLDER, DataFile, DeltaLog, Snapshot, checkpoint_version, commit_version
 from timedb.storage.delta.parquet import write_file
+from timedb.storage.delta.privacy import close_folder, is_open_to_others, opener_as_folder
 from timedb.storage.delta.standing import LAKE_ID
 from timedb.storage.delta.store import LocalStore, Store, StoredFile, make_folder, sync_folder
 from timedb.storage.delta.table import Table
@@ -47,6 +48,7 @@ MANIFEST = "timedb-backup.json"
 FORMAT_VERSION = 1
 _ATTEMPTS = 5
 _CHUNK = 1 << 20
+_PRIVATE = 0o700
 
 _log = logging.getLogger("timedb.storage")
 
@@ -100,7 +102,7 @@ def back_up(lake: Store, marker: str, target: Path, *, hard_links: bool = False)
     """
     if isinstance(lake, LocalStore) and target.resolve().is_relative_to(lake.root.resolve()):
         raise InvalidRequest(f"target: {quoted(str(target))} is inside the lake")
-    with _filling(target):
+    with _filling(target, lake):
         created_time = format_time(now())
         has_users = bool(marker_of(lake.read(marker)).get(AUTHENTICATION))
         copy = _LakeCopy(lake, LocalStore(target), hard_links=hard_links, has_users=has_users)
@@ -139,7 +141,7 @@ def restore(source: Path, marker: str, target: Path) -> dict[str, Any]:
     backup, lake = LocalStore(source), LocalStore(target)
     for file in files:
         _check_size(backup, file)
-    with _filling(target):
+    with _filling(target, backup):
         for file in files:
             if _copy(backup, file.path, target / file.path) != (file.bytes, file.sha256):
                 raise InvalidRequest(f"source: {file.path!a} is damaged, its content is not what was backed up")
@@ -329,20 +331,24 @@ def _finish_log(target: LocalStore) -> Snapshot:
 
 
 @contextlib.contextmanager
-def _filling(target: Path) -> Iterator[None]:
-    """Fill an empty folder, or leave it as it was.
+def _filling(target: Path, source: Store) -> Iterator[None]:
+    """Fill an empty folder, or leave it as it was; others may not look into it, its group as into the source.
 
     Raises:
         InvalidRequest: it is not empty, or no folder.
         Internal: a file could not be read or written.
     """
     there = target.exists()
+    mode = _PRIVATE
+    if isinstance(source, LocalStore) and not is_open_to_others(source.root):
+        mode = source.root.stat().st_mode & 0o777
     if there and not target.is_dir():
         raise InvalidRequest(f"target: {quoted(str(target))} is no folder")
     if there and any(target.iterdir()):
         raise InvalidRequest(f"target: {quoted(str(target))} is not empty")
     try:
         make_folder(target)
+        close_folder(target, mode, new=not there)
         yield
     except BaseException as error:
         for path in target.iterdir() if there else [target]:
@@ -360,7 +366,7 @@ def _copy(source: Store, path: str, target: Path) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     with pa.input_stream(source.open(path), compression=None) as reading:
         make_folder(target.parent)
-        with open(target, "xb") as writing:
+        with open(target, "xb", opener=opener_as_folder) as writing:
             while chunk := reading.read(_CHUNK):
                 digest.update(chunk)
                 size += writing.write(chunk)

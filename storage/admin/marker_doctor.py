@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -9,8 +10,9 @@ from uuid import uuid4
 from timedb.contract.errors import TimeDBError
 from timedb.contract.times import format_time, now
 from timedb.storage.admin.findings import Finding
+from timedb.storage.delta.privacy import is_open_to_others
 from timedb.storage.delta.standing import LAKE_ID, identity_of
-from timedb.storage.delta.store import Store
+from timedb.storage.delta.store import LocalStore, Store
 from timedb.storage.tables.layout import FORMAT_VERSION, MARKER, USERS_FOLDER, TenantTables, tenant_folder, tenant_ids
 from timedb.storage.tables.marker import AUTHENTICATION, MARKER_COPY, marker_of, read_copy, write_marker
 
@@ -19,6 +21,7 @@ __all__ = ["examine_marker"]
 _FIRST_FORMAT = 1
 _LONGEST = 3
 _LAKE = "lake"
+_OPEN = "files that others on this machine may read"
 
 
 def examine_marker(lake: Store, *, repair: bool) -> Iterator[Finding]:
@@ -47,6 +50,9 @@ def examine_marker(lake: Store, *, repair: bool) -> Iterator[Finding]:
         missing = not lake.exists(MARKER_COPY)
         # Lakes of old releases have none until a server opens them.
         yield Finding(_LAKE, "damaged copy of the marker", MARKER_COPY, "write it anew", repair, notice=missing)
+    if isinstance(lake, LocalStore) and is_open_to_others(lake.root):
+        # Lakes of old releases are as their process was told; whether that is meant, their keeper knows.
+        yield Finding(_LAKE, _OPEN, ".", f"chmod -R o-rwx {shlex.quote(lake.url())}", notice=True)
 
 
 def _asking_for_keys(lake: Store, marker: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from timedb.contract.columns import is_text
 from timedb.contract.errors import Internal
 from timedb.storage.delta.log import DataFile, ceil_ms, floor_ms
 from timedb.storage.delta.pages import crc_varint, first_page, has_long_crc
+from timedb.storage.delta.privacy import opener_as_folder
 from timedb.storage.delta.store import Store
 
 __all__ = [
@@ -203,7 +204,7 @@ class StagedFile:
         self._schema = _without_nulls(data) if partition else data.schema
         options = _options(data, partition.get("tier"))
         try:
-            handle = open(self._target, "xb")  # noqa: SIM115  # finish() and delete() close it
+            handle = open(self._target, "xb", opener=opener_as_folder)  # noqa: SIM115  # finish() and delete() close it
             self._sink = pa.BufferedOutputStream(pa.PythonFile(handle, "w"), _BUFFER_BYTES)
             self._writer = pq.ParquetWriter(self._sink, self._schema, store_schema=False, **options)
         except BaseException:

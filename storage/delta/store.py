@@ -21,6 +21,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from timedb.storage.delta.pages import check_pages
+from timedb.storage.delta.privacy import folder_as_parent, opener_as_folder
 
 __all__ = ["ASIDE_PREFIX", "LocalStore", "Store", "StoredFile", "table_name"]
 
@@ -268,13 +269,13 @@ def make_folder(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):
-        new.mkdir(exist_ok=True)
+        folder_as_parent(new)
         sync_folder(new.parent)
 
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write a new file and fsync it."""
-    with open(path, "xb") as file:
+    with open(path, "xb", opener=opener_as_folder) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -23,6 +23,7 @@ from timedb.contract.errors import Conflict, TimeDBError
 from timedb.contract.times import format_time, now
 from timedb.contract.wire import quoted
 from timedb.storage.delta.object_store import PROBE_FOLDER
+from timedb.storage.delta.privacy import opener_as_folder
 from timedb.storage.delta.standing import Standing
 from timedb.storage.delta.store import ASIDE_PREFIX, LocalStore, Store, make_folder
 from timedb.storage.tables.layout import SERVING
@@ -138,7 +139,7 @@ class _LockedFile:
         for attempt in range(_ATTEMPTS):
             make_folder(aside.parent)
             try:
-                descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+                descriptor = opener_as_folder(str(aside), os.O_RDWR | os.O_CREAT | os.O_EXCL)
                 break
             except FileNotFoundError:  # another server took the folder away behind it
                 if attempt == _ATTEMPTS - 1:

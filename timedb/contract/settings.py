@@ -52,6 +52,12 @@ class ServerSettings(BaseSettings):
         description="Hex digits of a series id that name its bucket, fixed when the lake is made; full for few series",
     )
 
+    group_access: Literal["none", "read", "write"] = Field(
+        "none",
+        description="What the group of a new lake's folder may do with its files: none, read (to read) or write "
+        "(to run another server on it); others may do nothing",
+    )
+
     max_upload_rows: int = Field(50_000_000, ge=1, description="Rows of one upload")
     max_upload_bytes: int = Field(4 << 30, ge=1, description="Arrow bytes of one upload")
     max_message_bytes: int = Field(16 << 20, ge=1, description="Bytes of a ticket, command or action body")
