@@ -17,8 +17,9 @@ from typing import Any
 
 from timedb.contract.times import format_time, now
 from timedb.contract.wire import UpdateSeries
+from timedb.flight_server.call.audit_file import AuditFile
 
-__all__ = ["AUDIT_LOGGER", "facts_of", "write_line"]
+__all__ = ["AUDIT_LOGGER", "facts_of", "require_room", "write_line"]
 
 AUDIT_LOGGER = "timedb.audit"
 
@@ -54,6 +55,17 @@ def facts_of(message: Any, answer: dict[str, Any] | None = None) -> dict[str, An
     if counted is not None:
         facts["rows"] = len(answer[counted]) if isinstance(answer[counted], list) else answer[counted]
     return facts
+
+
+def require_room() -> None:
+    """See that a call that is let in can have its line, where the log is a file of its own.
+
+    Raises:
+        StorageFull, StorageRefused: it could not.
+    """
+    for handler in _log.handlers:
+        if isinstance(handler, AuditFile):
+            handler.require_room()
 
 
 def write_line(

@@ -12,7 +12,7 @@ from pyarrow import flight
 
 from timedb.contract.settings import ServerSettings
 from timedb.contract.wire import AccuracyTicket, ListSeries, LookupCommand, Nothing, ReadTicket, UploadCommand, parse
-from timedb.flight_server.call.audit import facts_of
+from timedb.flight_server.call.audit import facts_of, require_room
 from timedb.flight_server.call.authentication import (
     METHODS,
     Access,
@@ -222,6 +222,8 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         caller = call.caller or self._authenticate(call)
         call.access = access or METHODS.get(call.method)
         authorise(caller, call.access)
+        if call.access is not None and call.access.writes:
+            require_room()
         return tenant_of(self._lake, caller)
 
     def _recheck(self, call: CallContext) -> Callable[[], None]:

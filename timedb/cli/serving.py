@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_lib
 import logging
-import logging.handlers
 import os
 import signal
 import sys
@@ -97,12 +96,12 @@ def _log_to_stderr(settings: ServerSettings) -> None:
 def _audit_to(path: str) -> None:
     from timedb.contract.errors import InvalidRequest
     from timedb.flight_server.call.audit import AUDIT_LOGGER
+    from timedb.flight_server.call.audit_file import AuditFile
 
     try:
-        handler = logging.handlers.WatchedFileHandler(path)  # goes on where another program has moved the file away
+        handler = AuditFile(path)
     except OSError as error:
         raise InvalidRequest(f"TIMEDB_AUDIT_LOG: {path!a} cannot be written: {error.strerror}") from None
-    handler.setFormatter(logging.Formatter("%(message)s"))
     audit = logging.getLogger(AUDIT_LOGGER)
     audit.addHandler(handler)
     audit.setLevel(logging.INFO)  # whatever the other log leaves out
