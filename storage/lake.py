@@ -27,6 +27,7 @@ from timedb.storage.delta.object_store import PROBE_FOLDER, ObjectStore, check_c
 from timedb.storage.delta.privacy import close_folder
 from timedb.storage.delta.standing import DELETED_TIME, LAKE_ID, Standing, identity_of
 from timedb.storage.delta.store import ASIDE_PREFIX, LocalStore, Store, make_folder
+from timedb.storage.memory.server import MemoryOfServer
 from timedb.storage.tables.layout import (
     FORMAT_VERSION,
     MARKER,
@@ -67,6 +68,7 @@ class Lake:
     Attributes:
         users: Who may do what; of use once calls need a key (:attr:`has_users`).
         is_new: Whether it was made when it was opened.
+        memory: What its tenants share of the server's memory.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Lake:
         self._settings = settings
         self._bucket_digits: int | None = None if marker["bucket_digits"] == "full" else int(marker["bucket_digits"])
         self._tenants: dict[str, Tenant] = {}
+        self.memory = MemoryOfServer(settings)
         self._lease: Lease | None = None
         self._lock = threading.Lock()
 
@@ -304,7 +307,9 @@ class Lake:
         with self._lock:
             if name not in self._tenants:
                 folder = self._folder_of(name)
-                self._tenants[name] = Tenant(folder, name, self._bucket_digits, self._settings, self._standing)
+                self._tenants[name] = Tenant(
+                    folder, name, self._bucket_digits, self._settings, self._standing, self.memory
+                )
                 try:
                     note_tenant(self._store, name)  # once there is something, for who finds nothing then calls it lost
                 except OSError as error:

@@ -46,6 +46,8 @@ from timedb.storage.delta.store import Store
 from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.maintain.maintenance import Maintenance
 from timedb.storage.maintain.retention import Retention
+from timedb.storage.memory.cache import CachedFiles
+from timedb.storage.memory.server import MemoryOfServer
 from timedb.storage.read.accuracy import AccuracyPlan, plan_accuracy
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.read.latest import LastRows
@@ -80,6 +82,7 @@ class Tenant:
         bucket_digits: Hex digits of a series_id that name its bucket; None: all.
         settings: Limits.
         standing: Watches the lake.
+        shared: The memory that it shares with other tenants; None: it has one of its own.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Tenant:
         bucket_digits: int | None,
         settings: ServerSettings,
         standing: Standing | None = None,
+        shared: MemoryOfServer | None = None,
     ) -> None:
         self.tenant_id = tenant_id
         self.settings = settings
@@ -103,8 +107,11 @@ class Tenant:
         self._stored = StoredRows(self.values, bucket_digits)
         self._rows_of_runs = RowsOfRuns(self.values, bucket_digits)
         self._withdrawn_runs = WithdrawnRuns(self._rows_of_runs, self.ledger)
-        self._cache = BatchCache(settings.read_cache_bytes)
-        self._last_rows = LastRows(tables.values.store, settings.latest_cache_rows)
+        self.memory = shared or MemoryOfServer(settings)
+        cached = CachedFiles(self.memory.cache, tenant_id)
+        self._cache = BatchCache(cached)
+        self._last_rows = LastRows(tables.values.store, cached)
+        self.values.tell_removed(cached.forget)
         for table in (tables.values, tables.series, tables.runs):
             table.create()  # at once, so that direct readers find it
         tables.check()
@@ -124,7 +131,8 @@ class Tenant:
             self.lane,
             bucket_digits=bucket_digits,
             file_rows=settings.compact_file_rows,
-            input_rows=settings.compact_input_rows,
+            input_rows=min(settings.compact_input_rows, self.memory.work_rows),
+            memory=self.memory.calls,
         )
         self._maintenance = Maintenance(tables, self.ledger, compactor, settings)
         self._retention = Retention(
@@ -221,6 +229,7 @@ class Tenant:
             newest=lambda: self.values.snapshot().transactions.get(CHANGE_TIME, 0),
             settings=self.settings,
             created_by=created_by,
+            memory=self.memory.calls,
         )
 
     def plan(self, ticket: ReadTicket | AccuracyTicket) -> Plan:
@@ -272,6 +281,7 @@ class Tenant:
             bucket_digits=self.bucket_digits,
             last_rows=self._last_rows,
             cache=self._cache,
+            slice_rows=self.memory.slice_rows,
             max_sorted_rows=self.settings.max_sorted_rows,
             max_windows=self.settings.max_windows,
             snapshot=snapshot,

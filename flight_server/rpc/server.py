@@ -123,8 +123,11 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         call.hold(lease.release)
         if read is None:
             return self.sql.do_get(tenant, call, context, ticket.ticket, lease)
-        plan = tenant.plan(read)
-        plan.materialise(_check_cancelled(call, context, lease))
+        plan, check = tenant.plan(read), _check_cancelled(call, context, lease)
+        share = tenant.memory.calls.share("ticket", plan.memory_bytes, lease.check)
+        call.hold(share.release)
+        plan.hold(share.grow)
+        plan.materialise(check)
         return guarded_stream(call, plan.reader(), lease, read.compression)
 
     @rpc("get_flight_info")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -70,6 +70,8 @@ class Table:
         self._standing = standing
         self._patience = 0.0 if isinstance(store, LocalStore) else _STOOD_SECONDS
         self._snapshot: Snapshot | None = None
+        self._live: Mapping[str, DataFile] = {}
+        self._removed: Callable[[Collection[str]], object] = lambda _: None
         self._checked: Mapping[str, Any] | None = None
         self._opened = 0.0
         self._stood = -float("inf")
@@ -133,6 +135,18 @@ class Table:
         """Whether the lake was gone, or another one, when somebody looked last."""
         return self._standing is not None and self._standing.fault is not None
 
+    def tell_removed(self, removed: Callable[[Collection[str]], object]) -> None:
+        """Have somebody told which files are live no longer, as soon as that is known."""
+        self._removed = removed
+
+    def _publish(self, snapshot: Snapshot) -> Snapshot:
+        """Make a snapshot that which the next caller begins with."""
+        self._snapshot = snapshot
+        before, self._live = self._live, snapshot.files
+        if before is not snapshot.files and (gone := before.keys() - snapshot.files.keys()):
+            self._removed(gone)
+        return snapshot
+
     def snapshot(self) -> Snapshot:
         """The table as of now, commits of other processes included.
 
@@ -145,15 +159,15 @@ class Table:
             if self._snapshot is None and self._highest < 0 and not self.exists():
                 return Snapshot(-1, {}, {})
             try:
-                self._snapshot = self._newest()
+                snapshot = self._publish(self._newest())
             except Damaged as error:
                 self._tell(error)
                 raise
-            if self._snapshot.metadata is not self._checked:
-                check_metadata(self._snapshot.metadata, delta.schema_text(self.schema), self.partitions)
-                self._checked = self._snapshot.metadata
+            if snapshot.metadata is not self._checked:
+                check_metadata(snapshot.metadata, delta.schema_text(self.schema), self.partitions)
+                self._checked = snapshot.metadata
             self._tell(None)
-            return self._snapshot
+            return snapshot
 
     def _newest(self) -> Snapshot:
         if self._snapshot is None or running_seconds() - self._opened > _REOPEN_SECONDS:
@@ -287,7 +301,7 @@ class Table:
         done = Commit(version, adds, [file.path for file in removes], transactions)
         with self._lock:
             if self._snapshot is not None and self._snapshot.version == base.version:
-                self._snapshot = apply_commits(self._snapshot, [done])
+                self._publish(apply_commits(self._snapshot, [done]))
             self._stood, self._highest = running_seconds(), max(self._highest, version)
         return apply_commits(base, [done])
 
@@ -323,5 +337,5 @@ class Table:
         """
         version = write_checkpoint(self.log)
         with self._lock:
-            self._snapshot = self._open()
+            self._publish(self._open())
         return version

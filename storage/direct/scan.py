@@ -103,7 +103,7 @@ class DirectTenant:
             table=Table(values, VALUES, PARTITIONS),
             catalog=FixedCatalog(Table(self.store.below("series"), SERIES), self.tenant_id, state.series),
             bucket_digits=_bucket_digits(state.values, ticket.bucket),
-            last_rows=LastRows(values, 0),
+            last_rows=LastRows(values),
             max_sorted_rows=0,
             max_windows=_MAX_WINDOWS,
             snapshot=state.values,

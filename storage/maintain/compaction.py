@@ -7,6 +7,7 @@ with those of others come there first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import polars as pl
@@ -22,18 +23,24 @@ from timedb.storage.delta.store import Store
 from timedb.storage.delta.table import Table
 from timedb.storage.maintain.moving import Mover
 from timedb.storage.maintain.replacement import BucketReplacement, Inputs
+from timedb.storage.memory.budget import Memory
+from timedb.storage.memory.server import ROW_BYTES
 from timedb.storage.rows.digest import rows_checksum
 from timedb.storage.rows.orders import POINT
 from timedb.storage.rows.rows import ROWS, flags, gathered, in_file_order, pieces_by_valid_time, read_rows
 from timedb.storage.rows.scan import is_mixed, ranges_meet, scan
 from timedb.storage.rows.settling import Tiers, assign_tiers
 from timedb.storage.rows.slices import Slice, cut_slices
+from timedb.storage.rows.text_bytes import rows_of_bytes
 from timedb.storage.tables.schemas import TIERS
 
 __all__ = ["Compactor"]
 
 # A pass takes so many slices of fresh rows, so that a large backlog is settled step by step.
 _PASS_SLICES = 4
+_TEXT_BYTES = 64 << 20
+_WAITING_BYTES = 256 << 20
+_WAITING_ROW_BYTES = 100
 _POINT_RANGES = ("series_id", "valid_time")
 _POINT = list(POINT)
 
@@ -47,22 +54,32 @@ class Compactor:
         bucket_digits: Hex digits of a series_id that name its bucket; None: all.
         file_rows: Rows of a file, about; a settled file of less than a quarter of it is merged with others.
         input_rows: Rows that are worked on at once, about.
+        memory: What it shares with calls; None: it has its own.
     """
 
     def __init__(
-        self, table: Table, lane: CommitLane, *, bucket_digits: int | None, file_rows: int, input_rows: int
+        self,
+        table: Table,
+        lane: CommitLane,
+        *,
+        bucket_digits: int | None,
+        file_rows: int,
+        input_rows: int,
+        memory: Memory | None = None,
     ) -> None:
         self._table = table
         self._lane = lane
         self.mover = Mover(table, lane, bucket_digits=bucket_digits, input_rows=input_rows)
         self._file_rows = file_rows
         self._input_rows = input_rows
+        self._memory = memory
 
     def compact(self, bucket: str) -> dict[str, int]:
         """Settle the rows of a bucket that are fresh now: ``{files_before, files_after, rows}``; zeros where none is.
 
         Raises:
             Internal: the rows that would be written are not those that were read; nothing was changed.
+            Busy: calls hold the memory that it takes.
         """
         self.mover.move()
         totals = {"files_before": 0, "files_after": 0, "rows": 0}
@@ -71,7 +88,7 @@ class Compactor:
         while waiting & _fresh_paths(snapshot := self._table.snapshot(), bucket):
             if (inputs := self._plan(snapshot, bucket)) is None:
                 break
-            with _SettledFiles(self._table.store, inputs.bucket, self._file_rows) as new:
+            with self._share(inputs), _SettledFiles(self._table.store, inputs.bucket, self._file_rows) as new:
                 self._rewrite(inputs, new)
                 if self._lane.replace_files(BucketReplacement(inputs, new.files)):
                     totals["files_before"] += len(inputs.all)
@@ -79,6 +96,14 @@ class Compactor:
                     totals["rows"] += sum(file.rows for file in inputs.fresh)
                     new.keep()
         return totals
+
+    def _share(self, inputs: Inputs) -> AbstractContextManager[object]:
+        """The memory for a slice, and for the rows that wait for a full file."""
+        if self._memory is None:
+            return nullcontext()
+        rows = sum(file.rows for file in inputs.all)
+        size = min(rows, self._input_rows) * ROW_BYTES + min(rows, self._file_rows) * _WAITING_ROW_BYTES
+        return self._memory.share("compaction", min(size, self._memory.for_calls))
 
     def _plan(self, snapshot: Snapshot, bucket: str) -> Inputs | None:
         tiers: dict[str, list[DataFile]] = {"fresh": [], "current": [], "revised": [], "corrected": []}
@@ -141,7 +166,8 @@ class Compactor:
 
     def _rewrite(self, inputs: Inputs, new: _SettledFiles) -> None:
         rows = checksum = 0
-        for piece in cut_slices(self._table.store, inputs.all, self._input_rows):
+        most = rows_of_bytes(self._table.store, inputs.all, self._input_rows, _TEXT_BYTES)
+        for piece in cut_slices(self._table.store, inputs.all, most):
             before, tiers = self._read(inputs, piece)
             rows += before.num_rows
             checksum += rows_checksum(before)
@@ -185,7 +211,10 @@ class _SettledFiles(NewFiles):
             if mine.any():
                 waiting = self._waiting.setdefault(tier, [])
                 waiting.append(rows if mine.all() else rows.filter(flags(mine)))
-                if sum(part.num_rows for part in waiting) >= self._file_rows:
+                if (
+                    sum(part.num_rows for part in waiting) >= self._file_rows
+                    or sum(part.nbytes for part in waiting) >= _WAITING_BYTES
+                ):
                     self._write(tier)
 
     def finish(self) -> None:

@@ -86,6 +86,7 @@ class AccuracyPlan:
         self._actual = actual
         self._series = series
         self._max_actuals = max_actuals
+        self._grow: Callable[[int], object] = lambda _: None
         self._horizon = ticket.horizon.days * _DAY + ticket.horizon.micros
 
     @property
@@ -117,6 +118,17 @@ class AccuracyPlan:
         names = ("as_of", "table_version", "bucket")
         return AccuracyPart(self.ticket.model_copy(update={name: getattr(fixed, name) for name in names}))
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes about which it takes beside the actual values, which are asked for as they are read."""
+        return self._forecasts.memory_bytes + self._actuals.memory_bytes
+
+    def hold(self, grow: Callable[[int], object]) -> None:
+        """Have further memory asked for as it is needed; see ``ReadPlan.hold``."""
+        self._grow = grow
+        self._forecasts.hold(grow)
+        self._actuals.hold(grow)
+
     def materialise(self, check_cancelled: Callable[[], None]) -> None:
         """Nothing: its first rows can go out before the last are computed."""
 
@@ -140,6 +152,7 @@ class AccuracyPlan:
         for batch in self._actuals.batches():
             piece = pl.DataFrame(batch).rename({"value": "actual"})
             found.append(_with_numbers(piece, "actual"))
+            self._grow(2 * int(found[-1].estimated_size()))
             count += found[-1].height
             if count > self._max_actuals:
                 raise TooLarge(
@@ -235,7 +248,7 @@ def plan_accuracy(
             table=table,
             catalog=catalog,
             bucket_digits=bucket_digits,
-            last_rows=LastRows(table.store, 0),
+            last_rows=LastRows(table.store),
             max_sorted_rows=max_sorted_rows,
             max_windows=1,
         )

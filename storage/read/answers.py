@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -12,24 +12,32 @@ from timedb.storage.catalog.catalog import Series
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.store import Store
 from timedb.storage.measures.units import convert_frame
+from timedb.storage.memory.server import ROW_BYTES
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.read.buckets import BucketRead
 from timedb.storage.read.latest import LastRows, latest_over
 from timedb.storage.read.resample import resample
+from timedb.storage.read.slicing import sliced
 from timedb.storage.read.streaming import stream_rows
 from timedb.storage.read.winners import DECISIVE, BoundingBox, winners_of
 from timedb.storage.read.written_out import BATCH_ROWS
 from timedb.storage.rows.rows import gathered, rows_of_frame
+from timedb.storage.rows.text_bytes import rows_of_bytes
 from timedb.storage.rows.texts_aside import TextsAside
 from timedb.storage.tables.schemas import VALUES_DATA, VALUES_HELD
 
 __all__ = ["Answers"]
 
 _LARGE_SHARE = 0.2
+_TEXT_BYTES = 64 << 20
+_STREAMED_ROWS = 2 * BATCH_ROWS
 
 
 class Answers:
     """The rows of the answers of buckets, with stored columns, their texts as dictionaries.
+
+    Attributes:
+        hold: Called with bytes before so much more is taken at once.
 
     Args:
         read: What is read.
@@ -38,6 +46,7 @@ class Answers:
         series: All series by id.
         last_rows: The last rows of settled files.
         cache: Rows that are read often; None: none is kept.
+        slice_rows: Rows that are worked on at once, about.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class Answers:
         series: Mapping[str, Series],
         last_rows: LastRows,
         cache: BatchCache | None,
+        slice_rows: int,
     ) -> None:
         self._read = read
         self._columns = columns
@@ -56,9 +66,16 @@ class Answers:
         self._series = series
         self._last_rows = last_rows
         self._cache = cache
+        self._slice_rows = slice_rows
+        self.hold: Callable[[int], object] = lambda _: None
 
     def batches(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
         """The rows of a bucket's answer, in no particular order."""
+        for piece in self._pieces(bucket):
+            self._hold(piece)
+            yield from self._batches(piece)
+
+    def _batches(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
         if self._needs_no_engine(bucket):
             if bucket.is_stored:
                 return self._as_stored(bucket)
@@ -66,24 +83,52 @@ class Answers:
                 return self._winners(bucket)
         return iter(self._computed(bucket).to_batches())
 
+    def _pieces(self, bucket: BucketRead) -> list[BucketRead]:
+        """The read in slices, where it has many rows and does not just stream them."""
+        streams = bucket.is_stored and self._needs_no_engine(bucket)
+        if streams or (self._read.view == "latest" and bucket.is_last_of_settled):
+            return [bucket]
+        whole = self._read.resample is not None or self._read.view == "latest"
+        return self._sliced(bucket, whole_series=whole)
+
+    def _sliced(self, bucket: BucketRead, *, whole_series: bool) -> list[BucketRead]:
+        most = rows_of_bytes(self._store, bucket.files, self._slice_rows, _TEXT_BYTES, self._columns)
+        return sliced(self._store, bucket, most, whole_series=whole_series)
+
+    def _hold(self, piece: BucketRead) -> None:
+        """Ask for the memory of a slice that could not be cut as small as others are."""
+        if piece.slice_rows > self._slice_rows:
+            self.hold((piece.slice_rows - self._slice_rows) * ROW_BYTES)
+
+    def rows_at_once(self, buckets: Sequence[BucketRead]) -> int:
+        """Rows of the answer of some buckets that are worked on at once, at most, where they can be cut."""
+        streams = all(bucket.is_stored and self._needs_no_engine(bucket) for bucket in buckets)
+        return _STREAMED_ROWS if streams else self._slice_rows
+
     def tables(self, bucket: BucketRead) -> Iterator[pa.Table]:
         """The same as tables of one chunk."""
         for batch in self.batches(bucket):
             yield pa.Table.from_batches([batch]).select(self._columns)
 
-    def gathered(self, bucket: BucketRead) -> pa.Table:
-        """The same as one ``timedb.storage.rows.rows.gathered`` table."""
+    def gathered(self, bucket: BucketRead) -> Iterator[pa.Table]:
+        """The same as ``timedb.storage.rows.rows.gathered`` tables, one after the other by series and valid_time."""
         empty = pa.schema([VALUES_HELD.field(name) for name in self._columns]).empty_table()
-        return gathered([empty, *self.tables(bucket)])
+        for piece in self._sliced(bucket, whole_series=self._read.resample is not None):
+            self._hold(piece)
+            batches = (pa.Table.from_batches([batch]).select(self._columns) for batch in self._batches(piece))
+            yield gathered([empty, *batches])
 
     def _needs_no_engine(self, bucket: BucketRead) -> bool:
         """Whether stored rows can go out as they are; a few rows of a series are picked out faster by the engine."""
         if self._read.unit is not None or self._read.resample is not None:
             return False
+        if bucket.slice_rows:
+            return True
         return bucket.selection.series_ids is None or bucket.selection.selectivity(bucket.files) >= _LARGE_SHARE
 
     def _stored(self, bucket: BucketRead, file: DataFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return stream_rows(self._store, [file], bucket.selection, columns, BATCH_ROWS, self._cache)
+        cache = None if bucket.slice_rows else self._cache  # a long read would drive out what is read often
+        return stream_rows(self._store, [file], bucket.selection, columns, BATCH_ROWS, cache)
 
     def _as_stored(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
         for file in bucket.files:

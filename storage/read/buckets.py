@@ -34,6 +34,7 @@ class BucketRead:
         selection: The filters, with those of the series that lie in the bucket, and with ``as_of`` only where it
             leaves something out.
         recipe: How the answer is made.
+        slice_rows: How many rows a part of such a read has, about (``timedb.storage.read.slicing``); 0: it is whole.
     """
 
     read: ReadCommand
@@ -41,6 +42,7 @@ class BucketRead:
     files: Sequence[DataFile]
     selection: RowSelection
     recipe: Recipe
+    slice_rows: int = 0
 
     @classmethod
     def plan(

@@ -12,6 +12,7 @@ from timedb.storage.rows.rows import flags, gathered, in_order, integers, keys_o
 __all__ = ["FirstRows"]
 
 _PAGES_AT_ONCE = 8
+_FEW_ROWS = 1_000_000
 
 
 class FirstRows:
@@ -38,7 +39,7 @@ class FirstRows:
         if rows.num_rows:
             self._parts.append(rows)
             self._held += rows.num_rows
-            if self._held > _PAGES_AT_ONCE * self._count:
+            if self._held > min(_PAGES_AT_ONCE * self._count, 2 * self._count + _FEW_ROWS):
                 self._cut()
 
     def sorted(self) -> pa.Table | None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 
 import polars as pl
 
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.store import Store
+from timedb.storage.memory.cache import CachedFiles
 from timedb.storage.rows import views
 from timedb.storage.rows.scan import RowSelection, scan
 
 __all__ = ["LastRows", "latest_over"]
+
+_WHAT = "last rows"
 
 
 class LastRows:
@@ -23,36 +24,29 @@ class LastRows:
 
     Args:
         store: The folder of the values table.
-        max_rows: The most rows that are kept, of all files together.
+        files: Where they are kept; None: nowhere.
     """
 
-    def __init__(self, store: Store, max_rows: int) -> None:
+    def __init__(self, store: Store, files: CachedFiles | None = None) -> None:
         self._store = store
-        self._max_rows = max_rows
-        self._held = 0
-        self._files: OrderedDict[str, pl.DataFrame] = OrderedDict()
-        self._lock = threading.Lock()
+        self._files = files
 
     def read(self, files: Collection[DataFile]) -> list[pl.DataFrame]:
         """The last rows of each of some files of the ``current`` tier, all stored columns."""
         return [self._of(file) for file in files]
 
     def _of(self, file: DataFile) -> pl.DataFrame:
-        with self._lock:
-            known = self._files.get(file.path)
-            if known is not None:
-                self._files.move_to_end(file.path)
-                return known
+        known: pl.DataFrame | None = None if self._files is None else self._files.get(file.path, _WHAT)
+        if known is not None:
+            return known
         rows = scan(self._store, [file])
-        # The file is sorted by (series_id, valid_time, ...): where a series ends, its last valid_time begins.
-        last = rows.filter(pl.col("valid_time") == pl.col("valid_time").max().over("series_id"))
-        found = views.last(last.collect(engine="in-memory"))
-        with self._lock:
-            if file.path not in self._files:
-                self._files[file.path] = found
-                self._held += found.height
-            while self._held > self._max_rows and self._files:
-                self._held -= self._files.popitem(last=False)[1].height
+        # Times first, and of the other columns only the rows that are asked for then.
+        last = rows.group_by("series_id").agg(pl.col("valid_time").max()).collect(engine="streaming")
+        at_last = rows.filter(pl.col("valid_time").is_in(last["valid_time"].unique().implode()))
+        at_last = at_last.join(last.lazy(), on=["series_id", "valid_time"], how="semi")
+        found = views.last(at_last.collect(engine="in-memory"))
+        if self._files is not None:
+            self._files.put(file.path, _WHAT, value=found, size=int(found.estimated_size()))
         return found
 
 

@@ -27,7 +27,10 @@ from timedb.storage.rows.scan import RowSelection, is_mixed, live_files, shares_
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.removed import refuse_removed
 
-__all__ = ["plan_read", "select_series"]
+__all__ = ["SLICE_ROWS", "plan_read", "select_series"]
+
+SLICE_ROWS = 500_000
+"""Rows that a read works on at once, about, where nobody says otherwise."""
 
 
 def plan_read(
@@ -40,6 +43,7 @@ def plan_read(
     max_sorted_rows: int,
     max_windows: int,
     cache: BatchCache | None = None,
+    slice_rows: int = SLICE_ROWS,
     snapshot: Snapshot | None = None,
 ) -> ReadPlan:
     """Resolve a ticket against the newest snapshot, or against that one.
@@ -81,7 +85,9 @@ def plan_read(
         selection=selection,
         series=known,
         series_version=known_series.version,
-        answers=Answers(ticket, columns, store=table.store, series=known, last_rows=last_rows, cache=cache),
+        answers=Answers(
+            ticket, columns, store=table.store, series=known, last_rows=last_rows, cache=cache, slice_rows=slice_rows
+        ),
         for_limited_key=catalog.limited,
         max_sorted_rows=max_sorted_rows,
     )

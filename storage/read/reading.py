@@ -25,6 +25,7 @@ from timedb.contract.wire import ReadTicket
 from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Series
 from timedb.storage.delta.log import Snapshot
+from timedb.storage.memory.server import ROW_BYTES
 from timedb.storage.read.answers import Answers
 from timedb.storage.read.buckets import BucketRead, rows_of
 from timedb.storage.read.cursor import Cursor, sort_columns
@@ -40,6 +41,9 @@ from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.schemas import VALUES_DATA
 
 __all__ = ["ReadPlan", "stored_columns"]
+
+
+_TIMES_SORTED = 5  # as they come, as one table, their keys, their order, and in order
 
 
 def _always() -> None:
@@ -85,6 +89,18 @@ class ReadPlan:
         self._columns = result_columns(ticket)
         self._order = sort_columns(ticket)
         self._whole: tuple[pa.Table, str | None] | None = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes about which the answer takes batch by batch; what is put together is asked for when it is."""
+        return min(self._rows_of_files(), self._answers.rows_at_once(self.buckets)) * ROW_BYTES
+
+    def _rows_of_files(self) -> int:
+        return sum(max(file.rows, 0) for bucket in self.buckets for file in bucket.files)
+
+    def hold(self, grow: Callable[[int], object]) -> None:
+        """Have further memory asked for as it is needed: ``grow`` is called with the bytes before they are taken."""
+        self._answers.hold = grow
 
     @property
     def token(self) -> str:
@@ -190,7 +206,8 @@ class ReadPlan:
             return
         for bucket in self.buckets:
             if self.ordered:
-                yield from self._finish(in_order(self._answers.gathered(bucket), self._order), schema)
+                for rows in self._answers.gathered(bucket):
+                    yield from self._finish(in_order(rows, self._order), schema)
                 continue
             for batch in self._answers.batches(bucket):
                 yield from self._finish(pa.Table.from_batches([batch]), schema)
@@ -205,19 +222,25 @@ class ReadPlan:
         pieces, total = [], 0
         for bucket in self.buckets:
             check_cancelled()
-            piece = self._answers.gathered(bucket)
-            total += piece.num_rows
+            found = list(self._answers.gathered(bucket))
+            pieces += found
+            self._answers.hold(_TIMES_SORTED * sum(piece.nbytes for piece in found))
+            total += sum(piece.num_rows for piece in found)
             if total > self._max_sorted_rows:
                 raise TooLarge(
                     f"order_by: the answer has more than {self._max_sorted_rows} rows, the limit for an order "
                     "across series; narrow it, set a limit, or order by series"
                 )
-            pieces.append(piece)
-        return in_order(gathered(pieces), self._order) if pieces else result_schema(self.ticket).empty_table()
+        if not pieces:
+            return result_schema(self.ticket).empty_table()
+        rows = gathered(pieces)
+        pieces.clear()
+        return in_order(rows, self._order)
 
     def _page(self, limit: int, check_cancelled: Callable[[], None]) -> tuple[pa.Table, str | None]:
         after = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, self.ticket)
         first = FirstRows(self._order, limit + 1)
+        self._answers.hold(min(2 * limit, self._rows_of_files()) * ROW_BYTES)
         for bucket in self.buckets:
             check_cancelled()
             for rows in self._answers.tables(bucket):

@@ -7,7 +7,7 @@ the answer.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -15,18 +15,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from timedb.contract.times import to_micros
 from timedb.storage.delta.damage import damage_named
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.parquet import as_type, text_leaves, used_entries
 from timedb.storage.delta.store import Store
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.rows.scan import RowSelection
+from timedb.storage.rows.text_bytes import text_bytes
 from timedb.storage.tables.schemas import VALUES_HELD
 
 __all__ = ["stream_rows"]
 
 _SMALL_ROWS = 65_536
+_TEXT_BYTES = 16 << 20
 _MICROSECOND = timedelta(microseconds=1)
+Bounds = tuple[datetime | None, datetime | None, datetime | None]
+"""From, before, and up to."""
+
+_NO_TESTS: Mapping[str, Bounds] = {}
 _BOUNDED = ("valid_time", "known_time", "change_time")
 
 
@@ -54,7 +61,7 @@ def stream_rows(
         series, bucket = _series_to_pick(selection, file), selection.bucket_to_pick(file)
         asked = [*tests, *(["series_id"] if series or bucket is not None else [])]
         wanted = [*columns, *(name for name in (*_BOUNDED, "series_id") if name in asked and name not in columns)]
-        for batch in _batches(store, file, wanted, batch_rows, series, cache):
+        for batch in _batches(store, file, wanted, batch_rows, series, tests, cache):
             if bucket is not None:
                 batch = _of_bucket(batch, bucket)
             for name, bounds in tests.items():
@@ -96,17 +103,17 @@ def _batches(
     columns: Sequence[str],
     batch_rows: int,
     series: Sequence[str],
+    tests: Mapping[str, Bounds],
     cache: BatchCache | None,
 ) -> Iterable[pa.RecordBatch]:
     if cache is None or not _read_often(file):
-        return _decoded(store, file, columns, batch_rows, series)
-    key = (file.path, *columns)
-    kept = cache.get(key)
+        return _decoded(store, file, columns, batch_rows, series, tests)
+    kept = cache.get(file.path, columns)
     if kept is not None:
         return kept
     if series and file.rows > _SMALL_ROWS:
-        return _decoded(store, file, columns, batch_rows, series)  # only whole files are kept
-    return cache.keep(key, _decoded(store, file, columns, batch_rows))
+        return _decoded(store, file, columns, batch_rows, series, tests)  # only whole files are kept
+    return cache.keep(file.path, columns, _decoded(store, file, columns, batch_rows))
 
 
 def _read_often(file: DataFile) -> bool:
@@ -115,15 +122,22 @@ def _read_often(file: DataFile) -> bool:
 
 
 def _decoded(
-    store: Store, file: DataFile, columns: Sequence[str], batch_rows: int, series: Sequence[str] = ()
+    store: Store,
+    file: DataFile,
+    columns: Sequence[str],
+    batch_rows: int,
+    series: Sequence[str] = (),
+    tests: Mapping[str, Bounds] = _NO_TESTS,
 ) -> Iterator[pa.RecordBatch]:
     with damage_named(store, file.path):
         source = store.open(file.path)
         metadata = pq.read_metadata(source)
         there = [name for name in columns if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
-        groups = _row_groups(metadata, series) if series else None
+        groups = _row_groups(metadata, series, tests) if series or tests else None
         if groups == []:
             return
+        if (size := text_bytes(metadata, there)) > _TEXT_BYTES:
+            batch_rows = max(1, min(batch_rows, metadata.num_rows * _TEXT_BYTES // size))
         with pq.ParquetFile(
             source, metadata=metadata, read_dictionary=text_leaves(metadata, there), page_checksum_verification=True
         ) as parquet:
@@ -131,23 +145,44 @@ def _decoded(
                 yield _complete(batch, columns)
 
 
-def _row_groups(metadata: pq.FileMetaData, series: Sequence[str]) -> list[int]:
-    """The row groups that may hold some of the series, as far as their statistics tell.
+def _row_groups(metadata: pq.FileMetaData, series: Sequence[str], tests: Mapping[str, Bounds]) -> list[int]:
+    """The row groups that may hold rows that are wanted, as far as their statistics tell.
 
     Args:
         metadata: Of the file.
-        series: In ascending order.
+        series: In ascending order; none: all.
+        tests: The bounds of times.
     """
-    column = metadata.schema.to_arrow_schema().get_field_index("series_id")
+    places = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
+    schema = metadata.schema.to_arrow_schema()
+    timed = [name for name in tests if name in places and schema.field(name).type == VALUES_HELD.field(name).type]
     found = []
-    for group in range(metadata.num_row_groups):
-        bounds = metadata.row_group(group).column(column).statistics
-        if bounds is not None and bounds.has_min_max:
-            first = bisect_left(series, bounds.min)
-            if first == len(series) or series[first] > bounds.max:
-                continue
-        found.append(group)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if series and not _may_hold(group.column(places["series_id"]).statistics, series):
+            continue
+        if all(_may_reach(group.column(places[name]).statistics, tests[name]) for name in timed):
+            found.append(number)
     return found
+
+
+def _may_hold(bounds: pq.Statistics | None, series: Sequence[str]) -> bool:
+    if bounds is None or not bounds.has_min_max:
+        return True
+    first = bisect_left(series, bounds.min)
+    return first < len(series) and bool(series[first] <= bounds.max)
+
+
+def _may_reach(bounds: pq.Statistics | None, wanted: Bounds) -> bool:
+    if bounds is None or not bounds.has_min_max or bounds.physical_type != "INT64":
+        return True
+    start, before, up_to = (None if time is None else to_micros(time) for time in wanted)
+    low, high = bounds.min_raw, bounds.max_raw
+    return not (
+        (start is not None and high < start)
+        or (before is not None and low >= before)
+        or (up_to is not None and low > up_to)
+    )
 
 
 def _complete(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
@@ -161,7 +196,7 @@ def _complete(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(there)
 
 
-def _tests(selection: RowSelection) -> dict[str, tuple[datetime | None, datetime | None, datetime | None]]:
+def _tests(selection: RowSelection) -> dict[str, Bounds]:
     """Column -> (from, before, up to) for the columns that have a bound."""
     changed_from = None if selection.changed_after is None else selection.changed_after + _MICROSECOND
     bounds = {
@@ -172,7 +207,7 @@ def _tests(selection: RowSelection) -> dict[str, tuple[datetime | None, datetime
     return {name: bound for name, bound in bounds.items() if any(one is not None for one in bound)}
 
 
-def _mask(column: pa.Array, bounds: tuple[datetime | None, datetime | None, datetime | None]) -> pa.Array:
+def _mask(column: pa.Array, bounds: Bounds) -> pa.Array:
     start, before, up_to = (None if one is None else pa.scalar(one, column.type) for one in bounds)
     mask = pa.scalar(True)
     for test, bound in ((pc.greater_equal, start), (pc.less, before), (pc.less_equal, up_to)):

@@ -25,6 +25,7 @@ from timedb.storage.catalog.resolve import ResolvedSeries, resolve
 from timedb.storage.commit.writes import Write
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.store import Store
+from timedb.storage.memory.budget import Memory, MemoryShare
 from timedb.storage.rows.digest import RowsDigest, fields_digest
 from timedb.storage.rows.normalise import BATCH, SeriesCodes, check_batch, check_columns, normalise
 from timedb.storage.rows.rows import split_buckets
@@ -36,6 +37,10 @@ from timedb.storage.write.staging import StagedFiles
 
 __all__ = ["Upload"]
 
+_CHUNK_BYTES = 64 << 20  # rows that wait in memory
+_CHUNK_SHARE = 16  # of the memory for calls
+_CHUNKS_HELD = 4  # one that arrives, one that is put in order, its copy, and what is encoded
+_SMALL_PART = 8
 _FREE_FIELDS = {"op", "run_id", "rows"}
 
 
@@ -57,6 +62,7 @@ class Upload:
         newest: The greatest change_time that the values have, microseconds since 1970.
         settings: Limits.
         created_by: The key's e-mail.
+        memory: Of which a large upload takes a share.
 
     Raises:
         InvalidRequest: a column is missing, unknown or of a type that does not fit.
@@ -76,6 +82,7 @@ class Upload:
         newest: Callable[[], int],
         settings: ServerSettings,
         created_by: str | None,
+        memory: Memory,
     ) -> None:
         check_columns(schema)
         self._command = command
@@ -95,8 +102,10 @@ class Upload:
         self._unit_fault: InvalidRequest | None = None
         self._digest = RowsDigest()
         self._batches: list[pa.RecordBatch] = []
-        self._waiting_rows = 0
-        self._bytes = 0
+        self._waiting_rows = self._waiting_bytes = self._bytes = 0
+        self._memory = memory
+        self._share: MemoryShare | None = None
+        self._chunk_bytes = min(_CHUNK_BYTES, memory.for_calls // _CHUNK_SHARE)
         self._staged = StagedFiles(store, to_micros(self._received_time), file_rows=settings.compact_file_rows)
         self._numbers: dict[str, int] = {}
         self._extents: list[Extent] = []
@@ -127,11 +136,30 @@ class Upload:
             )
         if batch.num_rows:
             self._batches.append(normalise(batch, self._codes, self.received))
+            self._waiting_bytes += self._batches[-1].nbytes
         self.received += batch.num_rows
         self._waiting_rows += batch.num_rows
+        self._ask_for_memory()
         # What repeats stored values is found out in the lane, so such an upload stays in memory.
-        if self._waiting_rows >= self._settings.upload_chunk_rows and self._skip_unchanged is None:
+        full = self._waiting_rows >= self._settings.upload_chunk_rows or self._waiting_bytes >= self._chunk_bytes
+        if full and self._skip_unchanged is None:
             self._stage_aside(self._take_waiting())
+
+    def _ask_for_memory(self) -> None:
+        """Take a share once the upload is no small one: all that it will need, so that no two wait for each other.
+
+        Raises:
+            Busy, TooLarge: there is none.
+        """
+        if self._skip_unchanged is not None and self._share is not None:
+            if (more := _CHUNKS_HELD * self._waiting_bytes - self._share.size) > 0:
+                self._share.grow(more)
+        elif self._share is None and self._waiting_bytes > self._chunk_bytes // _SMALL_PART:
+            self._share = self._memory.share("batch", _CHUNKS_HELD * self._chunk_bytes)
+
+    def _give_back(self) -> None:
+        if self._share is not None:
+            self._share.release()
 
     @translating_errors()
     def commit(self, marked_rows: int | None) -> dict[str, Any]:
@@ -166,12 +194,14 @@ class Upload:
             receipt = self._submit(run)
             if not run.answered:
                 self._staged.keep()
+        self._give_back()
         return receipt
 
     @translating_errors()
     def abort(self) -> None:
         """Forget what has arrived, files included."""
         self._batches = []
+        self._give_back()
         with contextlib.suppress(Exception):  # why the upload failed is known by now
             self._wait()
         self._end_thread()
@@ -187,7 +217,7 @@ class Upload:
         ranks = np.array([rank[one.series_id] for one in self._series], dtype=np.int32)
         table = pa.Table.from_batches(self._batches, BATCH).combine_chunks()
         self._batches = []
-        self._waiting_rows = 0
+        self._waiting_rows = self._waiting_bytes = 0
         series = pa.array(ranks[table.column("series").to_numpy()], pa.int32())
         return RunRows(table.set_column(0, BATCH.field("series"), series), ids)
 

@@ -55,6 +55,7 @@ TINY: dict[str, Any] = {
     "upload_chunk_rows": 16,
     "bulk_rows": 12,
     "group_rows": 60,
+    "read_slice_rows": 20,
     "compact_fresh_files": 2,
     "compact_fresh_rows": 40,
     "compact_input_rows": 30,

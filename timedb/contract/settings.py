@@ -126,8 +126,24 @@ class ServerSettings(BaseSettings):
     compact_fresh_rows: int = Field(2_000_000, ge=1, description="Fresh rows of a bucket that start its compaction")
     compact_input_rows: int = Field(500_000, ge=1, description="Rows that compaction works on at once, about")
     compact_file_rows: int = Field(2_000_000, ge=1, description="Rows of a compacted file, about")
-    read_cache_bytes: int = Field(256 << 20, ge=0, description="Bytes of decoded rows that a tenant keeps in memory")
-    latest_cache_rows: int = Field(1_000_000, ge=0, description="Last rows of series that a tenant keeps in memory")
+    memory_limit_mb: int | None = Field(
+        None,
+        ge=256,
+        description="MiB of memory that a server may take; none: three quarters of what the machine, or its control "
+        "group, has",
+    )
+    memory_wait_seconds: float = Field(
+        30.0, ge=0, description="Seconds that a call waits for memory that others hold before it is told to retry"
+    )
+    read_slice_rows: int | None = Field(
+        None, ge=1, description="Rows that a read works on at once, about; none: as many as the memory is for"
+    )
+    read_cache_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes of decoded rows that all tenants together keep in memory; none: an eighth of the memory, "
+        "at most 256 MiB",
+    )
     max_windows: int = Field(10_000_000, ge=1, description="Windows of a relative read in its general form")
     maintenance_seconds: float = Field(2.0, gt=0, description="Seconds between two looks at what needs maintenance")
     retention_hours: int = Field(168, ge=1, description="Hours that replaced files stay for readers that may use them")
