@@ -15,6 +15,7 @@ from pyarrow import flight
 
 from timedb.flight_server.call.boundary import MIDDLEWARE_KEY
 from timedb.flight_server.call.context import RequestIds
+from timedb.flight_server.rpc.server import FlightServer
 
 __all__ = ["UnixSocketServer"]
 
@@ -28,14 +29,14 @@ class UnixSocketServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarro
         url: Where it listens.
     """
 
-    def __init__(self, server: flight.FlightServerBase) -> None:
+    def __init__(self, server: FlightServer) -> None:
         self._server = server
         self._folder = tempfile.mkdtemp(prefix="timedb-")
         if len(self._folder) > _MAX_FOLDER_CHARS:
             shutil.rmtree(self._folder)
             self._folder = tempfile.mkdtemp(prefix="timedb-", dir="/tmp")
         self.url = f"grpc+unix://{self._folder}/flight.sock"
-        super().__init__(self.url, middleware={MIDDLEWARE_KEY: RequestIds()})
+        super().__init__(self.url, middleware={MIDDLEWARE_KEY: RequestIds(opening=server.open_stream)})
 
     def shutdown(self) -> None:
         """Stop to listen; blocks as long as calls hang."""

@@ -113,7 +113,6 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
     app.state.instance = uuid4().hex
     app.state.metrics = metrics
     app.state.bodies = BodyBudget(settings)
-    app.state.max_upload_rows = settings.max_upload_rows
     for router in _ROUTERS:
         app.include_router(router)
     app.add_exception_handler(TimeDBError, _on_error)

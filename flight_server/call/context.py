@@ -42,6 +42,7 @@ CANCELLED = "cancelled"
 """The code in the log of a call whose client went away."""
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CLIENT_STREAMS = {flight.FlightMethod.DO_PUT: "do_put", flight.FlightMethod.DO_EXCHANGE: "do_exchange"}
 _LEAST_MESSAGE_BYTES, _MOST_MESSAGE_BYTES = 1 << 16, (1 << 31) - 1
 
 
@@ -49,9 +50,15 @@ class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships
     """The id of one call, which the answer's headers carry too, the keys and the limit that came with the call."""
 
     def __init__(
-        self, request_id: str, credentials: Credentials, message_bytes: str | None = None, instance: str = ""
+        self,
+        request_id: str,
+        credentials: Credentials,
+        message_bytes: str | None = None,
+        instance: str = "",
+        completed: Callable[[], None] = lambda: None,
     ) -> None:
         self.request_id = request_id
+        self._completed = completed
         self._instance = instance
         self.credentials = credentials
         self._message_bytes = message_bytes
@@ -74,8 +81,14 @@ class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships
             )
         return number
 
+    def call_completed(self, exception: Exception | None) -> None:
+        self._completed()
+
     def sending_headers(self) -> dict[str, str]:
         return {REQUEST_ID_HEADER: self.request_id, INSTANCE_HEADER: self._instance}
+
+
+Opening = Callable[[str, str, Credentials], Callable[[], None]]
 
 
 class RequestIds(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow ships no types
@@ -83,15 +96,24 @@ class RequestIds(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarr
 
     Args:
         instance: What answers tell the server by.
+        opening: Called on the head of a stream that the client sends, when no thread waits yet for its first message:
+            takes the method, the request id and the keys, raises a Flight error of ours where the stream is refused,
+            and gives what is to be called when the call has ended.
     """
 
-    def __init__(self, instance: str = "") -> None:
+    def __init__(self, instance: str = "", opening: Opening | None = None) -> None:
         self._instance = instance
+        self._opening = opening
 
     def start_call(self, info: flight.CallInfo, headers: dict[str, list[Any]]) -> RequestId:
         sent = headers.get(REQUEST_ID_HEADER, [""])[0]
         request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
-        return RequestId(request_id, Credentials(headers), headers.get(MESSAGE_BYTES_HEADER, [None])[0], self._instance)
+        credentials, message_bytes = Credentials(headers), headers.get(MESSAGE_BYTES_HEADER, [None])[0]
+        method = _CLIENT_STREAMS.get(info.method)
+        if self._opening is None or method is None:
+            return RequestId(request_id, credentials, message_bytes, self._instance)
+        completed = self._opening(method, request_id, credentials)
+        return RequestId(request_id, credentials, message_bytes, self._instance, completed)
 
 
 class _RequestLog(logging.LoggerAdapter[logging.Logger]):

@@ -9,6 +9,7 @@ from pyarrow import flight
 from pydantic import ConfigDict, TypeAdapter
 
 from timedb.contract.errors import InvalidRequest, Unimplemented
+from timedb.contract.json_counts import check_json_counts
 from timedb.contract.wire import AccuracyTicket, ReadTicket, WireModel, parse
 
 __all__ = ["command_of", "parse_command", "parse_read", "to_json"]
@@ -30,7 +31,7 @@ def command_of(descriptor: flight.FlightDescriptor) -> bytes:
     return command
 
 
-def parse_command(model: type[M], body: bytes, *, what: str, max_bytes: int) -> M:
+def parse_command(model: type[M], body: bytes, *, what: str, max_bytes: int, max_values: int) -> M:
     """Read a command or ticket.
 
     Raises:
@@ -41,18 +42,20 @@ def parse_command(model: type[M], body: bytes, *, what: str, max_bytes: int) -> 
         raise InvalidRequest(f"{what}: is empty")
     if not body.startswith(b"{"):
         raise Unimplemented(f"{what}: is no JSON object; Flight SQL does not use this call")
-    return parse(model, body, what=what, max_bytes=max_bytes)
+    return parse(model, body, what=what, max_bytes=max_bytes, max_values=max_values)
 
 
-def parse_read(body: bytes, *, what: str, max_bytes: int) -> ReadTicket | AccuracyTicket:
+def parse_read(body: bytes, *, what: str, max_bytes: int, max_values: int) -> ReadTicket | AccuracyTicket:
     """Read the command or ticket of whatever streams rows.
 
     Raises:
         Unimplemented, InvalidRequest, TooLarge: as :func:`parse_command`.
     """
-    if len(body) <= max_bytes and _op_of(body) == "accuracy":
-        return parse_command(AccuracyTicket, body, what=what, max_bytes=max_bytes)
-    return parse_command(ReadTicket, body, what=what, max_bytes=max_bytes)
+    if len(body) <= max_bytes:
+        check_json_counts(body, what, max_values)
+        if _op_of(body) == "accuracy":
+            return parse_command(AccuracyTicket, body, what=what, max_bytes=max_bytes, max_values=max_values)
+    return parse_command(ReadTicket, body, what=what, max_bytes=max_bytes, max_values=max_values)
 
 
 def _op_of(body: bytes) -> object:

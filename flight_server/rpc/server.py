@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import flight
 
+from timedb.contract.errors import TooLarge
 from timedb.contract.settings import ServerSettings
 from timedb.contract.wire import AccuracyTicket, ListSeries, LookupCommand, Nothing, ReadTicket, UploadCommand, parse
 from timedb.flight_server.call.audit import facts_of, require_room
@@ -17,6 +19,7 @@ from timedb.flight_server.call.authentication import (
     METHODS,
     Access,
     Caller,
+    Credentials,
     authenticate,
     authorise,
     recheck,
@@ -24,7 +27,7 @@ from timedb.flight_server.call.authentication import (
 )
 from timedb.flight_server.call.boundary import MIDDLEWARE_KEY, guarded_results, guarded_stream, rpc
 from timedb.flight_server.call.context import CallContext, RequestIds, end_if_gone, refuse_strangers
-from timedb.flight_server.call.errors import to_schema_error
+from timedb.flight_server.call.errors import as_timedb_error, to_flight_error, to_schema_error
 from timedb.flight_server.call.messages import command_of, parse_command, parse_read, to_json
 from timedb.flight_server.call.metrics import Metrics
 from timedb.flight_server.call.pieces import check_fits, info_that_fits, pieces_of
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FlightServer"]
 
+_MAX_HEALTH_BYTES = 1024  # of a body for which nobody's key has been asked
 _ASK_SECONDS = 0.02
 """How often a handler asks whether its client is still there: gRPC takes a tenth of a millisecond to say so."""
 
@@ -62,16 +66,45 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         # First, for a call may come in before the constructor below returns.
         self._lake = lake
         self._settings = settings
+        self._message_limits = {"max_bytes": settings.max_message_bytes, "max_values": settings.max_json_values}
         self.instance = uuid4().hex
         self.gate = Gate()
         self.metrics = Metrics(lake)
         self.reads = _slots("reads", settings)
         self.uploads = _slots("uploads", settings)
         self.calls = _slots("calls", settings)
+        self.streams = Slots(
+            "uploads and lookups",
+            settings.max_open_streams,
+            math.inf,
+            tenant_limit=settings.max_open_streams_per_tenant,
+        )
         self.sql = FlightSql(settings, _slots("sql", settings))
         self.metrics.watch(self.gate, (self.reads, self.uploads, self.calls, self.sql.slots))
         certificates = {} if tls is None else tls.flight_arguments()
-        super().__init__(location, middleware={MIDDLEWARE_KEY: RequestIds(self.instance)}, **certificates)
+        super().__init__(
+            location, middleware={MIDDLEWARE_KEY: RequestIds(self.instance, self.open_stream)}, **certificates
+        )
+
+    def open_stream(self, method: str, request_id: str, credentials: Credentials) -> Callable[[], None]:
+        """Let a stream of the client's begin: gRPC gives it a thread, and waits with it for the first message.
+
+        Whoever has no key is refused here, and streams have a number at most. What the call needs is asked once its
+        command is there.
+
+        Returns:
+            What gives its place back.
+
+        Raises:
+            FlightError: it is refused.
+        """
+        call = CallContext(method, request_id, "", credentials)
+        try:
+            return self.streams.lease(self._authenticate(call).tenant_id).release
+        except BaseException as error:
+            call.hold(lambda: self.metrics.record(call))
+            call.end(error)
+            raise to_flight_error(as_timedb_error(error), request_id) from None
 
     def admit(self, call: CallContext) -> None:
         """Let a call in, unless the server is stopping or the lake is open and the peer a stranger."""
@@ -161,7 +194,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
     ) -> Iterable[flight.FlightInfo]:
         """The series, or those that the criteria select."""
         tenant = self._tenant(call)
-        message = parse(ListSeries, criteria, what="criteria", max_bytes=self._settings.max_message_bytes)
+        message = parse(ListSeries, criteria, what="criteria", **self._message_limits)
         with self._slot(tenant):
             page = tenant.page_of_series(message)
         return guarded_results(call, flights_of_series(page))
@@ -172,6 +205,8 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         name = action.type
         if name == HEALTH:
             call.method = f"do_action/{name}"
+            if action.body.size > _MAX_HEALTH_BYTES:
+                raise TooLarge(f"{HEALTH}: {action.body.size} bytes are over the limit of {_MAX_HEALTH_BYTES}")
             self._parse_body(Nothing, action.body, HEALTH)
             return [to_json(self._health())]
         self._authenticate(call)
@@ -242,13 +277,13 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         return tenant.plan(self._parse_read(command_of(descriptor), "command"))
 
     def _parse_read(self, body: bytes, what: str) -> ReadTicket | AccuracyTicket:
-        return parse_read(body, what=what, max_bytes=self._settings.max_message_bytes)
+        return parse_read(body, what=what, **self._message_limits)
 
     def _parse_command(self, model: type[Any], body: bytes, what: str) -> Any:
-        return parse_command(model, body, what=what, max_bytes=self._settings.max_message_bytes)
+        return parse_command(model, body, what=what, **self._message_limits)
 
     def _parse_body(self, model: type[Any], body: pa.Buffer, what: str) -> Any:
-        return parse(model, body.to_pybytes(), what=what, max_bytes=self._settings.max_message_bytes)
+        return parse(model, body.to_pybytes(), what=what, **self._message_limits)
 
 
 def _principal(call: CallContext) -> str | None:

@@ -15,19 +15,20 @@ __all__ = ["check_stream"]
 
 # Positions of fields in the tables of Arrow's Message.fbs.
 _HEADER_TYPE, _HEADER = 1, 2
-_BUFFERS, _COMPRESSION = 2, 3
+_LENGTH, _NODES, _BUFFERS, _COMPRESSION = 0, 1, 2, 3
 _DICTIONARY_DATA = 1
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
-_BUFFER_BYTES = 16
+_BUFFER_BYTES = _NODE_BYTES = 16
 
 
-def check_stream(body: pa.Buffer, what: str, max_bytes: int) -> None:
-    """Refuse a stream of which one message unpacks to more than ``max_bytes``.
+def check_stream(body: pa.Buffer, what: str, max_bytes: int, list_items: int) -> None:
+    """Refuse a stream of which one message unpacks to more than ``max_bytes``, or has lists that are too long.
 
     Args:
         body: The whole stream.
         what: How an error calls it.
         max_bytes: The most.
+        list_items: The most items that a list may have, on average of a batch; items that are null take no bytes.
 
     Raises:
         TooLarge: one is larger.
@@ -38,6 +39,9 @@ def check_stream(body: pa.Buffer, what: str, max_bytes: int) -> None:
         for message in reader:
             if _unpacked_bytes(message) > max_bytes:
                 raise TooLarge(f"{what}: a batch is over the limit of {max_bytes} bytes once it is decompressed")
+            rows, items = _rows_and_items(message)
+            if items > rows * list_items:
+                raise TooLarge(f"{what}: {items} items in {rows} rows are over the limit of {list_items} a row")
     except (struct.error, pa.ArrowException, OSError):
         raise InvalidRequest(f"{what}: is not a valid Arrow stream") from None
 
@@ -62,6 +66,20 @@ def _unpacked_bytes(message: pa.ipc.Message) -> int:
             (stated,) = struct.unpack_from("<q", body, offset)
             total += length if stated < 0 else stated  # -1: this one is not compressed
     return total
+
+
+def _rows_and_items(message: pa.ipc.Message) -> tuple[int, int]:
+    """How many rows a batch has, and how many items the longest of its columns and their lists."""
+    data = memoryview(message.metadata)
+    root = struct.unpack_from("<I", data, 0)[0]
+    kind, header = _field(data, root, _HEADER_TYPE), _table(data, root, _HEADER)
+    if not (header and kind and data[kind] == _RECORD_BATCH):
+        return 0, 0
+    place, start = _field(data, header, _LENGTH), _table(data, header, _NODES)
+    rows = struct.unpack_from("<q", data, place)[0] if place else 0
+    count = struct.unpack_from("<I", data, start)[0] if start else 0
+    lengths = [struct.unpack_from("<q", data, start + 4 + number * _NODE_BYTES)[0] for number in range(count)]
+    return rows, max(lengths, default=0)
 
 
 def _field(data: memoryview, table: int, number: int) -> int:

@@ -53,11 +53,14 @@ class BodyBudget:
     def __init__(self, settings: ServerSettings) -> None:
         self.max_body_bytes = settings.max_body_bytes
         self.max_json_values = settings.max_json_values
+        self.max_columns = settings.max_upload_columns
+        self.max_rows = settings.max_upload_rows
         self._seconds = settings.max_body_seconds
         self._idle_seconds = settings.max_body_idle_seconds
         self._held = 0
         self._arriving: set[_Arriving] = set()
-        self._large = asyncio.Semaphore(2)
+        # Parsed, a body of the greatest size takes some hundred megabytes; two at once would not be faster.
+        self._large = asyncio.Semaphore(1)
 
     @asynccontextmanager
     async def receive(self, request: Request) -> AsyncIterator[bytes]:
@@ -132,7 +135,8 @@ class BodyBudget:
 
     async def parse(self, model: type[M], body: bytes) -> M:
         """Read a body as ``model`` on a worker thread, with the errors of :func:`timedb.contract.wire.parse`."""
-        return await self.on_thread(len(body), partial(parse, model, body, what="body", max_bytes=self.max_body_bytes))
+        limits = {"max_bytes": self.max_body_bytes, "max_values": self.max_json_values}
+        return await self.on_thread(len(body), partial(parse, model, body, what="body", **limits))
 
     async def on_thread(self, size: int, work: Callable[[], T]) -> T:
         """Do what takes memory in proportion to a body of ``size`` bytes, on a worker thread."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -16,10 +18,12 @@ from starlette.concurrency import run_in_threadpool
 from timedb.client.frames import open_data
 from timedb.contract.columns import UPLOAD_COLUMNS
 from timedb.contract.errors import InvalidRequest
+from timedb.contract.json_counts import check_json_counts
 from timedb.contract.json_keys import object_of
 from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import WireModel, parse, quoted
-from timedb.files.table_files import Reading, TableKind, open_table
+from timedb.contract.wire_fields import MAX_TAGS
+from timedb.files.table_files import Reading, TableKind, TableLimits, open_table
 from timedb.rest_gateway.answer.ipc_sizes import check_stream
 from timedb.rest_gateway.ask.bodies import BodyBudget
 from timedb.rest_gateway.ask.inputs import is_json, media_type_of, read_query
@@ -36,6 +40,8 @@ FILE_TYPES: dict[str, TableKind] = {
 }
 LINES_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _BATCH_ROWS = 65_536
+_LINES_AT_ONCE = 8192
+_OF_ROW = re.compile(r"^value_rows\.(\d+)")
 _OF_COLUMN = re.compile(r"(?P<column>[a-z_]+): (?:row (?P<row>\d+):? )?")
 _UNPACKED = 8
 """How many times the greatest body a batch of Arrow or a row group of Parquet may be once it is decompressed."""
@@ -81,7 +87,6 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
         Busy: other bodies take up all the room.
     """
     budget: BodyBudget = request.app.state.bodies
-    max_rows: int = request.app.state.max_upload_rows
     media_type = media_type_of(request)
     is_table = media_type in FILE_TYPES or media_type in LINES_TYPES
     if (media_type or has_body(request.headers)) and not is_table and not is_json(media_type):
@@ -90,10 +95,10 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
     beside = read_query(UploadQuery, request)
     async with budget.receive(request) as body:
         if media_type in LINES_TYPES:
-            yield await budget.on_thread(len(body), partial(_of_lines, body, _given(beside)))
+            yield await budget.on_thread(len(body), partial(_of_lines, body, _given(beside), budget.max_json_values))
         elif media_type in FILE_TYPES:
             kind = FILE_TYPES[media_type]
-            yield await run_in_threadpool(_of_table, body, kind, _given(beside), max_rows, budget.max_body_bytes)
+            yield await run_in_threadpool(_of_table, body, kind, _given(beside), budget)
         else:
             message = await budget.parse(UploadRequest, body)
             yield await budget.on_thread(len(body), partial(_of_json, message, beside))
@@ -109,8 +114,21 @@ def _of_json(message: UploadRequest, beside: UploadQuery) -> RunUpload:
     return _of_rows(message, fields)
 
 
-def _of_lines(body: bytes, fields: dict[str, Any]) -> RunUpload:
-    lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+def _of_lines(body: bytes, fields: dict[str, Any], max_values: int) -> RunUpload:
+    lines = ((number, line) for number, line in enumerate(io.BytesIO(body), 1) if line.strip())
+    tables: list[pa.Table] = []
+    before = 0
+    while some := list(itertools.islice(lines, _LINES_AT_ONCE)):
+        tables.append(_table_of_lines(some, before, max_values))
+        before += len(some)
+    table = pa.concat_tables(tables, promote_options="default") if tables else rows_to_table([])
+    return RunUpload(fields, table.num_rows, table.to_reader(max_chunksize=_BATCH_ROWS))
+
+
+def _table_of_lines(lines: list[tuple[int, bytes]], before: int, max_values: int) -> pa.Table:
+    """Some lines as rows; ``before``: how many came before them."""
+    whole = b'{"value_rows":[' + b",".join(line.strip() for _, line in lines) + b"]}"
+    check_json_counts(whole, "body", max_values)
     for number, line in lines:
         try:
             json.loads(line, object_pairs_hook=object_of)
@@ -120,20 +138,25 @@ def _of_lines(body: bytes, fields: dict[str, Any]) -> RunUpload:
             raise InvalidRequest(f"body: line {number} is nested too deeply") from None
         except ValueError as error:
             raise InvalidRequest(f"body: line {number}: {error}") from None
-    whole = b'{"value_rows":[' + b",".join(line for _, line in lines) + b"]}"
-    return _of_rows(parse(RowLines, whole, what="body", max_bytes=len(whole)), fields)
+    try:
+        message = parse(RowLines, whole, what="body", max_bytes=len(whole), max_values=max_values)
+        return rows_to_table(message.value_rows)
+    except InvalidRequest as error:
+        detail = _OF_ROW.sub(lambda found: f"value_rows.{before + int(found[1])}", error.detail, count=1)
+        raise InvalidRequest(detail) from None
 
 
-def _of_rows(message: UploadRequest | RowLines, fields: dict[str, Any]) -> RunUpload:
+def _of_rows(message: UploadRequest, fields: dict[str, Any]) -> RunUpload:
     table = rows_to_table(message.value_rows)
     return RunUpload(fields, table.num_rows, table.to_reader(max_chunksize=_BATCH_ROWS))
 
 
-def _of_table(body: bytes, kind: TableKind, fields: dict[str, Any], max_rows: int, max_body_bytes: int) -> RunUpload:
-    most = _UNPACKED * max_body_bytes
+def _of_table(body: bytes, kind: TableKind, fields: dict[str, Any], budget: BodyBudget) -> RunUpload:
+    most = _UNPACKED * budget.max_body_bytes
     if kind == "arrow":
-        check_stream(pa.py_buffer(body), "body", most)
-    table = open_table(pa.BufferReader(body), kind, what="body", max_rows=max_rows, max_group_bytes=most)
+        check_stream(pa.py_buffer(body), "body", most, MAX_TAGS)
+    limits = TableLimits(rows=budget.max_rows, columns=budget.max_columns, group_bytes=most, list_items=MAX_TAGS)
+    table = open_table(pa.BufferReader(body), kind, what="body", limits=limits)
     reader = table.read(_columns(table.names), Reading(time_zone="UTC"))
     return RunUpload(fields, table.rows, open_data(reader).open(), value_key="value_key" in table.names, by_item=False)
 

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from timedb.contract.errors import InvalidRequest
+from timedb.contract.json_counts import MAX_JSON_VALUES
 from timedb.contract.wire import quoted
 
 __all__ = ["ClientSettings", "ServerSettings", "load_settings", "local_path", "read_setting_file"]
@@ -63,10 +64,9 @@ class ServerSettings(BaseSettings):
     max_message_bytes: int = Field(16 << 20, ge=1, description="Bytes of a ticket, command or action body")
     max_body_bytes: int = Field(32 << 20, ge=1, description="Bytes of one REST request body")
     max_json_values: int = Field(
-        4_000_000, ge=1, description="Values of one JSON body: objects, arrays, texts, numbers and the rest"
+        MAX_JSON_VALUES, ge=1000, description="Values of one JSON message or body; a fourth of them may be objects"
     )
-    max_json_depth: int = Field(64, ge=2, le=200, description="Levels of objects and arrays in a JSON body")
-    max_upload_columns: int = Field(1024, ge=1, description="Columns of an upload, of CSV in its line of names")
+    max_upload_columns: int = Field(1024, ge=1, description="Columns of one REST body")
     max_head_seconds: float = Field(10.0, gt=0, description="Seconds in which the head of a REST call has to arrive")
     max_body_seconds: float = Field(300.0, gt=0, description="Seconds in which the body of a REST call has to arrive")
     max_body_idle_seconds: float = Field(
@@ -98,6 +98,10 @@ class ServerSettings(BaseSettings):
     )
     max_concurrent_calls: int = Field(128, ge=1, description="Other calls (actions, plans) that may run at once")
     max_concurrent_calls_per_tenant: int = Field(96, ge=1, description="Other calls of one tenant that may run at once")
+    max_open_streams: int = Field(
+        256, ge=1, description="Uploads and lookups over Flight that may be open at once, whether they send or wait"
+    )
+    max_open_streams_per_tenant: int = Field(192, ge=1, description="Those of one tenant that may be open at once")
     max_call_seconds: float = Field(3600.0, gt=0, description="Seconds that one read or upload may take")
     max_concurrent_sql: int = Field(8, ge=1, description="SQL queries that may run at once")
     max_concurrent_sql_per_tenant: int = Field(6, ge=1, description="SQL queries of one tenant that may run at once")

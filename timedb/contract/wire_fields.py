@@ -28,6 +28,7 @@ from pydantic import (
 
 from timedb.contract.durations import Duration, parse_duration
 from timedb.contract.errors import InvalidRequest, TooLarge
+from timedb.contract.json_counts import MAX_JSON_VALUES, check_json_counts
 from timedb.contract.json_keys import check_keys
 from timedb.contract.numbers import float_of
 from timedb.contract.times import format_time, midnight, parse_time, to_utc
@@ -267,7 +268,7 @@ class Command(WireModel):
 M = TypeVar("M", bound=WireModel)
 
 
-def parse(model: type[M], body: bytes, *, what: str, max_bytes: int) -> M:
+def parse(model: type[M], body: bytes, *, what: str, max_bytes: int, max_values: int = MAX_JSON_VALUES) -> M:
     """Read a message from the wire.
 
     Args:
@@ -275,14 +276,16 @@ def parse(model: type[M], body: bytes, *, what: str, max_bytes: int) -> M:
         body: JSON; empty bytes count as ``{}``.
         what: How an error calls the message, say "ticket".
         max_bytes: The most that is looked at.
+        max_values: The most values that it may hold.
 
     Raises:
-        TooLarge: more than ``max_bytes``.
+        TooLarge: more than ``max_bytes`` or ``max_values``.
         InvalidRequest: not JSON, or not the model, or a key stands twice in one object; names the first field at fault
             and its value.
     """
     if len(body) > max_bytes:
         raise TooLarge(f"{what}: {len(body)} bytes are over the limit of {max_bytes}")
+    check_json_counts(body, what, max_values)
     context = _FromWire()
     body = body or b"{}"
     message = _checked(model, lambda: model.model_validate_json(body, context=context), what)

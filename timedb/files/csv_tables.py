@@ -63,9 +63,10 @@ class CsvSource:
 
     Raises:
         InvalidRequest: there is no line of names.
+        TooLarge: it has more than ``max_columns`` names.
     """
 
-    def __init__(self, source: Any, what: str, form: CsvForm) -> None:
+    def __init__(self, source: Any, what: str, form: CsvForm, max_columns: int | None = None) -> None:
         self._source = source
         self._what = what
         self._parsing = csv.ParseOptions(delimiter=form.delimiter, newlines_in_values=True)
@@ -85,6 +86,9 @@ class CsvSource:
         names, self._rest = (head, b"") if line_end is None else (head[:line_end], head[line_end:])
         self._first_line = 1 + _lines(names)
         _check_text(names, 1, what)
+        # Before they are parsed: of each column Arrow makes a reader of ten kilobytes.
+        if max_columns is not None and (found := names.count(form.delimiter.encode()) + 1) > max_columns:
+            raise TooLarge(f"{what}: {found} columns in the line of names are over the limit of {max_columns}")
         self.names: list[str] = csv.read_csv(
             pa.BufferReader(names.strip(b"\r\n") + b"\n"), parse_options=self._parsing
         ).column_names

@@ -18,7 +18,7 @@ from timedb.files.cells import Cells, labels_of_columns
 from timedb.files.csv_tables import CsvForm, CsvSource, Piece
 from timedb.files.json_tables import JsonSource
 
-__all__ = ["Reading", "Rejoined", "Source", "TableFile", "TableKind", "open_table"]
+__all__ = ["Reading", "Rejoined", "Source", "TableFile", "TableKind", "TableLimits", "open_table"]
 
 TableKind = Literal["csv", "parquet", "arrow", "ndjson", "json"]
 Source = Any
@@ -26,6 +26,7 @@ Source = Any
 
 _TIMES = ("valid_time", "valid_time_end", "known_time")
 _BATCH_ROWS = 1 << 16
+_BATCH_ITEMS = 1 << 22
 _REASON_CHARS = 300
 _ARROW_FILE = b"ARROW1"
 _LABEL = "label:"
@@ -54,6 +55,23 @@ class Reading:
     fixed_labels: Mapping[str, str] = field(default_factory=dict)
     form: CsvForm = field(default_factory=CsvForm)
     advise: Callable[[str, str], str] = _no_advice
+
+
+@dataclass(frozen=True, slots=True)
+class TableLimits:
+    """The most that a table may hold; None: as much as it does.
+
+    Attributes:
+        rows: Rows that Parquet, which states their number, may state.
+        columns: Columns.
+        group_bytes: Bytes that a row group of Parquet may state once it is decompressed.
+        list_items: Items that a list of Parquet may have, on average of a row group.
+    """
+
+    rows: int | None = None
+    columns: int | None = None
+    group_bytes: int | None = None
+    list_items: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +141,7 @@ def open_table(
     *,
     what: str,
     form: CsvForm | None = None,
-    max_rows: int | None = None,
-    max_group_bytes: int | None = None,
+    limits: TableLimits | None = None,
 ) -> TableFile:
     """Look at the head of a table: CSV with a line of names, JSON, Parquet, or an Arrow IPC stream or file.
 
@@ -133,28 +150,28 @@ def open_table(
         kind: The format.
         what: How an error calls it.
         form: Of CSV; None: cells between commas, a point before decimals.
-        max_rows: The most rows that Parquet, which states their number, may state.
-        max_group_bytes: The most bytes that a row group of Parquet may state once it is decompressed.
+        limits: What it may hold; None: as much as it does.
 
     Raises:
         InvalidRequest: it is not of that format.
-        TooLarge: it states more than that.
+        TooLarge: it holds more.
     """
+    limits = limits or TableLimits()
     with _reading(what):
         match kind:
             case "csv":
-                table = _open_csv(source, what, form or CsvForm())
+                table = _open_csv(source, what, form or CsvForm(), limits)
             case "parquet":
-                table = _open_parquet(source, what)
+                table = _open_parquet(source, what, limits)
             case "arrow":
                 table = _open_arrow(source, what)
             case _:
                 json_table = JsonSource(source, what, lines=kind == "ndjson")
                 table = TableFile(what, json_table.names, None, json_table.pieces)
-    if max_rows is not None and table.rows is not None and table.rows > max_rows:
-        raise TooLarge(f"{what}: {table.rows} rows are over the limit of {max_rows}")
-    if max_group_bytes is not None and table.group_bytes > max_group_bytes:
-        raise TooLarge(f"{what}: a row group is over the limit of {max_group_bytes} bytes once it is decompressed")
+    if limits.rows is not None and table.rows is not None and table.rows > limits.rows:
+        raise TooLarge(f"{what}: {table.rows} rows are over the limit of {limits.rows}")
+    if limits.columns is not None and len(table.names) > limits.columns:
+        raise TooLarge(f"{what}: {len(table.names)} columns are over the limit of {limits.columns}")
     if repeated := [name for name, times in Counter(table.names).items() if times > 1]:
         raise InvalidRequest(f"{quoted(repeated[0])[1:-1]}: the column is there twice")
     return table
@@ -177,8 +194,8 @@ class _reading:
             raise InvalidRequest(f"{self._what}: {reason}") from None
 
 
-def _open_csv(source: Source, what: str, form: CsvForm) -> TableFile:
-    table = CsvSource(source, what, form)
+def _open_csv(source: Source, what: str, form: CsvForm, limits: TableLimits) -> TableFile:
+    table = CsvSource(source, what, form, limits.columns)
     return TableFile(
         what, table.names, None, lambda columns: table.pieces(list(columns.values())), _numbers_are_text=True
     )
@@ -204,16 +221,45 @@ class Rejoined(io.RawIOBase):
         return len(piece)
 
 
-def _open_parquet(source: Source, what: str) -> TableFile:
+def _open_parquet(source: Source, what: str, limits: TableLimits) -> TableFile:
+    _check_groups(parquet.read_metadata(source), what, limits)
     # A long text that many rows share stays one text in memory.
     file = parquet.ParquetFile(source, read_dictionary=_text_leaves(source))
 
     def pieces(columns: Mapping[str, str]) -> Iterable[Piece]:
-        return _counted(file.iter_batches(batch_size=_BATCH_ROWS, columns=_once(columns)))
+        return _counted(file.iter_batches(batch_size=_batch_rows(file.metadata), columns=_once(columns)))
 
     groups = (file.metadata.row_group(index) for index in range(file.num_row_groups))
     largest = max((group.total_byte_size for group in groups), default=0)
     return TableFile(what, file.schema_arrow.names, file.metadata.num_rows, pieces, largest)
+
+
+def _check_groups(metadata: parquet.FileMetaData, what: str, limits: TableLimits) -> None:
+    """Refuse row groups by what the file states of them; a few bytes may state millions of items that are all null."""
+    if limits.columns is not None and metadata.num_columns > limits.columns:
+        raise TooLarge(f"{what}: {metadata.num_columns} columns are over the limit of {limits.columns}")
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        if limits.group_bytes is not None and group.total_byte_size > limits.group_bytes:
+            raise TooLarge(
+                f"{what}: a row group is over the limit of {limits.group_bytes} bytes once it is decompressed"
+            )
+        for column in map(group.column, range(group.num_columns)) if limits.list_items is not None else ():
+            if column.num_values > group.num_rows * limits.list_items:
+                name = quoted(column.path_in_schema)[1:-1]
+                raise TooLarge(
+                    f"{name}: {column.num_values} items in {group.num_rows} rows are over the limit of "
+                    f"{limits.list_items} a row"
+                )
+
+
+def _batch_rows(metadata: parquet.FileMetaData) -> int:
+    """Rows of a batch: fewer where rows have long lists."""
+    rows = _BATCH_ROWS
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        items = max((group.column(index).num_values for index in range(group.num_columns)), default=0)
+        rows = min(rows, max(1, _BATCH_ITEMS * group.num_rows // max(items, 1)))
+    return rows
 
 
 def _text_leaves(source: Source) -> list[str]:

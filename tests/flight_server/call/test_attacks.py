@@ -23,6 +23,8 @@ from pyarrow import flight
 from tests.flight_server.callers import calling, outcome
 from tests.flight_server.flights import (
     INSIDE,
+    Connect,
+    Start,
     act,
     command,
     commit_marker,
@@ -264,7 +266,19 @@ def test_headers_of_a_megabyte(target: Target, header: str) -> None:
 def test_json_that_goes_deep(target: Target, action: str, body: bytes) -> None:
     with flight.connect(target.url) as client:
         code, _ = outcome(lambda: act(client, action, body))
-    assert code == ("unimplemented" if action == "nonsense" else "invalid_request")
+    # Of `health`, which needs no key, hardly any body is looked at.
+    assert code == {"nonsense": "unimplemented", "health": "too_large"}.get(action, "invalid_request")
+
+
+def test_json_of_very_many_values(start: Start, connect: Connect) -> None:
+    client = connect(start(max_json_values=1000))
+    body = b'{"a":[' + b"[]," * 2000 + b"[]]}"
+    for action in ("update_values", "create_series", "list_series"):
+        found = outcome(lambda action=action: act(client, action, body))
+        assert found == ("too_large", f"{action}: 2003 values are over the limit of 1000")
+    found = outcome(lambda: client.get_flight_info(flight.FlightDescriptor.for_command(body)))
+    assert found == ("too_large", "command: 2003 values are over the limit of 1000")
+    assert outcome(lambda: list(client.list_flights(body)))[0] == "too_large"
 
 
 @pytest.mark.parametrize("bucket", ["zz", "../../etc", "", "0/..", "%2e%2e", "g", "0' OR 1=1"])
