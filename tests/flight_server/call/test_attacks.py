@@ -274,7 +274,7 @@ def test_json_of_very_many_values(start: Start, connect: Connect) -> None:
     client = connect(start(max_json_values=1000))
     body = b'{"a":[' + b"[]," * 2000 + b"[]]}"
     for action in ("update_values", "create_series", "list_series"):
-        found = outcome(lambda action=action: act(client, action, body))
+        found = outcome(partial(act, client, action, body))
         assert found == ("too_large", f"{action}: 2003 values are over the limit of 1000")
     found = outcome(lambda: client.get_flight_info(flight.FlightDescriptor.for_command(body)))
     assert found == ("too_large", "command: 2003 values are over the limit of 1000")
