@@ -28,6 +28,7 @@ from timedb.storage.delta.privacy import close_folder
 from timedb.storage.delta.standing import DELETED_TIME, LAKE_ID, Standing, identity_of
 from timedb.storage.delta.store import ASIDE_PREFIX, LocalStore, Store, make_folder
 from timedb.storage.memory.server import MemoryOfServer
+from timedb.storage.tables.clock import Clock
 from timedb.storage.tables.layout import (
     FORMAT_VERSION,
     MARKER,
@@ -51,6 +52,7 @@ from timedb.storage.tables.marker import (
 from timedb.storage.tenant import Tenant
 from timedb.storage.users.table import Users
 from timedb.storage.users.users import NewUser
+from timedb.storage.watch import Watch
 
 __all__ = ["Lake"]
 
@@ -78,6 +80,7 @@ class Lake:
         self._uri = uri
         self._max_age = 0.0 if isinstance(store, LocalStore) else _LOOK_SECONDS
         self._standing = Standing(store, MARKER, identity_of(marker), max_age_seconds=_LOOK_SECONDS)
+        self._clock = Clock(settings.max_clock_skew_seconds)
         self.is_new = is_new
         self.users = Users(
             store.below(USERS_FOLDER),
@@ -308,7 +311,13 @@ class Lake:
             if name not in self._tenants:
                 folder = self._folder_of(name)
                 self._tenants[name] = Tenant(
-                    folder, name, self._bucket_digits, self._settings, self._standing, self.memory
+                    folder,
+                    name,
+                    self._bucket_digits,
+                    self._settings,
+                    self._standing,
+                    self.memory,
+                    self._clock,
                 )
                 try:
                     note_tenant(self._store, name)  # once there is something, for who finds nothing then calls it lost
@@ -340,7 +349,9 @@ class Lake:
         """
         with self._lock:
             if self._lease is None:
-                self._lease = Lease(self._store, self._standing, address)
+                self._lease = Lease(
+                    self._store, self._standing, address, Watch(self._store, self._standing, self._clock).look
+                )
                 if (nested := nesting(self._uri)) is not None:
                     _log.warning(nested)
 
@@ -352,8 +363,10 @@ class Lake:
         """
         if self._standing.fault is not None:
             return self._standing.fault
-        for fault in list(self._standing.damage.values()):
-            return fault
+        faults = (self._standing.storage_fault, *list(self._standing.damage.values()), self._clock.fault)
+        for fault in faults:
+            if fault is not None:
+                return fault
         if self.oldest_write_seconds() < stuck_seconds:
             return None
         return "writes are stuck: one has waited too long for its commit"

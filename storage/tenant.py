@@ -55,6 +55,7 @@ from timedb.storage.read.lookup import Lookup
 from timedb.storage.read.planning import plan_read
 from timedb.storage.read.reading import ReadPlan
 from timedb.storage.read.tenant_snapshot import TenantSnapshot
+from timedb.storage.tables.clock import Clock
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.layout import TenantTables
 from timedb.storage.tables.schemas import TIERS
@@ -83,6 +84,7 @@ class Tenant:
         settings: Limits.
         standing: Watches the lake.
         shared: The memory that it shares with other tenants; None: it has one of its own.
+        clock: Stamps what is written; None: one of its own.
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class Tenant:
         settings: ServerSettings,
         standing: Standing | None = None,
         shared: MemoryOfServer | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.tenant_id = tenant_id
+        self.clock = Clock(settings.max_clock_skew_seconds) if clock is None else clock
         self.settings = settings
         self.bucket_digits = bucket_digits
         tables = TenantTables.below(store, standing)
@@ -125,6 +129,7 @@ class Tenant:
             max_queued=settings.max_queued_writes,
             group_rows=settings.group_rows,
             mixed_rows=settings.mixed_rows,
+            clock=self.clock,
         )
         compactor = Compactor(
             self.values,
@@ -134,7 +139,7 @@ class Tenant:
             input_rows=min(settings.compact_input_rows, self.memory.work_rows),
             memory=self.memory.calls,
         )
-        self._maintenance = Maintenance(tables, self.ledger, compactor, settings)
+        self._maintenance = Maintenance(tables, self.ledger, compactor, settings, self.clock)
         self._retention = Retention(
             self.values,
             self.lane,
@@ -390,6 +395,8 @@ class Tenant:
             "table_version": snapshot.version,
             "commits_since_checkpoint": snapshot.version - max(snapshot.checkpoint, 0),
             "change_time": None if newest is None else format_time(from_micros(newest)),
+            "change_time_ahead_seconds": 0.0 if newest is None else max(0.0, newest / 1e6 - now().timestamp()),
+            "clock_fault": self.clock.fault,
             "queued_writes": self.lane.queued,
             "last_compaction": None if compacted is None else format_time(datetime.fromtimestamp(compacted, UTC)),
         }
@@ -418,6 +425,7 @@ class Tenant:
             Busy: a bucket kept on changing; the job may be run again.
         """
         self._refuse_limited()
+        self.clock.check_jump()  # which would take what is young for old
         return self._retention.apply(rules, moment=now(), dry_run=dry_run)
 
     def note_tables(self) -> None:

@@ -137,6 +137,8 @@ def _of_lake(lake: Lake, tenant_ids: Iterable[str]) -> Iterator[Metric]:
             ("compaction_debt_files", "Files that no compaction has looked at"),
             ("compaction_debt_rows", "Rows that no compaction has looked at"),
             ("commits_since_checkpoint", "Commits of the values table since its last checkpoint"),
+            ("change_time_ahead_seconds", "Seconds that the last change_time lies ahead of this server's clock"),
+            ("clock_distrusted", "1 where the clock is so far wrong that no write is stamped"),
             ("queued_writes", "Writes that wait for their commit in this process"),
             ("oldest_write_seconds", "Seconds that the first of the writes not yet committed has waited"),
         )
@@ -164,6 +166,8 @@ def _of_tenant(tenant: Tenant, status: dict[str, Any]) -> dict[str, float]:
         "compaction_debt_files": status["tiers"]["fresh"]["files"],
         "compaction_debt_rows": status["tiers"]["fresh"]["rows"],
         "commits_since_checkpoint": status["commits_since_checkpoint"],
+        "change_time_ahead_seconds": status["change_time_ahead_seconds"],
+        "clock_distrusted": float(status["clock_fault"] is not None),
         "queued_writes": status["queued_writes"],
         "oldest_write_seconds": tenant.lane.oldest_seconds,
     }

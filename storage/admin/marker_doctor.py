@@ -15,10 +15,11 @@ from timedb.storage.delta.standing import LAKE_ID, identity_of
 from timedb.storage.delta.store import LocalStore, Store
 from timedb.storage.tables.layout import FORMAT_VERSION, MARKER, USERS_FOLDER, TenantTables, tenant_folder, tenant_ids
 from timedb.storage.tables.marker import AUTHENTICATION, MARKER_COPY, marker_of, read_copy, write_marker
+from timedb.storage.tables.schemas import MIXED
 
 __all__ = ["examine_marker"]
 
-_FIRST_FORMAT = 1
+_FIRST_FORMAT, _MIXED_FORMAT = 1, 2
 _LONGEST = 3
 _LAKE = "lake"
 _OPEN = "files that others on this machine may read"
@@ -62,18 +63,22 @@ def _asking_for_keys(lake: Store, marker: dict[str, Any]) -> dict[str, Any]:
 
 
 def _found_out(lake: Store) -> dict[str, Any] | None:
-    """What the tables tell of the marker; lakes without a copy of it are of the first format."""
+    """What the tables tell of the marker; a lake without a copy of it was made by the first release."""
     digits: str | None = None
+    version = _FIRST_FORMAT
     for tenant_id in tenant_ids(lake):
         try:
             files = TenantTables.below(lake.below(tenant_folder(tenant_id))).values.snapshot().files.values()
         except TimeDBError:
             return None
         for file in files:
-            length = len(file.partition["series_bucket"])
-            digits = str(length) if length <= _LONGEST else "full"
+            bucket = file.partition["series_bucket"]
+            if bucket == MIXED:
+                version = _MIXED_FORMAT
+            else:
+                digits = str(len(bucket)) if len(bucket) <= _LONGEST else "full"
     return {
-        "format_version": _FIRST_FORMAT,
+        "format_version": version,
         LAKE_ID: str(uuid4()),
         "bucket_digits": digits or "1",
         "created_time": format_time(now()),

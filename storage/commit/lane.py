@@ -30,6 +30,7 @@ from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
 from timedb.storage.delta.table import Table
 from timedb.storage.rows.rows import as_rows, gathered, in_file_order, split_buckets
+from timedb.storage.tables.clock import Clock
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.schemas import MIXED
 
@@ -66,6 +67,7 @@ class CommitLane:
         max_queued: Writes that may wait; beyond it a write is refused with ``Busy``.
         group_rows: Rows that one commit gathers.
         mixed_rows: Rows of a commit up to which they are one file, whatever their series.
+        clock: Stamps the writes, and refuses to where it is far wrong.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class CommitLane:
         max_queued: int,
         group_rows: int,
         mixed_rows: int,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._values = values
         self._catalog = catalog
         self._ledger = ledger
@@ -235,6 +239,7 @@ class CommitLane:
                 return
 
     def _prepare(self, group: list[_Waiting], snapshot: Snapshot) -> list[tuple[_Waiting, Prepared]]:
+        self._clock.check(snapshot.transactions.get(CHANGE_TIME, 0))
         stamp = _next_stamp(snapshot, sum(waiting.write.stamps for waiting in group))
         ready = []
         for waiting in group:

@@ -63,6 +63,8 @@ class Standing:
         self._signature: Signature | None = None
         self._looked = -float("inf")
         self._lock = threading.Lock()
+        self.storage_fault: str | None = None
+        """Why nothing can be written, as the disk said last; None: it can."""
         self.damage: dict[str, str] = {}
         """What is wrong with tables that cannot be read, by their addresses."""
         self.fault: str | None = None
@@ -88,6 +90,12 @@ class Standing:
         elif self.damage.get(table) != fault:
             self.damage[table] = fault
             _log.error("%s: %s", table, fault)
+
+    def note_storage(self, fault: str | None) -> None:
+        """Remember why nothing can be written; None: it can."""
+        if fault != self.storage_fault:
+            _log.log(logging.ERROR if fault else logging.WARNING, "%s", fault or "the lake can be written to again")
+        self.storage_fault = fault
 
     def _look(self) -> None:
         began = running_seconds()

@@ -16,7 +16,8 @@ from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.table import Table
 from timedb.storage.delta.vacuum import vacuum
 from timedb.storage.maintain.compaction import Compactor
-from timedb.storage.tables.commit_marks import REACHED
+from timedb.storage.tables.clock import Clock
+from timedb.storage.tables.commit_marks import CHANGE_TIME, REACHED
 from timedb.storage.tables.layout import TenantTables
 from timedb.storage.tables.schemas import MIXED
 
@@ -33,9 +34,13 @@ class Maintenance:
         ledger: Their runs and updates; the values log is cleaned only as far as they have been written.
         compactor: Compacts the values table.
         settings: Thresholds.
+        clock: Says how old files are.
     """
 
-    def __init__(self, tables: TenantTables, ledger: Ledger, compactor: Compactor, settings: ServerSettings) -> None:
+    def __init__(
+        self, tables: TenantTables, ledger: Ledger, compactor: Compactor, settings: ServerSettings, clock: Clock
+    ) -> None:
+        self._clock = clock
         self._values = tables.values
         self._tables = tables
         self._ledger = ledger
@@ -83,6 +88,7 @@ class Maintenance:
     def _look(self) -> None:
         if self._values.is_lost or not self._values.exists():
             return  # a lake that is gone has been told of; what is in its place is not to be touched
+        self._clock.look(self._values.snapshot().transactions.get(CHANGE_TIME, 0))
         if MIXED in self._ripe():
             self._compactor.mover.move()
         self._compact(self._ripe() - {MIXED})
@@ -119,7 +125,7 @@ class Maintenance:
 
     def _vacuum(self, table: Table) -> int:
         """Delete data files that no snapshot within the retention refers to, and what broken writes left behind."""
-        return vacuum(table, time.time() - self._settings.retention_hours * 3600)
+        return vacuum(table, self._clock.trusted_seconds() - self._settings.retention_hours * 3600)
 
     def _clean_log(self, name: str, table: Table) -> int:
         reached = table.snapshot().version
@@ -128,7 +134,7 @@ class Maintenance:
             reached = self._ledger.runs.snapshot().transactions.get(REACHED, 0)
         # Vacuum asks the log which files were replaced of late, so the log outlives them.
         hours = max(self._settings.log_retention_hours, self._settings.retention_hours)
-        return clean_log(table.log, older_than=time.time() - hours * 3600, not_after=reached)
+        return clean_log(table.log, older_than=self._clock.trusted_seconds() - hours * 3600, not_after=reached)
 
 
 def _fresh(snapshot: Snapshot) -> dict[str, tuple[int, int]]:

@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
@@ -28,7 +29,7 @@ from timedb.storage.delta.standing import Standing
 from timedb.storage.delta.store import ASIDE_PREFIX, LocalStore, Store, make_folder
 from timedb.storage.tables.layout import SERVING
 
-__all__ = ["HEARTBEAT_SECONDS", "SILENCE_SECONDS", "Lease", "is_served", "refuse_served"]
+__all__ = ["HEARTBEAT_SECONDS", "SILENCE_SECONDS", "Lease", "is_served", "refuse_served", "time_of"]
 
 HEARTBEAT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
@@ -52,10 +53,14 @@ class Lease:
         store: The lake's folder.
         standing: Looked at once a second on a local disk, else with every sign of life.
         address: Where the server listens, for people.
+        watch: Looks at what else may go wrong, as often.
     """
 
-    def __init__(self, store: Store, standing: Standing, address: str) -> None:
+    def __init__(
+        self, store: Store, standing: Standing, address: str, watch: Callable[[], None] = lambda: None
+    ) -> None:
         self._standing = standing
+        self._watch = watch
         self._period = _WATCH_SECONDS if isinstance(store, LocalStore) else HEARTBEAT_SECONDS
         about = {"address": address, "host": socket.gethostname(), "pid": os.getpid(), "since": format_time(now())}
         self._sign: _Sign | None = None
@@ -80,6 +85,7 @@ class Lease:
         while not self._stopping.wait(self._period):
             try:
                 self._standing.check()
+                self._watch()
                 if self._sign is not None:
                     self._sign.renew()
             except TimeDBError:
@@ -212,7 +218,7 @@ def _live_objects(store: Store) -> list[bytes]:
     signs = list(store.list(SERVING))
     if not signs:
         return []
-    oldest = _time_of(store) - SILENCE_SECONDS
+    oldest = time_of(store) - SILENCE_SECONDS
     found = []
     for sign in signs:
         if sign.modified >= oldest:
@@ -224,8 +230,8 @@ def _live_objects(store: Store) -> list[bytes]:
     return found
 
 
-def _time_of(store: Store) -> float:
-    """What the store's clock says, which dates its objects; this machine's may differ."""
+def time_of(store: Store) -> float:
+    """What the store's clock says, which dates its files, seconds since 1970; this machine's may differ."""
     probe = f"{PROBE_FOLDER}/{uuid4().hex}"
     store.replace(probe, b"")
     try:

@@ -120,6 +120,11 @@ class ServerSettings(BaseSettings):
     stuck_seconds: float = Field(
         60.0, gt=0, description="Seconds that a write may wait for its commit before health says that it does not work"
     )
+    max_clock_skew_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that this server's clock may be wrong, as far as is known, and still stamp writes",
+    )
     upload_chunk_rows: int = Field(500_000, ge=1, description="Rows of an upload that wait in memory")
     bulk_rows: int = Field(50_000, ge=1, description="Rows from which an upload gets files of its own")
     group_rows: int = Field(500_000, ge=1, description="Rows of waiting small uploads that one commit takes")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,12 @@ from tests.storage.inspection import disagreements, left_behind
 from tests.storage.lakes import Sent, difference, hour, open_tenant, read, scan_delta, tiny_settings, unstamped, upload
 from tests.storage.model import Model
 from tests.storage.results import Tally, record
-from timedb.contract.errors import StorageFull, TimeDBError
+from timedb.contract.errors import StorageFull, StorageRefused, TimeDBError
 from timedb.storage import Lake, Tenant
+from timedb.storage.delta.standing import Standing
+from timedb.storage.delta.store import LocalStore
+from timedb.storage.tables.clock import Clock
+from timedb.storage.watch import Watch
 
 DISK_BYTES = 1_200_000
 BALLAST_BYTES = 400_000
@@ -101,3 +105,30 @@ def test_uploads_fail_cleanly_and_go_on_when_there_is_room(small_disk: Path) -> 
         outcomes = Counter(acked=last, failed=2 + len(operations))
         record(Tally("uploads, compaction, maintenance", "full tmpfs", 2, outcomes, lost.total(), doubled.total()))
         assert unstamped(audit) == unstamped(model.rows) == unstamped(scan_delta(folder))
+
+
+def test_health_tells_of_a_disk_that_is_full_or_read_only(small_disk: Path) -> None:
+    folder = small_disk / "lake"
+    with closing(Lake.open(str(folder), tiny_settings())) as lake:
+        upload(open_tenant(lake), random_rows(3, 0), "first")
+        store, standing = LocalStore(folder), Standing(LocalStore(folder), "timedb-lake.json", "", max_age_seconds=1.0)
+        watch = Watch(store, standing, Clock(600.0))
+        watch.look()
+        assert standing.storage_fault is None
+        with open(small_disk / "ballast", "wb") as ballast, suppress(OSError):
+            while True:
+                ballast.write(b"\0" * 4096)
+                ballast.flush()
+        watch.look()
+        assert "full" in str(standing.storage_fault)
+        (small_disk / "ballast").unlink()
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        watch.look()
+        assert "read-only" in str(standing.storage_fault)
+        with pytest.raises(StorageRefused):
+            upload(open_tenant(lake), random_rows(3, 1), "second")
+        assert len(read(open_tenant(lake))) == 3
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+        watch.look()
+        assert standing.storage_fault is None
+        upload(open_tenant(lake), random_rows(3, 1), "second")
