@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from timedb.contract.errors import InvalidRequest
 from timedb.flight_server.sql.info import sql_info, type_info
 from timedb.flight_server.sql.messages import (
     CommandGetCatalogs,
@@ -26,6 +27,7 @@ from timedb.flight_server.sql.tables import CATALOG, SCHEMA, SCHEMAS, VIEWS
 
 __all__ = ["catalog_table"]
 
+_MAX_PATTERN_CHARS = 1000
 _KEYS = {"runs": ["run_id"], "series": ["series_id"]}
 
 
@@ -140,9 +142,14 @@ def _like(text: str, pattern: str | None) -> bool:
 
     The places of the text that the pattern can have reached are moved on together, part by part: no pattern makes it go
     back, as a regular expression would, for ever (``%`` sixty times).
+
+    Raises:
+        InvalidRequest: the pattern is longer than any name.
     """
     if pattern is None:
         return True
+    if len(pattern) > _MAX_PATTERN_CHARS:
+        raise InvalidRequest(f"filter pattern: {len(pattern)} characters are over the limit of {_MAX_PATTERN_CHARS}")
     text, reached = text.casefold(), {0}
     for part in re.findall(r"\\.|.", pattern.casefold(), re.DOTALL):
         if part == "%":

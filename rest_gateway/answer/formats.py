@@ -17,24 +17,26 @@ import orjson
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.wire import quoted
 from timedb.files.formats import FORMATS, BodyFormat, FormatName, Style
-from timedb.files.row_text import CSV, JSON, JSON_NON_FINITE_TEXT, NDJSON, NDJSON_NON_FINITE_TEXT
+from timedb.files.row_text import CSV, CSV_FOR_SPREADSHEETS, JSON, JSON_NON_FINITE_TEXT, NDJSON, NDJSON_NON_FINITE_TEXT
 
 __all__ = ["choose_format", "style_of"]
 
 
-def style_of(cursor: str | None, *, non_finite_text: bool) -> Style:
+def style_of(cursor: str | None, *, non_finite_text: bool, without_formulas: bool = False) -> Style:
     """How an answer is written.
 
     Args:
         cursor: Where the next page starts; none: there is no next page.
         non_finite_text: Whether JSON writes NaN and the infinities as texts rather than as null.
+        without_formulas: Whether CSV is for spreadsheets, which would work out texts that begin like formulas.
     """
 
     def end(count: int) -> bytes:
         return b"]," + orjson.dumps({"count": count} | ({"next_cursor": cursor} if cursor else {}))[1:]
 
     json, ndjson = (JSON_NON_FINITE_TEXT, NDJSON_NON_FINITE_TEXT) if non_finite_text else (JSON, NDJSON)
-    return Style(json, ndjson, CSV, b'{"data":[', end)
+    csv = CSV_FOR_SPREADSHEETS if without_formulas else CSV
+    return Style(json, ndjson, csv, b'{"data":[', end)
 
 
 def choose_format(accept: str, name: FormatName | None = None) -> type[BodyFormat]:

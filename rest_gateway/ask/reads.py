@@ -108,6 +108,10 @@ class ValuesQuery(_Read):
             description='NaN and the infinities in JSON and NDJSON: null, or the texts "NaN", "Infinity", "-Infinity"'
         ),
     ] = "null"
+    without_formulas: Annotated[
+        Flag,
+        Field(description="CSV for spreadsheets: ' before texts that begin like a formula, with =, +, -, @, tab or CR"),
+    ] = False
     limit: Annotated[Limit | None, Field(description="Rows of one page; default: all rows")] = None
     cursor: Annotated[str | None, Field(description="The next_cursor of the page before")] = None
 

@@ -30,6 +30,7 @@ QUERY: dict[str, object] = {option.name: option.example for option in (*ROWS, *R
     "time_zone": "Europe/Stockholm",
     "intervals": True,
     "non_finite": "text",
+    "without_formulas": True,
     "limit": 1000,
     "actual_id": SERIES_ID,
     "actual_key": "temperature",

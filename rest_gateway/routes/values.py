@@ -81,7 +81,7 @@ def read_values(
 ) -> Response:
     """Stream the rows as they come from the Flight server."""
     make_body = choose_format(accept, asked.format)
-    return _answer(request, caller, asked, make_body, non_finite_text=asked.non_finite == "text")
+    return _answer(request, caller, asked, make_body)
 
 
 @router.get(
@@ -102,7 +102,7 @@ def read_accuracy(
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Stream the figures as they come from the Flight server."""
-    return _answer(request, caller, asked, choose_format(accept, asked.format), non_finite_text=False)
+    return _answer(request, caller, asked, choose_format(accept, asked.format))
 
 
 @router.put(
@@ -130,8 +130,6 @@ def _answer(
     caller: CallerClient,
     asked: ValuesQuery | AccuracyQuery,
     make_body: type[BodyFormat],
-    *,
-    non_finite_text: bool,
 ) -> Response:
     with in_words_of_the_query():
         stream = caller.stream(asked.to_command())
@@ -141,7 +139,10 @@ def _answer(
         stream.close()
         return unchanged(tag)
     cursor = metadata.get(META_CURSOR, b"").decode() or None
-    body = make_body(stream.schema, style_of(cursor, non_finite_text=non_finite_text))
+    said = {"non_finite_text": False, "without_formulas": False}
+    if isinstance(asked, ValuesQuery):
+        said = {"non_finite_text": asked.non_finite == "text", "without_formulas": asked.without_formulas}
+    body = make_body(stream.schema, style_of(cursor, **said))
     return streamed(
         write_body(body, stream),
         stream.close,

@@ -335,3 +335,13 @@ def test_a_batch_of_corrections_is_all_or_nothing(rest: httpx.Client, revised: s
     ]
     assert_error(rest.put("/values", json={"updates": updates}), 404, "not_found", "updates.1")
     assert values(read(rest, revised)) == [10.0, 21.0, 3.0]
+
+
+def test_csv_for_spreadsheets_has_no_formulas(rest: httpx.Client, name: str) -> None:
+    upload(rest, hours(f"=1+1 {name}", [-1.0]), run_id=f"@{name}", known_time=START)
+    asked = {"name": f"=1+1 {name}", "format": "csv", "mode": "overlapping", "all_versions": "true"}
+    plain = rest.get("/values", params=asked)
+    guarded = rest.get("/values", params={**asked, "without_formulas": "true"})
+    assert f",-1.0,=1+1 {name}," in plain.text
+    assert f",-1.0,'=1+1 {name}," in guarded.text
+    assert f",'@{name}," in guarded.text

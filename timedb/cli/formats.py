@@ -17,7 +17,7 @@ from timedb.cli.output import confirm
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.wire import quoted
 from timedb.files.formats import FORMATS, Piece, Style, write_body
-from timedb.files.row_text import CSV, JSON_NON_FINITE_TEXT, NDJSON_NON_FINITE_TEXT
+from timedb.files.row_text import CSV, CSV_FOR_SPREADSHEETS, JSON_NON_FINITE_TEXT, NDJSON_NON_FINITE_TEXT
 
 __all__ = ["STANDARD_OUTPUT", "format_of", "may_write", "pieces_of", "sink_of"]
 
@@ -46,10 +46,20 @@ _STYLE = Style(
 )
 
 
-def pieces_of(format: Format, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[Piece]:
-    """An answer in a format, piece by piece; JSON is an array, and what is not finite a text in it."""
+def pieces_of(
+    format: Format, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, without_formulas: bool = False
+) -> Iterator[Piece]:
+    """An answer in a format, piece by piece; JSON is an array, and what is not finite a text in it.
+
+    Args:
+        format: Of the answer.
+        schema: Of the batches.
+        batches: The rows.
+        without_formulas: CSV is for spreadsheets, which would work out texts that begin like formulas.
+    """
+    style = replace(_STYLE, csv=replace(_STYLE.csv, quote=CSV_FOR_SPREADSHEETS.quote)) if without_formulas else _STYLE
     body = next(each for each in FORMATS if each.name == format)
-    return write_body(body(schema, _STYLE), batches)
+    return write_body(body(schema, style), batches)
 
 
 def format_of(option: str, output: Path | None, said: Format | None) -> Format:

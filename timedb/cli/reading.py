@@ -22,6 +22,9 @@ SeriesNames = Annotated[
 ]
 SeriesIds = Annotated[list[str] | None, typer.Option("--series-id", help="Only this series; may be repeated.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Replace a file that is there without asking.")]
+WithoutFormulas = Annotated[
+    bool, typer.Option("--without-formulas", help="Of CSV for spreadsheets: ' before texts that begin like a formula.")
+]
 TimeZone = Annotated[
     str | None, typer.Option(metavar="ZONE", help="Of times and dates without an offset, say Europe/Stockholm.")
 ]
@@ -59,6 +62,7 @@ def read(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", dir_okay=False, help="A file; - is standard output. [-]")
     ] = None,
+    without_formulas: WithoutFormulas = False,
     yes: Yes = False,
     flight_url: FlightUrl = None,
     json: AsJson = False,
@@ -74,7 +78,9 @@ def read(
     }
     if json and format not in (None, "json"):
         raise InvalidRequest(f"--json, --format: say one of them; --format is {format}")
-    _Answer.to("--output", output, "json" if json else format, yes=yes).write(fields, flight_url)
+    said: Format | None = "json" if json else format
+    answer = _Answer.to("--output", output, said, yes=yes, without_formulas=without_formulas)
+    answer.write(fields, flight_url)
 
 
 def export(
@@ -92,6 +98,7 @@ def export(
     versions: AllVersions,
     time_zone: TimeZone = None,
     format: Annotated[Format | None, typer.Option(help="Another format than the suffix says.")] = None,
+    without_formulas: WithoutFormulas = False,
     yes: Yes = False,
     flight_url: FlightUrl = None,
 ) -> None:
@@ -102,7 +109,8 @@ def export(
         "view": view,
         "columns": (_EXPORTED_VERSIONS if versions["all_versions"] else _EXPORTED).split(","),
     }
-    _Answer.to("OUTPUT", output, format, yes=yes, labels=True).write(fields, flight_url)
+    answer = _Answer.to("OUTPUT", output, format, yes=yes, labels=True, without_formulas=without_formulas)
+    answer.write(fields, flight_url)
 
 
 def accuracy(
@@ -142,21 +150,25 @@ class _Answer:
         output: The file; None, or ``-``, is standard output.
         format: How it is written.
         labels: With a column of each row's labels, as an upload takes them.
+        without_formulas: Whether CSV is for spreadsheets.
     """
 
     option: str
     output: Path | None
     format: Format
     labels: bool = False
+    without_formulas: bool = False
 
     @classmethod
-    def to(cls, option: str, output: Path | None, said: Format | None, *, yes: bool, labels: bool = False) -> _Answer:
+    def to(cls, option: str, output: Path | None, said: Format | None, *, yes: bool, **more: bool) -> _Answer:
         """An answer that goes there, once it is clear how it is written and that a file may be replaced."""
         from timedb.cli.formats import format_of, may_write
 
         format = format_of(option, output, said)
         may_write(output, yes=yes)
-        return cls(option, output, format, labels)
+        if more.get("without_formulas") and format != "csv":
+            raise InvalidRequest(f"--without-formulas: is about CSV, and {option} is {format}")
+        return cls(option, output, format, **more)
 
     def write(self, fields: dict[str, Any], flight_url: str | None) -> None:
         """Read and write, batch by batch; the token goes to standard error."""
@@ -173,7 +185,8 @@ class _Answer:
             batches = LabelledBatches(client, stream) if self.labels else stream
             with bar("Reading") if self.output is not None else nullcontext() as show:
                 counted = batches if show is None else CountedBatches(batches, RowCount(show))
-                for piece in pieces_of(self.format, batches.schema, counted):
+                made = pieces_of(self.format, batches.schema, counted, without_formulas=self.without_formulas)
+                for piece in made:
                     sink.write(piece)
             say(f"token: {(stream.schema.metadata or {}).get(META_TOKEN, b'').decode()}")
 

@@ -7,7 +7,7 @@ text of each pool in turn, so that one ``take`` over all pools together lays out
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 __all__ = [
     "CSV",
+    "CSV_FOR_SPREADSHEETS",
     "JSON",
     "JSON_NON_FINITE_TEXT",
     "NDJSON",
@@ -54,6 +55,14 @@ def _csv_texts(values: pa.Array) -> pa.Array:
     return pc.if_else(special, quoted, values)
 
 
+def _plain_csv_texts(values: pa.Array) -> pa.Array:
+    """The same for spreadsheets: before what they would take for a formula stands an apostrophe, which they hide."""
+    risky = pc.match_substring_regex(values, "^[=+@\t\r-]")
+    if pc.any(risky).as_py():
+        values = pc.if_else(risky, _join("'", values, ""), values)
+    return _csv_texts(values)
+
+
 @dataclass(frozen=True, slots=True)
 class Syntax:
     """How a format writes a row; fields are always parted by a comma.
@@ -85,6 +94,8 @@ JSON_NON_FINITE_TEXT = Syntax(",{", "}", True, _json_texts, '"', "null", _QUOTED
 NDJSON = Syntax("{", "}\n", True, _json_texts, '"', "null", None)
 NDJSON_NON_FINITE_TEXT = Syntax("{", "}\n", True, _json_texts, '"', "null", _QUOTED_NON_FINITE)
 CSV = Syntax("", "\n", False, _csv_texts, "", "", ("NaN", "Infinity", "-Infinity"))
+CSV_FOR_SPREADSHEETS = replace(CSV, quote=_plain_csv_texts)
+"""Without formulas; an upload of it has other texts than those that were read."""
 
 
 def csv_header(names: Sequence[str]) -> bytes:

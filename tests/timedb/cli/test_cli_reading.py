@@ -130,3 +130,13 @@ def test_what_makes_and_deletes_a_lake_speaks_json(tmp_path: Path) -> None:
     gone = timedb("delete", "--lake", lake, "--yes", "--json")
     assert json.loads(gone.stdout) == {"lake": lake, "deleted": True}
     assert not Path(lake).exists()
+
+
+def test_csv_for_spreadsheets_has_no_formulas(ask: Any, client: Client, name: str, tmp_path: Path) -> None:
+    client.upload(frame(f"=1+1 {name}", [-1.0]), known_time=T0, run_id=f"-{name}")
+    asked = ("read", "--series", f"=1+1 {name}", "--columns", "series_key,value,run_id")
+    assert ask(*asked).splitlines()[1] == f"=1+1 {name},-1.0,-{name}"
+    assert ask(*asked, "--without-formulas").splitlines()[1] == f"'=1+1 {name},-1.0,'-{name}"
+    refused = timedb(*asked, "--without-formulas", "--json")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--without-formulas: is about CSV" in refused.stderr

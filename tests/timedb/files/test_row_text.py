@@ -20,6 +20,7 @@ from timedb.contract.times import format_time
 from timedb.files import row_text
 from timedb.files.row_text import (
     CSV,
+    CSV_FOR_SPREADSHEETS,
     JSON,
     JSON_NON_FINITE_TEXT,
     NDJSON,
@@ -236,3 +237,23 @@ def test_one_long_text_among_many_reserves_no_more_than_a_few_chunks() -> None:
         read += [json.loads(line) for line in bytes(piece).splitlines()]
     assert read == batch.to_pylist()
     assert most < 100 << 20
+
+
+def test_texts_that_begin_like_a_formula_are_texts_for_a_spreadsheet() -> None:
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("x","y")', "a=1", "", " =1", "'=1", None]
+    batch = pa.record_batch(
+        {
+            "text": pa.array(texts),
+            "coded": pa.array(texts).dictionary_encode(),
+            "number": pa.array([-1.5] * len(texts)),
+            "count": pa.array([-3] * len(texts)),
+            "tags": pa.array([["=1"]] * len(texts)),
+        }
+    )
+    written = b"".join(bytes(piece) for piece in RowWriter(batch.schema, CSV_FOR_SPREADSHEETS).write(batch)).decode()
+    rows = list(csv.reader(io.StringIO(written, newline="")))
+    guarded = [f"'{text}" if text and text[0] in "=+-@\t\r" else text or "" for text in texts]
+    assert [row[0] for row in rows] == [row[1] for row in rows] == guarded
+    assert {tuple(row[2:]) for row in rows} == {("-1.5", "-3", '["=1"]')}
+    plain = b"".join(bytes(piece) for piece in RowWriter(batch.schema, CSV).write(batch)).decode()
+    assert [row[0] for row in csv.reader(io.StringIO(plain, newline=""))] == [text or "" for text in texts]
