@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from timedb.contract.times import to_micros
 from timedb.storage.delta.damage import damage_named
 from timedb.storage.delta.log import DataFile
-from timedb.storage.delta.parquet import as_type, text_leaves, used_entries
+from timedb.storage.delta.parquet import as_type, read_batches, used_entries
 from timedb.storage.delta.store import Store
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.rows.scan import RowSelection
@@ -138,11 +138,8 @@ def _decoded(
             return
         if (size := text_bytes(metadata, there)) > _TEXT_BYTES:
             batch_rows = max(1, min(batch_rows, metadata.num_rows * _TEXT_BYTES // size))
-        with pq.ParquetFile(
-            source, metadata=metadata, read_dictionary=text_leaves(metadata, there), page_checksum_verification=True
-        ) as parquet:
-            for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=there):
-                yield _complete(batch, columns)
+        for batch in read_batches(source, metadata, there, batch_rows, groups):
+            yield _complete(batch, columns)
 
 
 def _row_groups(metadata: pq.FileMetaData, series: Sequence[str], tests: Mapping[str, Bounds]) -> list[int]:
