@@ -9,12 +9,14 @@ PYTEST_ARGS ?=
 SERVE_ARGS ?=
 BENCH_ARGS ?=
 CAMPAIGN_ARGS ?=
+RELEASE_KEY ?=
+RELEASE_DIR ?= dist
 SOAK_MINUTES ?= 10
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 CAMPAIGN_FILE ?= .campaign.jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock serve test coverage soak soak-service readers campaign browser check format bench bench-peers docs clean
+.PHONY: help setup release sign lock serve test coverage soak soak-service readers campaign browser check format bench bench-peers docs clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +45,19 @@ lock: ## Write requirements/ anew: the newest versions that pyproject.toml allow
 	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet 'uv>=0.13,<0.14'; }
 	.venv-lock/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements/serve.txt
 	.venv-lock/bin/uv pip compile $(LOCK) pyproject.toml --extra dev --output-file requirements/dev.txt
+
+# What a release consists of beside its tag; CycloneDX's own tool writes the list of parts from the lock file.
+release: $(STAMP) ## Make dist/: sdist, wheel, lock file with hashes, SBOM (CycloneDX), checksums and their signature; RELEASE_KEY=private SSH key
+	test -r "$(RELEASE_KEY)" || { echo "RELEASE_KEY: name the file of the private SSH key that signs releases"; exit 2; }
+	rm -rf $(RELEASE_DIR)
+	$(BIN)/python -m hatchling build --directory $(RELEASE_DIR)
+	cp requirements/serve.txt $(RELEASE_DIR)/requirements.txt
+	test -x .venv-release/bin/cyclonedx-py || { $(PYTHON) -m venv .venv-release && .venv-release/bin/pip install --quiet 'cyclonedx-bom>=7.5,<8'; }
+	.venv-release/bin/cyclonedx-py requirements $(RELEASE_DIR)/requirements.txt --pyproject pyproject.toml --output-reproducible --of JSON -o $(RELEASE_DIR)/sbom.cdx.json
+	@$(MAKE) --no-print-directory sign
+
+sign: # all files of RELEASE_DIR
+	cd $(RELEASE_DIR) && rm -f SHA256SUMS SHA256SUMS.sig && sha256sum -- * > SHA256SUMS && ssh-keygen -q -Y sign -n timedb-release -f "$(abspath $(RELEASE_KEY))" SHA256SUMS
 
 serve: $(SERVE) ## Install what the service needs and run the Flight server (8815) and the REST gateway (8000); SERVE_ARGS="--lake URI ..."
 	$(BIN)/timedb serve $(SERVE_ARGS)

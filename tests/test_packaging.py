@@ -5,6 +5,8 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
+import shutil
+import subprocess
 import tarfile
 import tomllib
 import zipfile
@@ -24,6 +26,7 @@ from timedb.contract.settings import ServerSettings
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("timedb", "storage", "flight_server", "rest_gateway")
+RELEASING = (ROOT / "CONTRIBUTING.md").read_text().partition("## Releasing")[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -180,3 +183,42 @@ def test_the_docs_name_the_wheel_as_it_is_built() -> None:
 def test_nothing_says_that_it_is_installed_by_name_from_an_index(page: Path) -> None:
     found = re.findall(r"(?:pip install|pipx run|uvx) +'?timedb(?:-flight)?\b[^\n`]*", page.read_text())
     assert found == [], "it is not on PyPI, where timedb is another product"
+
+
+def test_a_release_is_checked_by_its_signed_checksums(tmp_path: Path) -> None:
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed")
+    key, files = tmp_path / "key", tmp_path / "files"
+    run(tmp_path, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    files.mkdir()
+    (files / "timedb-1.0-py3-none-any.whl").write_bytes(b"a wheel")
+    (files / "sbom.cdx.json").write_bytes(b"{}")
+    run(ROOT, "make", "--silent", "sign", f"RELEASE_DIR={files}", f"RELEASE_KEY={key}")
+    (tmp_path / "signers").write_text(f"releases {key.with_suffix('.pub').read_text()}")
+    checks = re.findall(r"^(ssh-keygen -Y verify .*|sha256sum --check .*)$", RELEASING, re.MULTILINE)
+    assert len(checks) == 2, "what the page says is what is run"
+
+    def outcome() -> list[int]:
+        commands = [check.replace("release-signers", str(tmp_path / "signers")) for check in checks]
+        return [subprocess.run(["sh", "-c", each], cwd=files, capture_output=True).returncode for each in commands]
+
+    assert outcome() == [0, 0]
+    (files / "timedb-1.0-py3-none-any.whl").write_bytes(b"another wheel")
+    assert outcome() == [0, 1]
+    sums = (files / "SHA256SUMS").read_text()
+    (files / "SHA256SUMS").write_text(sums.replace(sums[:64], "0" * 64))
+    assert outcome()[0] != 0
+
+
+def run(folder: Path, *command: str) -> None:
+    """Run a command that has to succeed."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["serve.txt", "dev.txt"])
+def test_every_package_of_the_lock_has_its_hashes(name: str) -> None:
+    text = (ROOT / "requirements" / name).read_text().replace("\\\n", " ")
+    pinned = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert len(pinned) > 20
+    assert all(re.match(r"[\w.\[\],-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", line) for line in pinned)
