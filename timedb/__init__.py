@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Timeout,
         TooLarge,
         Unauthenticated,
+        Unavailable,
         Unimplemented,
     )
     from timedb.direct import duckdb_macros, load_duckdb_delta, scan_lake, spark_functions, split_read
@@ -63,6 +64,7 @@ __all__ = [
     "Timeout",
     "TooLarge",
     "Unauthenticated",
+    "Unavailable",
     "Unimplemented",
     "__version__",
     "activate_user",

@@ -26,6 +26,7 @@ FLIGHT_CLASSES: dict[type[TimeDBError], type[Exception]] = {
     errors.IncompleteUpload: flight.FlightServerError,
     errors.TooLarge: flight.FlightServerError,
     errors.Busy: flight.FlightUnavailableError,
+    errors.Unavailable: flight.FlightUnavailableError,
     errors.Timeout: flight.FlightTimedOutError,
     errors.OutcomeUnknown: flight.FlightServerError,
     errors.Unimplemented: flight.FlightServerError,

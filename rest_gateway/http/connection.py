@@ -15,7 +15,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from starlette.datastructures import Headers
 
 from timedb.client import Client, connect
-from timedb.contract.errors import Busy, InvalidRequest, NotFound, TimeDBError
+from timedb.contract.errors import Busy, InvalidRequest, NotFound, TimeDBError, Unavailable
 from timedb.contract.wire import AccuracyCommand, GetRun, ReadCommand, UploadCommand, WireModel
 from timedb.rest_gateway.http.errors import status_of
 
@@ -128,7 +128,7 @@ def _transport_hidden() -> Iterator[None]:
             raise  # the Flight server's own words
         _log.warning("%s: %s", error.code, error.detail)
         if of_address or isinstance(error, Busy):
-            raise Busy("the Flight server behind this gateway cannot be reached; retry") from error
+            raise Unavailable("the Flight server behind this gateway cannot be reached; retry") from error
         raise type(error)() from error
 
 

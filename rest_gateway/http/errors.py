@@ -23,6 +23,7 @@ STATUS: dict[type[TimeDBError], int] = {
     errors.IncompleteUpload: 422,
     errors.TooLarge: 413,
     errors.Busy: 503,
+    errors.Unavailable: 503,
     errors.Timeout: 504,
     errors.OutcomeUnknown: 503,
     errors.Unimplemented: 501,

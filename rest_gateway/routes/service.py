@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
 from timedb._version import __version__
-from timedb.contract.errors import Busy, TimeDBError
+from timedb.contract.errors import Busy, TimeDBError, Unavailable
 from timedb.contract.wire import Nothing
 from timedb.rest_gateway.answer.answers import Health, Service, json_answer
 from timedb.rest_gateway.ask.inputs import query
@@ -78,7 +78,7 @@ async def read_health(request: Request) -> Response:
         health = await probes.health(request_id)
     except TimeDBError as error:
         _log.warning("the Flight server is not well: %s: %s request_id=%s", error.code, error.detail, request_id)
-        raise Busy("the Flight server does not answer") from error
+        raise Unavailable("the Flight server does not answer") from error
     if not health["ok"]:
         reason = health.get("reason", "its writes are stuck")
         _log.warning("the Flight server is not well: %s request_id=%s", reason, request_id)

@@ -257,7 +257,7 @@ def test_what_needs_no_flight_server_is_answered_while_it_hangs(
         assert_error(rest.get("/runs"), 503, "busy", "48 calls are under way")
         for path in ("/health/live", "/", "/ui", "/ui/", "/docs", "/openapi.json"):
             assert rest.get(path, follow_redirects=True).status_code == 200, path
-        assert_error(rest.get("/health"), 503, "busy", "does not answer")
+        assert_error(rest.get("/health"), 503, "unavailable", "does not answer")
         stack.close()
         for call in calls:
             call.join(60)

@@ -290,13 +290,13 @@ def test_a_dead_flight_server_is_503_and_its_address_stays_inside() -> None:
     with serving(create_app("grpc://127.0.0.1:9", load_settings(ServerSettings))) as rest:
         assert rest.get("/").status_code == 200
         health = rest.get("/health")
-        assert_error(health, 503, "busy")
+        assert_error(health, 503, "unavailable")
         assert health.headers["retry-after"] == "1"
         for call in (rest.get("/values"), rest.get("/metrics"), rest.post("/series", json={"name": "x"})):
-            assert_error(call, 503, "busy")
+            assert_error(call, 503, "unavailable")
             assert "127.0.0.1" not in call.text
         run = {"run_start_time": START, "value_rows": [ROW]}
-        assert_error(rest.post("/runs", json=run), 503, "busy")
+        assert_error(rest.post("/runs", json=run), 503, "unavailable")
 
 
 def test_a_fault_of_ours_is_500_with_a_fixed_text_and_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -69,7 +69,7 @@ def test_health_docs_and_document_answer(rest: httpx.Client) -> None:
 def test_a_gateway_without_its_flight_server_lives_but_is_not_well() -> None:
     with serving(create_app("grpc://127.0.0.1:1", ServerSettings(insecure=True))) as rest:
         assert rest.get("/health/live").json() == {"status": "ok"}
-        assert_error(rest.get("/health"), 503, "busy")
+        assert_error(rest.get("/health"), 503, "unavailable")
 
 
 def test_other_origins_are_served_only_where_a_setting_names_them(rest: httpx.Client) -> None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import timedb as td
+from timedb.contract.errors import error_classes
 
 NAMES = [
     "Busy",
@@ -27,6 +28,7 @@ NAMES = [
     "Timeout",
     "TooLarge",
     "Unauthenticated",
+    "Unavailable",
     "Unimplemented",
     "__version__",
     "activate_user",
@@ -71,7 +73,7 @@ def test_every_name_is_there_and_says_what_it_is(name: str) -> None:
 
 
 def test_every_error_is_public() -> None:
-    assert {each.__name__ for each in td.TimeDBError.__subclasses__()} < set(td.__all__)
+    assert {each.__name__ for each in error_classes()} < set(td.__all__)
 
 
 def test_other_names_are_no_attributes() -> None:

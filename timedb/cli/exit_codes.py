@@ -23,6 +23,7 @@ EXIT_CODES: dict[type[TimeDBError], int] = {
     errors.StorageFull: 13,
     errors.StorageRefused: 14,
     errors.Damaged: 15,
+    errors.Unavailable: 16,
 }
 
 

@@ -19,6 +19,7 @@ _CALLED = {
     "series_key": "series",
     "actual_key": "actual",
     "url": "flight_url",
+    "unit_change": "declare",
     "target": "lake",
 }
 """What the contract calls it → the parameter of a command."""

@@ -44,7 +44,9 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not can_ask():
-        raise InvalidRequest("--yes: is needed where nobody can be asked, as standard input is no terminal")
+        raise InvalidRequest(
+            f"--yes: is needed where nobody can be asked, as standard input is no terminal; the question is: {question}"
+        )
     import typer
 
     typer.confirm(question, abort=True)

@@ -24,13 +24,15 @@ from timedb.contract.errors import (
     TimeDBError,
     Timeout,
     Unauthenticated,
+    Unavailable,
+    error_classes,
     error_for_code,
 )
 
 __all__ = ["as_timedb_error", "flight_errors"]
 
 _MAX_SHOWN_CHARS = 300
-_CODES = "|".join(cls.code for cls in TimeDBError.__subclasses__())
+_CODES = "|".join(cls.code for cls in error_classes())
 _PREFIX = r"(?:Unknown error: |Flight returned [\w ]+ error, with message: )?"
 _CODED_MESSAGE = re.compile(rf"{_PREFIX}({_CODES}): (.*)", re.DOTALL)
 _TRANSPORT_TAIL = re.compile(r"\.? (?:Detail|gRPC client debug context|Client context): .*", re.DOTALL)
@@ -87,7 +89,9 @@ def _of_transport(error: Exception, url: str, *, acted: bool) -> TimeDBError:
             return InvalidRequest(f"url: {wrong}")
         case flight.FlightUnavailableError() if _NEVER_CONNECTED.search(str(error)):
             # The same call may succeed once a server is there, and nothing was done.
-            return Busy(nobody_at(url) or f"no Flight server answers at {url}; a REST gateway may have that port")
+            return Unavailable(
+                nobody_at(url) or f"no Flight server answers at {url}; a REST gateway may have that port"
+            )
     if acted:
         return OutcomeUnknown(f"no answer came from the Flight server at {url}: {text}")
     match error:

@@ -9,6 +9,7 @@
      ├── IncompleteUpload    incomplete_upload   the stream ended before the client said it was whole
      ├── TooLarge            too_large           over a limit that is a setting
      ├── Busy                busy                a queue is full; retry
+     │    └── Unavailable    unavailable         no server answers at the address; said by whoever calls it
      ├── Timeout             timeout             over the time allowed
      ├── OutcomeUnknown      outcome_unknown     a retry with the same run_id settles it
      ├── Unimplemented       unimplemented       part of the protocol, not of this service
@@ -24,6 +25,7 @@ an unknown code is treated as the root.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar, Self
 
 __all__ = [
@@ -42,7 +44,9 @@ __all__ = [
     "Timeout",
     "TooLarge",
     "Unauthenticated",
+    "Unavailable",
     "Unimplemented",
+    "error_classes",
     "error_for_code",
 ]
 
@@ -135,6 +139,13 @@ class Busy(TimeDBError):
     summary = "the service is busy; retry"
 
 
+class Unavailable(Busy):
+    """No server answers at the address: nothing was done, and the same call may succeed once one is there."""
+
+    code = "unavailable"
+    summary = "no server answers at the address"
+
+
 class Timeout(TimeDBError):
     """The call took longer than allowed."""
 
@@ -184,7 +195,14 @@ class Internal(TimeDBError):
     summary = "the service failed"
 
 
-_BY_CODE: dict[str, type[TimeDBError]] = {cls.code: cls for cls in TimeDBError.__subclasses__()}
+def error_classes(root: type[TimeDBError] = TimeDBError) -> Iterator[type[TimeDBError]]:
+    """Every class of the tree that has a code of its own."""
+    for child in root.__subclasses__():
+        yield child
+        yield from error_classes(child)
+
+
+_BY_CODE: dict[str, type[TimeDBError]] = {cls.code: cls for cls in error_classes()}
 
 
 def error_for_code(

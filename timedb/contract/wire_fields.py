@@ -121,7 +121,8 @@ def _read_duration(value: object) -> Duration:
 
 HOW_UNITS_CHANGE = (
     "'declare' leaves the stored numbers as they are and says that they have been of this unit all along; stored "
-    "values are not converted, reads and uploads are, by their own unit"
+    "values are never converted: read with unit to get them in another, or make a series of the other unit and upload "
+    "to it what such a read gives"
 )
 
 

@@ -16,6 +16,7 @@ CLEAN = {
     "unauthenticated": flight.FlightUnauthenticatedError,
     "forbidden": flight.FlightUnauthorizedError,
     "busy": flight.FlightUnavailableError,
+    "unavailable": flight.FlightUnavailableError,
     "timeout": flight.FlightTimedOutError,
     "storage_full": flight.FlightUnavailableError,
     "storage_refused": flight.FlightUnavailableError,

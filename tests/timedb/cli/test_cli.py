@@ -26,6 +26,7 @@ from timedb.cli import main
 from timedb.cli.exit_codes import EXIT_CODES, exit_code
 from timedb.cli.output import show, show_error
 from timedb.client import Client
+from timedb.contract.errors import error_classes
 from timedb.contract.wire import ReadCommand
 from timedb.run.launch import Service
 
@@ -164,7 +165,7 @@ def test_the_command_runs_as_a_module() -> None:
         [sys.executable, "-m", "timedb", "delete"], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     assert done.returncode == 2
-    reason = "--yes: is needed where nobody can be asked, as standard input is no terminal"
+    reason = "--yes: is needed where nobody can be asked, as standard input is no terminal; the question is: Delete the lake at ./timedb-data with everything in it?"
     assert done.stderr == f"error: invalid_request: {reason}\n"
 
 
@@ -336,7 +337,7 @@ def test_series_and_status_are_shown_as_text_and_json(ask: Any, client: Client, 
 
 
 def test_every_error_has_an_exit_code_of_its_own() -> None:
-    assert set(EXIT_CODES) == set(td.TimeDBError.__subclasses__())
+    assert set(EXIT_CODES) == set(error_classes())
     assert len(set(EXIT_CODES.values())) == len(EXIT_CODES)
     assert 0 not in EXIT_CODES.values()
     assert exit_code(td.TimeDBError("of a later release")) == 1
@@ -359,11 +360,11 @@ def test_an_error_is_one_line_and_an_exit_code(service: Service, arguments: list
     assert re.fullmatch(f"error: {error}: .+\n", done.stderr)
 
 
-def test_a_server_that_is_not_there_is_busy() -> None:
+def test_a_server_that_is_not_there_is_unavailable() -> None:
     done = timedb("status", "--flight-url", "grpc://127.0.0.1:1")
-    assert done.returncode == EXIT_CODES[td.Busy]
+    assert done.returncode == EXIT_CODES[td.Unavailable]
     remedy = "start a server there (timedb serve), or name another (--flight-url, TIMEDB_FLIGHT_URL, td.connect(URL))"
-    assert done.stderr == f"error: busy: nothing listens at grpc://127.0.0.1:1; {remedy}\n"
+    assert done.stderr == f"error: unavailable: nothing listens at grpc://127.0.0.1:1; {remedy}\n"
 
 
 def test_a_fault_of_the_service_says_where_to_look(capsys: pytest.CaptureFixture[str]) -> None:

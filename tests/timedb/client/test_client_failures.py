@@ -17,15 +17,16 @@ import timedb as td
 from tests.timedb.conftest import T0, ScriptedServer, flight_error, frame
 from timedb.client import Client
 from timedb.client.flight_errors import as_timedb_error
-from timedb.contract.errors import error_for_code
+from timedb.contract.errors import error_classes, error_for_code
 from timedb.contract.wire import Nothing, ReadCommand, UploadCommand
 
 Start = Callable[..., ScriptedServer]
-CODES = [cls.code for cls in td.TimeDBError.__subclasses__()]
+CODES = [cls.code for cls in error_classes()]
 FLIGHT_CLASS = {
     "unauthenticated": flight.FlightUnauthenticatedError,
     "forbidden": flight.FlightUnauthorizedError,
     "busy": flight.FlightUnavailableError,
+    "unavailable": flight.FlightUnavailableError,
     "timeout": flight.FlightTimedOutError,
     "internal": flight.FlightInternalError,
 }
@@ -99,7 +100,7 @@ def test_an_error_of_no_protocol_of_ours_is_internal_and_shows_no_traceback(scri
 def test_a_server_that_is_not_there_is_named() -> None:
     with td.connect("grpc://127.0.0.1:1") as client:
         for call in (client.status, lambda: client.read(), lambda: client.upload(frame("load", [1.0]))):
-            with pytest.raises(td.Busy, match=r"^nothing listens at grpc://127\.0\.0\.1:1; start"):
+            with pytest.raises(td.Unavailable, match=r"^nothing listens at grpc://127\.0\.0\.1:1; start"):
                 call()
 
 

@@ -89,7 +89,7 @@ def test_both_doors_speak_tls_and_nothing_else(serve: Callable[..., Service], pa
     alone = load_settings(ServerSettings, flight_url=plain, rest_port=0, shutdown_seconds=2.0)
     with start_gateway(alone) as gateway:
         answer = httpx.get(f"{gateway.rest_url}/values")
-        assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
         assert "behind this gateway cannot be reached" in answer.json()["detail"]
     with pytest.raises(httpx.TransportError):
         httpx.get(service.rest_url.replace("https", "http"))
