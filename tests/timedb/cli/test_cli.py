@@ -165,8 +165,9 @@ def test_the_command_runs_as_a_module() -> None:
         [sys.executable, "-m", "timedb", "delete"], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     assert done.returncode == 2
-    reason = "--yes: is needed where nobody can be asked, as standard input is no terminal; the question is: Delete the lake at ./timedb-data with everything in it?"
-    assert done.stderr == f"error: invalid_request: {reason}\n"
+    reason = "--yes: is needed where nobody can be asked, as standard input is no terminal"
+    question = "Delete the lake at ./timedb-data with everything in it?"
+    assert done.stderr == f"error: invalid_request: {reason}; the question is: {question}\n"
 
 
 def test_a_lake_is_made_and_deleted(tmp_path: Path) -> None:
