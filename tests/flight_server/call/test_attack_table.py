@@ -8,7 +8,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = (HERE.parents[2] / "docs" / "security.md").read_text()
-ROWS = re.findall(r"\| `(test_\w+\.py)`: `(test_\w+)` \|", PAGE[PAGE.index("## What was tried") :])
+TABLE = [line for line in PAGE[PAGE.index("## What was tried") :].splitlines() if line.startswith("| ")][1:]
+NAMED = re.compile(r"`(?:tests/[\w/]+/)?(test_\w+\.py)`: `(test_\w+)`")
+ROWS = [row for line in TABLE for row in NAMED.findall(line)]
 ALL_OF = ("test_attacks.py", "test_key_attacks.py")
 UNNAMED = {
     # Beside another row of the same kind.
@@ -28,6 +30,10 @@ def names_in(name: str) -> set[str]:
 def test_every_test_that_is_named_exists() -> None:
     assert len(ROWS) > 30
     assert not [(module, test) for module, test in ROWS if test not in names_in(module)]
+
+
+def test_every_row_names_the_test_that_holds_it() -> None:
+    assert [line for line in TABLE if not NAMED.search(line)] == []
 
 
 def test_every_attack_is_in_the_table() -> None:
