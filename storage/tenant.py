@@ -40,6 +40,7 @@ from timedb.storage.catalog.ledger import Ledger, public_record
 from timedb.storage.catalog.series_lists import ListedSeries, page_of
 from timedb.storage.catalog.withdrawn import STANDING, RowsOfRuns, WithdrawnRuns
 from timedb.storage.commit.lane import CommitLane
+from timedb.storage.commit.write_behind import WriteBehind
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.standing import Standing
 from timedb.storage.delta.store import Store
@@ -121,6 +122,8 @@ class Tenant:
         tables.check()
         self._tables = tables
         self.note_tables()
+        self.records = WriteBehind(self.values, self.ledger, settings.records_seconds)
+        self.records.soon()  # a server that was killed may have left some
         self.lane = CommitLane(
             self.values,
             series,
@@ -130,6 +133,7 @@ class Tenant:
             group_rows=settings.group_rows,
             mixed_rows=settings.mixed_rows,
             clock=self.clock,
+            recorded=self.records.soon,
         )
         compactor = Compactor(
             self.values,
@@ -262,11 +266,11 @@ class Tenant:
         snapshot = self.values.snapshot()
 
         def runs() -> pl.LazyFrame:
-            self.ledger.catch_up(snapshot)
+            self._catch_up(snapshot)
             return self._visible_runs()
 
         def withdrawn() -> dict[str, dict[str, Any]]:
-            self.ledger.catch_up(snapshot)
+            self._catch_up(snapshot)
             return self._withdrawn(snapshot, None)
 
         series = self.catalog.known().by_id
@@ -350,7 +354,7 @@ class Tenant:
             NotFound: there is no such run.
         """
         snapshot = self.values.snapshot()
-        self.ledger.catch_up(snapshot)
+        self._catch_up(snapshot)
         record = self.ledger.runs.find(message.run_id)
         if record is None or self._limited_to not in (None, record["created_by"]):
             raise NotFound(f"run_id: there is no run {quoted(message.run_id)}")
@@ -360,7 +364,7 @@ class Tenant:
     def list_runs(self, message: ListRuns) -> list[dict[str, Any]]:
         """Rows of the runs table, newest first, and what is withdrawn of each."""
         snapshot = self.values.snapshot()
-        self.ledger.catch_up(snapshot)
+        self._catch_up(snapshot)
         rows = self._visible_runs()
         if message.workflow_id is not None:
             rows = rows.filter(pl.col("workflow_id") == message.workflow_id)
@@ -439,8 +443,15 @@ class Tenant:
         """Finish the writes that wait and the maintenance that is under way."""
         self._maintenance.close()
         self.lane.close()
+        self.records.close()
         if not self.values.is_lost:
             self.note_tables()
+
+    def _catch_up(self, snapshot: Snapshot) -> None:
+        """Know all runs and updates of a snapshot, those of other servers, too, which may not live to write them."""
+        self.ledger.catch_up(snapshot)
+        if self.ledger.is_behind:
+            self.records.soon()
 
     def _visible_runs(self) -> pl.LazyFrame:
         rows = self.ledger.runs.scan()

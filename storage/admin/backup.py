@@ -214,7 +214,9 @@ class _LakeCopy:
         pinned: list[_Pinned] = []
         if values.version >= 0:
             pinned.append(self._pin(f"{folder}/values", values))
-            Ledger(tables.values, tables.runs, tables.updates).catch_up(values)
+            ledger = Ledger(tables.values, tables.runs, tables.updates)
+            ledger.catch_up(values)
+            ledger.write()
             copies = TenantTables.below(self._target.below(folder))
             for name, source, copy in (("runs", tables.runs, copies.runs), ("updates", tables.updates, copies.updates)):
                 if source.exists():

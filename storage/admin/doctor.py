@@ -201,9 +201,10 @@ class _Folder:
         lost = [run_id for run_id in run_ids if ledger.runs.find(run_id) is None]
         if lost and self._how.repair:
             ledger.catch_up(snapshot)
+            ledger.write()
         for run_id in lost:
-            cure = "write it from the values log"
-            yield Finding(f"{self._name}/runs", "run without a row", run_id, cure, self._how.repair)
+            cure = "none needed: a server writes it within seconds from the values log, or when it opens the lake"
+            yield Finding(f"{self._name}/runs", "run without a row", run_id, cure, self._how.repair, notice=True)
 
     def _rows_of_runs(self, tables: TenantTables) -> Iterator[Finding]:
         """Runs that have not as many rows as their record says: another writer took or added some."""

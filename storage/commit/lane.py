@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +68,7 @@ class CommitLane:
         group_rows: Rows that one commit gathers.
         mixed_rows: Rows of a commit up to which they are one file, whatever their series.
         clock: Stamps the writes, and refuses to where it is far wrong.
+        recorded: Called when a commit has brought records that are yet to be written into their tables.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class CommitLane:
         group_rows: int,
         mixed_rows: int,
         clock: Clock,
+        recorded: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._values = values
@@ -90,6 +92,7 @@ class CommitLane:
         self._max_queued = max_queued
         self._group_rows = group_rows
         self._mixed_rows = mixed_rows
+        self._recorded = recorded
         self._waiting: deque[_Waiting | _WaitingReplacement] = deque()
         self._turn_of: _Waiting | _WaitingReplacement | None = None
         self._changed = threading.Condition()
@@ -215,18 +218,20 @@ class CommitLane:
             ready = self._with_series(self._prepare(group, snapshot))
             if not ready:
                 return
+            info = _merge_info([prepared.info for _, prepared in ready])
             with NewFiles(self._values.store) as new:
                 self._write_files([prepared for _, prepared in ready if prepared.rows.num_rows], new)
                 committed = self._values.commit(
                     snapshot,
                     adds=[*new.files, *(file for _, prepared in ready for file in prepared.files)],
                     transactions={CHANGE_TIME: ready[-1][1].last_stamp},
-                    info=_merge_info([prepared.info for _, prepared in ready]),
+                    info=info,
                 )
                 if committed is not None:
                     new.keep()
             if committed is not None:
-                self._record(committed)
+                self._ledger.add(committed.version, info)
+                self._recorded()
                 _log.info(
                     "committed version=%d writes=%d rows=%d request_id=%s",
                     committed.version,
@@ -281,13 +286,6 @@ class CommitLane:
             else:
                 waiting.done.set_exception(fault)
         return kept
-
-    def _record(self, committed: Snapshot) -> None:
-        try:
-            self._ledger.catch_up(committed, durable=True)
-        except BaseException:
-            # The values are in, and whoever comes next writes the record from the log.
-            _log.exception("the runs table could not be written; it will be from the log")
 
     def _write_files(self, writes: Sequence[Prepared], new: NewFiles) -> None:
         if not writes:

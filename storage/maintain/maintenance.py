@@ -131,6 +131,7 @@ class Maintenance:
         reached = table.snapshot().version
         if name == "values":
             self._ledger.catch_up(table.snapshot())
+            self._ledger.write()
             reached = self._ledger.runs.snapshot().transactions.get(REACHED, 0)
         # Vacuum asks the log which files were replaced of late, so the log outlives them.
         hours = max(self._settings.log_retention_hours, self._settings.retention_hours)

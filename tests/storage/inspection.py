@@ -38,6 +38,7 @@ def _disagreeing_runs(tenant: Tenant, folder: Path, audit: list[Stored]) -> Iter
     for run_id in uploaded.keys() | recorded.keys():
         if uploaded.get(run_id) != recorded.get(run_id):
             yield f"run {run_id} has {uploaded.get(run_id)} rows and a record of {recorded.get(run_id)}"
+    tenant.records.write()
     runs = scan_table(folder, "runs")["run_id"].to_list()
     if sorted(runs) != sorted(recorded):
         yield f"a direct reader sees the runs {sorted(runs)}"

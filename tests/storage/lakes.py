@@ -62,6 +62,7 @@ TINY: dict[str, Any] = {
     "compact_file_rows": 24,
     "checkpoint_commits": 5,
     "maintenance_seconds": 10_000.0,
+    "records_seconds": 10_000.0,
 }
 
 

@@ -170,6 +170,7 @@ def operations() -> list[Operation]:
             lambda tenant: tenant.create_series(CreateSeries(name=SERIES[0], unit="MW"), created_by=None),
             holds=lambda tenant: _units(tenant)[SERIES[0]] == ["MW"],
         ),
+        Operation("records", lambda tenant: tenant.records.write(), prepare=_leave_records),
         Operation("compaction", lambda tenant: tenant.compact()),
         Operation("checkpoint", lambda tenant: tenant.maintain(), prepare=lambda tenant: tenant.compact()),
         Operation(
@@ -186,6 +187,14 @@ def _units(tenant: Tenant) -> dict[str, list[str]]:
     for series in tenant.list_series(ListSeries()):
         found.setdefault(series["name"], []).append(series["unit"])
     return found
+
+
+def _leave_records(tenant: Tenant) -> None:
+    """Records that are in the values log alone, as a server leaves them that is killed."""
+    tenant.records.write()
+    tenant.records.close()
+    upload(tenant, some_rows(6, known=60, value=60.0), "later")
+    correct(tenant, "third", 99.0, "fix")
 
 
 def _leave_dead_files(tenant: Tenant) -> None:

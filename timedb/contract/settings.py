@@ -131,6 +131,11 @@ class ServerSettings(BaseSettings):
     mixed_rows: int = Field(
         10_000, ge=0, description="Rows of a commit up to which they are written as one file, whatever their series"
     )
+    records_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="Seconds within which the tables runs and updates follow the values",
+    )
     compact_fresh_files: int = Field(24, ge=1, description="Fresh files of a bucket that start its compaction")
     compact_fresh_rows: int = Field(2_000_000, ge=1, description="Fresh rows of a bucket that start its compaction")
     compact_input_rows: int = Field(500_000, ge=1, description="Rows that compaction works on at once, about")

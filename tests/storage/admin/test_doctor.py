@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.storage.inspection import disagreements, left_behind
-from tests.storage.lakes import Stored, open_tenant, read, some_rows, tenant_folder, tiny_settings, upload
+from tests.storage.lakes import Stored, open_tenant, read, scan_table, some_rows, tenant_folder, tiny_settings, upload
 from tests.storage.operations import copy_lake
 from timedb.contract.wire import ListRuns
 from timedb.storage import Lake
@@ -149,6 +149,7 @@ def test_a_run_without_a_row_is_written_from_the_log(folder: Path, before: Count
     assert found(folder) == [("log cut short", False)]
     assert found(folder, repair=True) == [("log cut short", True)]
     assert found(folder) == []
+    assert "last" in scan_table(folder, "runs")["run_id"].to_list()
     assert rows_of(folder) == before
     with closing(Lake.open(str(folder), tiny_settings())) as lake:
         assert "last" in {run["run_id"] for run in open_tenant(lake).list_runs(ListRuns())}

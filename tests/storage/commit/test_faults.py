@@ -24,7 +24,7 @@ OPERATIONS = operations()
 FAULTS: list[Kind] = [kind for kind in get_args(Kind) if kind != "kill"]
 # Where not all points are tried: every how many kinds of fault an operation gets one, and where a process is killed.
 EVERY = 3
-KILLED = {"bulk upload": 50}
+KILLED = {"bulk upload": 40}
 LIMIT = 10_000 if ALL else 120
 
 
