@@ -149,3 +149,24 @@ def test_one_series_is_in_few_row_groups(lake_dir: Path) -> None:
             bounds = [parquet.metadata.row_group(group).column(0).statistics for group in range(5)]
         series_id = series_id_for(OPEN_TENANT_ID, "series-7", None)
         assert 1 <= sum(each.min <= series_id <= each.max for each in bounds) <= 2
+
+
+def test_files_hold_the_texts_of_their_own_rows_and_no_others(lake_dir: Path) -> None:
+    """Moved and settled files are made of pieces of what was read together; each run is of two series, far apart."""
+    settings = tiny_settings(compact_input_rows=1000, compact_file_rows=20, mixed_rows=1000)
+    with closing(Lake.open(str(lake_dir), settings)) as lake:
+        tenant = open_tenant(lake)
+        for number in range(40):
+            upload(tenant, some_rows(6, series=SERIES, first=2 * number), f"run-{number}")
+        before = views(tenant)
+        for work in (mover(tenant, input_rows=1000).move, tenant.compact):
+            work()
+            files = tenant.values.snapshot().files
+            assert len(files) > 1
+            for path in files:
+                with pq.ParquetFile(tenant.values.store.open(path), read_dictionary=["series_id", "run_id"]) as parquet:
+                    for batch in parquet.iter_batches():
+                        for name in ("series_id", "run_id"):
+                            coded = batch.column(name)
+                            assert len(coded.dictionary) == len(set(coded.to_pylist()))
+        assert views(tenant) == before
