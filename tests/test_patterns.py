@@ -30,7 +30,7 @@ for pattern in PATTERNS:
     for one in CHARS:
         for two in ("", *CHARS):
             for tail in ("", "!", "\\x00"):
-                text = (one + two) * 2000 + tail
+                text = (one + two) * 500 + tail
                 text = text.encode() if isinstance(pattern, bytes) else text
                 compiled.fullmatch(text), compiled.match(text)
     print(ascii(pattern), flush=True)

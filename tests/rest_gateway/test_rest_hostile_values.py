@@ -43,20 +43,11 @@ HOSTILE = [
     '"\\u0000"',
     f'"{_coded("[" * _DEEP)}"',
     '"9999-12-31T23:59:59.999999-23:59"',
-    '{"a": ["\\udfff"]}',
     f"{'[' * 600}{']' * 600}",
     "1e309",
     f"1{'0' * 5000}",
 ]
-TEXTS = [
-    "[" * (_DEEP // 2),
-    _coded("[" * _DEEP),
-    _coded('{"a":' * 7000),
-    "\x00",
-    "1e309",
-    "9" * 5000,
-    '{"\\ud800": "\\udfff"}',
-]
+TEXTS = ["[" * (_DEEP // 2), _coded("[" * _DEEP), "\x00" + "9" * 5000, '{"\\ud800": "\\udfff"}']
 
 ROW = {"valid_time": START, "valid_time_end": START, "known_time": START, "value_key": "hostile", "value": 1.0}
 BODIES: dict[tuple[str, str, type[WireModel]], dict[str, Any]] = {
@@ -97,7 +88,6 @@ BODIES: dict[tuple[str, str, type[WireModel]], dict[str, Any]] = {
 }
 QUERIES: dict[str, type[WireModel]] = {
     "/values?limit=1": ValuesQuery,
-    "/values?mode=changes": ValuesQuery,
     "/accuracy": AccuracyQuery,
     "/series": SeriesPageQuery,
     "/list_timeseries": SeriesQuery,

@@ -46,7 +46,7 @@ def modes(root: Path) -> tuple[set[int], set[int]]:
 
 @pytest.mark.parametrize(
     ("taken", "group_access", "folders", "files"),
-    [(0o022, "none", 0o700, 0o600), (0o022, "read", 0o750, 0o640), (0o077, "write", 0o770, 0o660)],
+    [(0o022, "none", 0o700, 0o600), (0o077, "read", 0o750, 0o640)],
 )
 def test_files_of_a_new_lake_and_of_its_backup_are_its_owner_s_and_his_group_s(
     lake_dir: Path,
