@@ -1,6 +1,7 @@
 """The lake: Delta tables, catalog, commit lane, views. Knows nothing of servers."""
 
 from timedb.storage.lake import Lake
+from timedb.storage.memory.budget import Memory
 from timedb.storage.read.accuracy import AccuracyPart
 from timedb.storage.read.parts import ReadPart
 from timedb.storage.read.reading import ReadPlan
@@ -8,4 +9,4 @@ from timedb.storage.read.tenant_snapshot import TenantSnapshot
 from timedb.storage.tenant import Plan, Tenant
 from timedb.storage.write.uploads import Upload
 
-__all__ = ["AccuracyPart", "Lake", "Plan", "ReadPart", "ReadPlan", "Tenant", "TenantSnapshot", "Upload"]
+__all__ = ["AccuracyPart", "Lake", "Memory", "Plan", "ReadPart", "ReadPlan", "Tenant", "TenantSnapshot", "Upload"]

@@ -11,6 +11,7 @@ from timedb.contract.errors import Busy, Timeout
 __all__ = ["Gate", "Lease", "Slots"]
 
 _NEVER = float("inf")
+_LOOK_SECONDS = 0.1
 
 
 class Lease:
@@ -68,7 +69,9 @@ class Lease:
 
 
 class Slots:
-    """At most so many calls of one kind at once, and of one tenant fewer; one more is refused, never queued.
+    """At most so many calls of one kind at once, and of one tenant fewer; one more is refused, or waits its turn.
+
+    A place that becomes free goes to the tenant of those that wait that has the fewest, and then to who came first.
 
     A peer that stalls blocks its handler inside gRPC, where no Python code can end it (pyarrow has no deadline of its
     own). So a lease that is over its time counts no longer, and the call itself ends as soon as the peer moves again.
@@ -82,6 +85,7 @@ class Slots:
         seconds: How long one may last.
         tenant_limit: How many of one tenant may run at once; None: all of them.
         idle_seconds: How long one may wait for its client.
+        wait_seconds: How long one waits for a slot before it is refused.
     """
 
     def __init__(
@@ -92,34 +96,66 @@ class Slots:
         *,
         tenant_limit: int | None = None,
         idle_seconds: float = _NEVER,
+        wait_seconds: float = 0.0,
     ) -> None:
         self.what = what
+        self._wait_seconds = wait_seconds
         self._limit = limit
         self._seconds = seconds
         self._tenant_limit = limit if tenant_limit is None else min(tenant_limit, limit)
         self._idle_seconds = idle_seconds
         # Reentrant: the garbage collector may end a forgotten stream, and so its lease, in the middle of `lease`.
         self._lock = threading.RLock()
+        self._freed = threading.Condition(self._lock)
         self._leases: set[Lease] = set()
+        self._waiting: list[tuple[object, str]] = []
 
-    def lease(self, tenant_id: str = "", still_welcome: Callable[[], None] = lambda: None) -> Lease:
+    def lease(
+        self,
+        tenant_id: str = "",
+        still_welcome: Callable[[], None] = lambda: None,
+        *,
+        still_wanted: Callable[[], None] = lambda: None,
+    ) -> Lease:
         """Take a slot for a call of a tenant.
 
         Args:
             tenant_id: The tenant.
             still_welcome: Called whenever the lease is checked; what it raises ends the call.
+            still_wanted: Called while it waits for its turn; what it raises ends the wait.
 
         Raises:
             Busy: all are taken, or all that the tenant may have.
         """
+        turn, deadline = object(), time.monotonic() + self._wait_seconds
         with self._lock:
-            if self._refusal(tenant_id):
-                self._leases = {lease for lease in list(self._leases) if not lease.expired}
-            if refusal := self._refusal(tenant_id):
-                raise Busy(refusal)
+            self._waiting.append((turn, tenant_id))
+            try:
+                while refusal := self._refusal_now(turn, tenant_id):
+                    if time.monotonic() >= deadline:
+                        raise Busy(refusal)
+                    self._freed.wait(_LOOK_SECONDS)
+                    still_wanted()
+            finally:
+                self._waiting.remove((turn, tenant_id))
+                self._freed.notify_all()
             lease = Lease(self, tenant_id, self._seconds, self._idle_seconds, still_welcome)
             self._leases.add(lease)
             return lease
+
+    def _refusal_now(self, turn: object, tenant_id: str) -> str | None:
+        """Why a call that waits has no slot yet; leases that are over their time are given up first."""
+        if self._refusal(tenant_id):
+            self._leases = {lease for lease in list(self._leases) if not lease.expired}
+        if refusal := self._refusal(tenant_id):
+            return refusal
+        running = [lease.tenant_id for lease in list(self._leases)]
+        ready = [
+            (running.count(tenant), place)
+            for place, (_, tenant) in enumerate(self._waiting)
+            if not self._refusal(tenant)
+        ]
+        return None if self._waiting[min(ready)[1]][0] is turn else f"others wait for {self.what} already; retry"
 
     def _refusal(self, tenant_id: str) -> str | None:
         if len(self._leases) >= self._limit:
@@ -134,6 +170,12 @@ class Slots:
         """Free the slot of a lease, if it still has one."""
         with self._lock:
             self._leases.discard(lease)
+            self._freed.notify_all()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a slot."""
+        return len(self._waiting)
 
     @property
     def taken(self) -> int:

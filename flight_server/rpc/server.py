@@ -79,7 +79,8 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
             math.inf,
             tenant_limit=settings.max_open_streams_per_tenant,
         )
-        self.sql = FlightSql(settings, _slots("sql", settings))
+        queries = _slots("sql", settings, wait_seconds=settings.sql_wait_seconds)
+        self.sql = FlightSql(settings, queries, lake.memory.calls)
         self.metrics.watch(self.gate, (self.reads, self.uploads, self.calls, self.sql.slots))
         certificates = {} if tls is None else tls.flight_arguments()
         super().__init__(
@@ -305,11 +306,12 @@ def _check_cancelled(call: CallContext, context: flight.ServerCallContext, lease
     return check
 
 
-def _slots(kind: str, settings: ServerSettings) -> Slots:
+def _slots(kind: str, settings: ServerSettings, *, wait_seconds: float = 0.0) -> Slots:
     return Slots(
         kind,
         getattr(settings, f"max_concurrent_{kind}"),
         settings.max_call_seconds,
         tenant_limit=getattr(settings, f"max_concurrent_{kind}_per_tenant"),
         idle_seconds=settings.max_idle_seconds,
+        wait_seconds=wait_seconds,
     )

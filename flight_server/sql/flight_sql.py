@@ -39,7 +39,7 @@ from timedb.flight_server.sql.statements import check_text, handle_of, parameter
 from timedb.flight_server.sql.tables import tables_of
 
 if TYPE_CHECKING:
-    from timedb.storage import Tenant
+    from timedb.storage import Memory, Tenant
 
 __all__ = ["ACTIONS", "FlightSql", "is_flight_sql"]
 
@@ -62,6 +62,7 @@ ACTIONS = (_CREATE, _CLOSE, *_NOT_OFFERED)
 """The actions of Flight SQL; those that are not offered are so by name, too."""
 
 _UNKNOWN = -1
+_MEMORY_PART = 4  # of the memory for calls that one query may take at most
 
 
 def is_flight_sql(command: bytes) -> bool:
@@ -75,12 +76,14 @@ class FlightSql:
     Args:
         settings: The limits.
         slots: For queries.
+        memory: Of which each takes a share.
     """
 
-    def __init__(self, settings: ServerSettings, slots: Slots) -> None:
+    def __init__(self, settings: ServerSettings, slots: Slots, memory: Memory) -> None:
         self.slots = slots
         self._settings = settings
-        self._processes = Processes(settings)
+        self._memory = memory
+        self._processes = Processes(settings, min(settings.sql_memory_bytes, memory.for_calls // _MEMORY_PART))
 
     def close(self) -> None:
         """Start no more queries."""
@@ -137,9 +140,11 @@ class FlightSql:
         if isinstance(command, CATALOG_COMMANDS):
             return guarded_stream(call, catalog_table(command).to_reader(), lease)
         statement = self._statement(command)
-        call.hold(self.slots.lease(tenant.tenant_id).release)
+        call.hold(self.slots.lease(tenant.tenant_id, still_wanted=lambda: end_if_gone(call, context)).release)
+        watch = self._watch(call, context)
+        call.hold(self._memory.share("query", self._processes.memory_bytes, watch).release)
         snapshot = tenant.snapshot()
-        schema, query = self._processes.run(statement, tables_of(snapshot), self._watch(call, context))
+        schema, query = self._processes.run(statement, tables_of(snapshot), watch)
         call.hold(query.close)
         metadata = {
             META_TABLE_VERSION: str(snapshot.table_version).encode(),
@@ -192,7 +197,7 @@ class FlightSql:
         if not isinstance(request, ActionCreatePreparedStatementRequest) or action.type != _CREATE:
             raise InvalidRequest(f"{action.type}: its body is another message of Flight SQL")
         statement = self._checked(request.query, request.transaction_id)
-        with self.slots.lease(tenant.tenant_id):
+        with self.slots.lease(tenant.tenant_id, still_wanted=lambda: end_if_gone(call, context)):
             tables = tables_of(tenant.snapshot())
             found = self._processes.describe(statement, tables, self._watch(call, context), partly=True)
         prepared = ActionCreatePreparedStatementResult(
@@ -207,7 +212,7 @@ class FlightSql:
     def _columns(
         self, tenant: Tenant, call: CallContext, context: flight.ServerCallContext, statement: Statement
     ) -> pa.Schema:
-        with self.slots.lease(tenant.tenant_id):
+        with self.slots.lease(tenant.tenant_id, still_wanted=lambda: end_if_gone(call, context)):
             tables = tables_of(tenant.snapshot())
             return self._processes.describe(statement, tables, self._watch(call, context)).schema
 

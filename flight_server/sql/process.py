@@ -96,10 +96,12 @@ class Processes:
 
     Args:
         settings: What a query may take.
+        memory_bytes: What of memory.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, memory_bytes: int) -> None:
         self._settings = settings
+        self.memory_bytes = memory_bytes
         self._zygote: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._lock = threading.Lock()
@@ -159,7 +161,7 @@ class Processes:
             "describe": describe,
             "partly": partly,
             "seconds": self._settings.sql_seconds,
-            "memory_bytes": self._settings.sql_memory_bytes,
+            "memory_bytes": self.memory_bytes,
             "rows": self._settings.sql_rows,
             "threads": self._settings.sql_threads,
         }

@@ -105,6 +105,9 @@ class ServerSettings(BaseSettings):
     max_call_seconds: float = Field(3600.0, gt=0, description="Seconds that one read or upload may take")
     max_concurrent_sql: int = Field(8, ge=1, description="SQL queries that may run at once")
     max_concurrent_sql_per_tenant: int = Field(6, ge=1, description="SQL queries of one tenant that may run at once")
+    sql_wait_seconds: float = Field(
+        10.0, ge=0, description="Seconds that a SQL query waits for its turn before it is told to retry"
+    )
     max_sql_bytes: int = Field(256 << 10, ge=1, description="Bytes of the text of a SQL query")
     sql_seconds: float = Field(
         120.0, gt=0, description="Seconds that one SQL query may take, the delivery of its answer included"

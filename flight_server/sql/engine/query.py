@@ -37,6 +37,7 @@ _MAX_DEPTH = 250
 _MAX_PYTHON_DEPTH = 10_000
 _ENGINE_SHARE = 0.8  # of the memory; the rest is for the batches on their way
 _OPEN_FILES = 64
+_NICENESS = 10
 
 _LOCKS = {
     "allow_community_extensions": "false",
@@ -58,6 +59,7 @@ def serve(connection: socket.socket) -> None:
         job = json.loads(_expected(channel, JOB))
         values = _expected(channel, PARAMETERS)
         _limit(job["memory_bytes"], job["seconds"])
+        _step_back()
         _Runner(channel, job, values).run()
     except Hangup:
         return
@@ -81,6 +83,12 @@ def _end_with(connection: socket.socket) -> None:
     watch.register(connection, 0)  # a hang-up is told without being asked for
     watch.poll()
     os._exit(1)
+
+
+def _step_back() -> None:
+    """Leave the processors to the server where it wants them: a query that never ends is not to slow reads down."""
+    with suppress(OSError):
+        os.nice(_NICENESS)
 
 
 def _limit(memory_bytes: int, seconds: float) -> None:

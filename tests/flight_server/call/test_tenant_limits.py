@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,24 @@ def test_a_tenant_cannot_take_all_slots() -> None:
     taken[0].release()
     with slots.lease(ONE), slots.lease(TWO):
         assert slots.taken == 3
+
+
+def test_who_has_least_is_next() -> None:
+    slots = Slots("sql", 2, 60.0, wait_seconds=60.0)
+    taken, served = [slots.lease(ONE), slots.lease(ONE)], []
+    threads = []
+    for name in (ONE, TWO):
+        threads.append(threading.Thread(target=lambda name=name: served.append(slots.lease(name))))
+        threads[-1].start()
+        while slots.waiting < len(threads):
+            time.sleep(0.001)
+    taken[0].release()
+    while len(served) < 1:
+        time.sleep(0.001)
+    taken[1].release()
+    for thread in threads:
+        thread.join()
+    assert [lease.tenant_id for lease in served] == [TWO, ONE]
 
 
 def test_a_lease_that_waits_for_its_client_too_long_counts_no_longer() -> None:

@@ -161,7 +161,7 @@ def test_a_text_over_the_limit_is_not_parsed(strict: FlightService) -> None:
 
 
 def test_queries_over_the_limit_are_busy_and_a_cancelled_one_is_gone(start: Start) -> None:
-    service = start(max_concurrent_sql=1)
+    service = start(max_concurrent_sql=1, sql_wait_seconds=0)
     with connected(service.url) as sql, connected(service.url) as other:
         cursor, failures = sql.cursor(), []
 
@@ -183,6 +183,42 @@ def test_queries_over_the_limit_are_busy_and_a_cancelled_one_is_gone(start: Star
         eventually(lambda: not _queries_of(service) and service.calls_in_flight == 0)
         assert column(other, "SELECT 1") == [1]
         cursor.close()
+
+
+def test_queries_wait_for_their_turn_and_leave_the_processors_to_the_server(start: Start) -> None:
+    service = start(max_concurrent_sql=1)
+    with connected(service.url) as sql:
+        sql.cursor().execute("SELECT 1")
+        with flight.connect(service.url) as client:
+            (endpoint,) = client.get_flight_info(query("SELECT * FROM range(5000000)")).endpoints
+            first = client.do_get(endpoint.ticket)
+            first.read_chunk()
+            (process,) = _queries_of(service)
+            assert os.getpriority(os.PRIO_PROCESS, process) == os.getpriority(os.PRIO_PROCESS, 0) + 10
+            found: list[int] = []
+            threads = [threading.Thread(target=lambda: found.append(_one(service))) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            eventually(lambda: service._server.sql.slots.waiting == 4)
+            first.cancel()
+            for thread in threads:
+                thread.join()
+    assert found == [1] * 4
+
+
+def _one(service: FlightService) -> int:
+    with connected(service.url) as sql:
+        return int(column(sql, "SELECT 1")[0])
+
+
+def test_a_query_over_its_share_of_memory_waits_and_is_told(start: Start) -> None:
+    service = start(memory_wait_seconds=0)
+    memory = service._server._lake.memory.calls
+    with connected(service.url) as sql:
+        with memory.share("another", memory.for_calls), refused("busy", "query: the call takes about"):
+            ask(sql, "SELECT 1")
+        assert column(sql, "SELECT 1") == [1]
+    assert memory.taken == 0
 
 
 def test_a_query_takes_a_slot_of_the_reads(start: Start) -> None:
