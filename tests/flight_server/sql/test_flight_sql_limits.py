@@ -187,22 +187,20 @@ def test_queries_over_the_limit_are_busy_and_a_cancelled_one_is_gone(start: Star
 
 def test_queries_wait_for_their_turn_and_leave_the_processors_to_the_server(start: Start) -> None:
     service = start(max_concurrent_sql=1)
-    with connected(service.url) as sql:
-        sql.cursor().execute("SELECT 1")
-        with flight.connect(service.url) as client:
-            (endpoint,) = client.get_flight_info(query("SELECT * FROM range(5000000)")).endpoints
-            first = client.do_get(endpoint.ticket)
-            first.read_chunk()
-            (process,) = _queries_of(service)
-            assert os.getpriority(os.PRIO_PROCESS, process) == os.getpriority(os.PRIO_PROCESS, 0) + 10
-            found: list[int] = []
-            threads = [threading.Thread(target=lambda: found.append(_one(service))) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            eventually(lambda: service._server.sql.slots.waiting == 4)
-            first.cancel()
-            for thread in threads:
-                thread.join()
+    with flight.connect(service.url) as client:
+        (endpoint,) = client.get_flight_info(query("SELECT * FROM range(5000000)")).endpoints
+        first = client.do_get(endpoint.ticket)
+        first.read_chunk()
+        (process,) = _queries_of(service)
+        assert os.getpriority(os.PRIO_PROCESS, process) == os.getpriority(os.PRIO_PROCESS, 0) + 10
+        found: list[int] = []
+        threads = [threading.Thread(target=lambda: found.append(_one(service))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: service._server.sql.slots.waiting == 4)
+        first.cancel()
+        for thread in threads:
+            thread.join()
     assert found == [1] * 4
 
 
