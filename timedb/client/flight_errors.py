@@ -33,7 +33,7 @@ __all__ = ["as_timedb_error", "flight_errors"]
 
 _MAX_SHOWN_CHARS = 300
 _CODES = "|".join(cls.code for cls in error_classes())
-_PREFIX = r"(?:Unknown error: |Flight returned [\w ]+ error, with message: )?"
+_PREFIX = r"(?:Unknown error: |(?:Flight|gRPC) returned [\w ]+ error, with message: )?"
 _CODED_MESSAGE = re.compile(rf"{_PREFIX}({_CODES}): (.*)", re.DOTALL)
 _TRANSPORT_TAIL = re.compile(r"\.? (?:Detail|gRPC client debug context|Client context): .*", re.DOTALL)
 _NEVER_CONNECTED = re.compile(r"failed to connect|connection refused|resolv|lookup|handshake", re.IGNORECASE)
