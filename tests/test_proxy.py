@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -133,10 +134,13 @@ def test_one_peer_has_so_many_calls_at_once(behind: Behind) -> None:
     options = flight.FlightCallOptions(headers=[(b"x-api-key", behind.key.encode())])
     with ExitStack() as stack:
         clients = [stack.enter_context(flight.FlightClient(behind.flight_url, tls_root_certs=roots)) for _ in range(2)]
-        for client in clients:
-            for _ in range(70):
-                writer, _reader = client.do_put(command, schema, options)
-                stack.callback(outcome, writer.close)
+
+        def begin(client: flight.FlightClient) -> None:
+            writer, _ = client.do_put(command, schema, options)
+            stack.callback(outcome, writer.close)
+
+        for client in clients * 70:
+            outcome(partial(begin, client))  # those over the limit fail here, or only when they are closed
         with httpx.Client(base_url=behind.rest_url, verify=ssl.create_default_context(cafile=behind.roots)) as rest:
             assert rest.get("/health/live").status_code == 503
     with httpx.Client(base_url=behind.rest_url, verify=ssl.create_default_context(cafile=behind.roots)) as rest:
