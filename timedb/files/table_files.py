@@ -82,14 +82,12 @@ class TableFile:
         what: How an error calls it.
         names: Its columns, in order.
         rows: How many it has; None if that is known only at its end.
-        group_bytes: Of Parquet, the bytes of its largest row group once it is decompressed.
     """
 
     what: str
     names: list[str]
     rows: int | None
     _pieces: Callable[[Mapping[str, str]], Iterable[Piece]]
-    group_bytes: int = 0
     _numbers_are_text: bool = False
 
     def read(self, columns: Mapping[str, str], how: Reading) -> pa.RecordBatchReader:
@@ -229,9 +227,7 @@ def _open_parquet(source: Source, what: str, limits: TableLimits) -> TableFile:
     def pieces(columns: Mapping[str, str]) -> Iterable[Piece]:
         return _counted(file.iter_batches(batch_size=_batch_rows(file.metadata), columns=_once(columns)))
 
-    groups = (file.metadata.row_group(index) for index in range(file.num_row_groups))
-    largest = max((group.total_byte_size for group in groups), default=0)
-    return TableFile(what, file.schema_arrow.names, file.metadata.num_rows, pieces, largest)
+    return TableFile(what, file.schema_arrow.names, file.metadata.num_rows, pieces)
 
 
 def _check_groups(metadata: parquet.FileMetaData, what: str, limits: TableLimits) -> None:
