@@ -63,7 +63,8 @@ serve: $(SERVE) ## Install what the service needs and run the Flight server (881
 	$(BIN)/timedb serve $(SERVE_ARGS)
 
 test: $(STAMP) $(VENV)/.browser ## Run the tests; PYTEST_ARGS="tests/storage -k flat ..."
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_ARGS)
+	@# Bytecode is written whatever the environment says: the tests start many processes, each of which would compile everything again.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_ARGS)
 
 coverage: $(STAMP) $(VENV)/.browser ## Run the tests and say which lines they do not reach; fails under the floor in pyproject.toml. Python 3.12 or later: older ones do not see the threads of gRPC
 	COVERAGE_CORE=$$($(BIN)/python -c "import sys; print('sysmon' if sys.version_info >= (3, 12) else 'ctrace')") $(BIN)/python -m pytest --numprocesses=$(WORKERS) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
