@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import IO, Any, TypeVar
@@ -29,9 +29,9 @@ __all__ = [
     "as_type",
     "may_hold_corrections",
     "next_stamp",
+    "read_batches",
     "restamp",
     "stage_file",
-    "text_leaves",
     "used_entries",
     "write_file",
 ]
@@ -76,10 +76,38 @@ def as_type(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     return pa.DictionaryArray.from_arrays(column.indices.cast(wanted.index_type), dictionary)
 
 
-def text_leaves(metadata: pq.FileMetaData, names: Collection[str]) -> list[str]:
+def _text_leaves(metadata: pq.FileMetaData, names: Collection[str]) -> list[str]:
     """The columns of a Parquet file that hold the text of some columns: what ``read_dictionary`` wants to be told."""
     leaves = [metadata.schema.column(index) for index in range(metadata.num_columns)]
     return [leaf.path for leaf in leaves if leaf.path.split(".")[0] in names and leaf.physical_type == "BYTE_ARRAY"]
+
+
+def read_batches(
+    source: pa.NativeFile,
+    metadata: pq.FileMetaData,
+    names: Sequence[str],
+    batch_rows: int,
+    groups: Sequence[int] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Columns of a Parquet file in batches: text as dictionaries, the checksum of each page looked at.
+
+    Args:
+        source: The file.
+        metadata: Its footer.
+        names: The columns, all of which it has.
+        batch_rows: Of a batch, at most.
+        groups: Row groups; left out: all.
+
+    Raises:
+        pa.ArrowException, OSError: the file is not what was written.
+    """
+    leaves = _text_leaves(metadata, names)
+    chosen = list(range(metadata.num_row_groups)) if groups is None else list(groups)
+    # Arrow cannot make one batch of lists whose items lie in the dictionaries of two row groups.
+    parts = [[group] for group in chosen] if any("." in leaf for leaf in leaves) else [chosen]
+    with pq.ParquetFile(source, metadata=metadata, read_dictionary=leaves, page_checksum_verification=True) as parquet:
+        for part in parts:
+            yield from parquet.iter_batches(batch_rows, row_groups=part, columns=names)
 
 
 def used_entries(rows: R) -> R:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from timedb.storage.delta.damage import damage_named
 from timedb.storage.delta.log import DataFile
-from timedb.storage.delta.parquet import as_type, text_leaves, used_entries
+from timedb.storage.delta.parquet import as_type, read_batches, used_entries
 from timedb.storage.delta.store import Store
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.rows.scan import RowSelection
@@ -124,11 +124,8 @@ def _decoded(
         groups = _row_groups(metadata, series) if series else None
         if groups == []:
             return
-        with pq.ParquetFile(
-            source, metadata=metadata, read_dictionary=text_leaves(metadata, there), page_checksum_verification=True
-        ) as parquet:
-            for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=there):
-                yield _complete(batch, columns)
+        for batch in read_batches(source, metadata, there, batch_rows, groups):
+            yield _complete(batch, columns)
 
 
 def _row_groups(metadata: pq.FileMetaData, series: Sequence[str]) -> list[int]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from timedb.contract.identity import series_bucket
 from timedb.storage.delta.damage import damage_named
 from timedb.storage.delta.log import DataFile
-from timedb.storage.delta.parquet import as_type, text_leaves
+from timedb.storage.delta.parquet import as_type, read_batches
 from timedb.storage.delta.store import Store
 from timedb.storage.rows.slices import Slice
 from timedb.storage.rows.sorting import Integers, sorted_order
@@ -59,13 +59,10 @@ def read_rows(store: Store, file: DataFile, piece: Slice) -> pa.Table:
         source = store.open(file.path)
         metadata = pq.read_metadata(source)
         there = [name for name in ROWS.names if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
-        with pq.ParquetFile(
-            source, metadata=metadata, read_dictionary=text_leaves(metadata, there), page_checksum_verification=True
-        ) as parquet:
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
-                kept = _within(_typed(batch), piece)
-                if kept.num_rows:
-                    batches.append(_complete(kept))
+        for batch in read_batches(source, metadata, there, _BATCH_ROWS):
+            kept = _within(_typed(batch), piece)
+            if kept.num_rows:
+                batches.append(_complete(kept))
     return pa.Table.from_batches(batches, ROWS)
 
 

@@ -41,7 +41,7 @@ REFUSED = {
 }
 
 
-@pytest.fixture(scope="module", params=["as served", "h11", "httptools"])
+@pytest.fixture(scope="module", params=["as served", "h11"])
 def port(request: pytest.FixtureRequest, service: Service) -> Iterator[int]:
     """The gateway as ``timedb serve`` runs it, and under each parser of ``uvicorn timedb.api:app``."""
     if request.param == "as served":

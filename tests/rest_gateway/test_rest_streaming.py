@@ -92,7 +92,7 @@ class BreaksOff(flight.FlightServerBase):  # type: ignore[misc] # pyarrow ships 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
         names = json.loads(ticket.ticket)["columns"]
         schema = pa.schema([("valid_time", pa.timestamp("us", "UTC")), *((name, pa.string()) for name in names[1:])])
-        schema = schema.set(2, pa.field("value", pa.float64()))
+        schema = schema.set(2, pa.field("value", pa.float64())).with_metadata({"token": "of this answer"})
 
         def batches() -> Iterator[pa.RecordBatch]:
             row = dict.fromkeys(names, "x") | {"valid_time": datetime(2025, 1, 1, tzinfo=UTC), "value": 0.5}
@@ -122,7 +122,7 @@ def test_an_answer_that_breaks_off_cannot_be_taken_for_whole(caplog: pytest.LogC
 def test_a_short_answer_that_breaks_off_is_an_error() -> None:
     class Short(BreaksOff):
         def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
-            schema = pa.schema([("valid_time", pa.timestamp("us", "UTC"))])
+            schema = pa.schema([("valid_time", pa.timestamp("us", "UTC"))], {"token": "of this answer"})
 
             def batches() -> Iterator[pa.RecordBatch]:
                 yield pa.RecordBatch.from_pylist([{"valid_time": datetime(2025, 1, 1, tzinfo=UTC)}], schema)
