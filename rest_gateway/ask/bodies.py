@@ -52,7 +52,6 @@ class BodyBudget:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.max_body_bytes = settings.max_body_bytes
-        self.max_json_values = settings.max_json_values
         self._seconds = settings.max_body_seconds
         self._idle_seconds = settings.max_body_idle_seconds
         self._held = 0

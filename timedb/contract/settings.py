@@ -56,11 +56,6 @@ class ServerSettings(BaseSettings):
     max_upload_bytes: int = Field(4 << 30, ge=1, description="Arrow bytes of one upload")
     max_message_bytes: int = Field(16 << 20, ge=1, description="Bytes of a ticket, command or action body")
     max_body_bytes: int = Field(32 << 20, ge=1, description="Bytes of one REST request body")
-    max_json_values: int = Field(
-        4_000_000, ge=1, description="Values of one JSON body: objects, arrays, texts, numbers and the rest"
-    )
-    max_json_depth: int = Field(64, ge=2, le=200, description="Levels of objects and arrays in a JSON body")
-    max_upload_columns: int = Field(1024, ge=1, description="Columns of an upload, of CSV in its line of names")
     max_head_seconds: float = Field(10.0, gt=0, description="Seconds in which the head of a REST call has to arrive")
     max_body_seconds: float = Field(300.0, gt=0, description="Seconds in which the body of a REST call has to arrive")
     max_body_idle_seconds: float = Field(
