@@ -70,8 +70,9 @@ class Target:
         self.pid = pid
 
     def files(self) -> set[Path]:
-        """All files of the lake."""
-        return {path for path in self.folder.rglob("*") if path.is_file()}
+        """All files of the lake but the records that are written behind."""
+        behind = {"runs", "updates"}
+        return {path for path in self.folder.rglob("*") if path.is_file() and behind.isdisjoint(path.parts)}
 
     def memory(self) -> int:
         """Bytes that it has."""

@@ -48,10 +48,9 @@ def client(folder: Path) -> Iterator[flight.FlightClient]:
 
 
 def files(folder: Path) -> set[Path]:
-    """All files of the lake but those of the logs and the catalog."""
-    return {path for path in folder.rglob("*") if path.is_file() and "_delta_log" not in path.parts} - {
-        path for path in folder.rglob("*") if "series" in path.parts
-    }
+    """All files of the lake but those of the logs, the catalog, and the records that are written behind."""
+    elsewhere = {"_delta_log", "series", "runs", "updates"}
+    return {path for path in folder.rglob("*") if path.is_file() and elsewhere.isdisjoint(path.parts)}
 
 
 def test_a_chunk_is_written_out_while_the_stream_goes_on(client: flight.FlightClient, folder: Path) -> None:

@@ -101,7 +101,7 @@ FOREIGN: dict[str, tuple[Actions, str]] = {
 def commit_of_another(table: Path, actions: Actions) -> None:
     """Add a commit to a table's log."""
     snapshot = DeltaLog(LocalStore(table)).load()
-    lines = actions(dict(snapshot.metadata), next(iter(snapshot.files)))
+    lines = actions(dict(snapshot.metadata), next(iter(snapshot.files), ""))
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (table / "_delta_log" / f"{snapshot.version + 1:020d}.json").write_text(text)
 

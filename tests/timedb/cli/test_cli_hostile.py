@@ -181,7 +181,7 @@ def random_arguments(chance: random.Random, command: Any, folder: Path) -> Itera
 def known(service: Service) -> str:
     """A service that has something to read."""
     with td.connect(service.flight_url) as client:
-        client.upload(frame("hostile", [1.0, 2.0]))
+        client.upload(frame("typed by hand", [1.0, 2.0]))
     return service.flight_url
 
 
