@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVE := $(VENV)/.serve
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST_ARGS ?=
 SERVE_ARGS ?=
 BENCH_ARGS ?=
@@ -64,10 +64,10 @@ serve: $(SERVE) ## Install what the service needs and run the Flight server (881
 
 test: $(STAMP) $(VENV)/.browser ## Run the tests; PYTEST_ARGS="tests/storage -k flat ..."
 	@# Bytecode is written whatever the environment says: the tests start many processes, each of which would compile everything again.
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal $(PYTEST_ARGS)
 
 coverage: $(STAMP) $(VENV)/.browser ## Run the tests and say which lines they do not reach; fails under the floor in pyproject.toml. Python 3.12 or later: older ones do not see the threads of gRPC
-	COVERAGE_CORE=$$($(BIN)/python -c "import sys; print('sysmon' if sys.version_info >= (3, 12) else 'ctrace')") $(BIN)/python -m pytest --numprocesses=$(WORKERS) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	COVERAGE_CORE=$$($(BIN)/python -c "import sys; print('sysmon' if sys.version_info >= (3, 12) else 'ctrace')") $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 soak: $(STAMP) ## Run the behaviour suite on many more random histories (minutes)
 	$(BIN)/python -m pytest tests/behaviour --hypothesis-profile=soak --timeout=3600 $(PYTEST_ARGS)

@@ -87,11 +87,11 @@ def versions(lake: Path) -> dict[str, int]:
 
 
 def faults(lake: Path, *, repair: bool = False) -> list[dict[str, Any]]:
-    """What the doctor finds; that pages of that release have no checksums and others may read its files is none."""
+    """What the doctor finds but notices; that pages of that release have no checksums and others may read it is none."""
     found = Lake.doctor(str(lake), repair=repair)
     unchecked = [each for each in found if each["fault"] == "files without checksums"]
     assert unchecked
-    return [each for each in found if each not in unchecked and "others" not in each["fault"]]
+    return [each for each in found if not each["notice"] and each not in unchecked and "others" not in each["fault"]]
 
 
 def data_files(lake: Path) -> dict[str, bytes]:

@@ -49,7 +49,7 @@ def test_an_empty_lake_says_how_to_fill_it(browser: Chrome, new_service: Callabl
     page.reset()
     page.driver.get(f"{page.url}/ui")
     page.until(lambda: "timedb upload FILE" in page.at("#welcome").text)
-    assert page.at("#found-count").text == "0 series"
+    page.until(lambda: page.at("#found-count").text == "0 series")
     assert not page.at("#sign-in").is_displayed()
     assert page.recorded() == Recorded(errors=[], outside=[])
 
