@@ -87,7 +87,7 @@ def versions(lake: Path) -> dict[str, int]:
 
 
 def faults(lake: Path, *, repair: bool = False) -> list[dict[str, Any]]:
-    """What the doctor finds but notices; that pages of that release have no checksums and others may read it is none."""
+    """What the doctor finds but notices; that its pages have no checksums and others may read it is none."""
     found = Lake.doctor(str(lake), repair=repair)
     unchecked = [each for each in found if each["fault"] == "files without checksums"]
     assert unchecked
