@@ -62,7 +62,8 @@ UPDATES = pa.schema(
         ("receipt", pa.string()),
     ]
 )
-"""One row a batch of corrections that carried an ``update_id``; the receipt is its answer as JSON."""
+"""One row a batch of corrections that carried an ``update_id``. The receipt is JSON from which, with the rows, a retry
+is answered: the first change_time, and how many items changed nothing; release 0.1 kept the whole answer."""
 
 USERS = pa.schema(
     [

@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
 
 from timedb.contract.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from timedb.contract.identity import RevisionKey
-from timedb.contract.times import format_time, from_micros, to_micros
+from timedb.contract.times import format_time, from_micros, parse_time, to_micros
 from timedb.contract.wire import UpdateValues, ValueUpdate, quoted
 from timedb.storage.catalog.catalog import KnownSeries
 from timedb.storage.commit.writes import Answer, CommitContext, Prepared
@@ -42,6 +42,7 @@ _ASKED = pl.Schema(
         **{f"sets_{name}": pl.Boolean() for name in _FIELDS},
     }
 )
+_LEAST_TIME = timedelta(microseconds=1)
 _TIME_TEXT = "%Y-%m-%dT%H:%M:%S%.6f+00:00"  # as ``format_time``
 
 
@@ -52,17 +53,18 @@ class StoredRows:
     table: Table
     bucket_digits: int | None
 
-    def at(self, snapshot: Snapshot, points: pl.DataFrame) -> pl.DataFrame:
+    def at(self, snapshot: Snapshot, points: pl.DataFrame, as_of: datetime | None = None) -> pl.DataFrame:
         """The latest version of every revision at some points, retracted ones included.
 
         Args:
             snapshot: Of the values table.
             points: ``series_id`` and ``valid_time``.
+            as_of: The change_time up to which versions count; None: all.
         """
         if not points.height:
             return pl.DataFrame(schema=VALUES_POLARS)
         first, last = points.select(first=pl.col("valid_time").min(), last=pl.col("valid_time").max()).row(0)
-        selection = RowSelection(series_ids=set(points["series_id"]), start_valid=first)
+        selection = RowSelection(series_ids=set(points["series_id"]), start_valid=first, as_of=as_of)
         files = live_files(snapshot, selection, self.bucket_digits)
         rows = scan(self.table.store, files, [*selection.predicates(), pl.col("valid_time") <= last])
         rows = rows.join(points.lazy(), on=["series_id", "valid_time"], how="semi")
@@ -121,8 +123,20 @@ class Corrections:
         if self.key is not None and (found := context.ledger.updates.known(self.key)) is not None:
             if found["digest"] != self._digest:
                 raise Conflict(f"update_id: {quoted(self.key)} has been used already, with other content")
-            return Answer(json.loads(found["receipt"]))
+            return Answer(self._answer_again(context.snapshot, json.loads(found["receipt"])))
         new = self._new_versions(context.snapshot)
+        answer = self._answer(new)
+        if not answer["updated"] and self.key is None:
+            return Answer(answer)
+        stamps = pl.lit(context.stamp) + pl.int_range(pl.len(), dtype=pl.Int64)
+        rows = new.filter("changes").with_columns(change_time=stamps.cast(VALUES_POLARS["change_time"]))
+        rows = rows.select(VALUES_DATA.names).sort("series_id", "valid_time", "known_time", "change_time")
+        last_stamp = context.stamp + max(rows.height - 1, 0)
+        info = {} if self.key is None else {"updates": self._record(answer, context.stamp, last_stamp)}
+        return Prepared(rows_of_frame(rows), last_stamp, answer, info=info)
+
+    def _answer(self, new: pl.DataFrame) -> dict[str, Any]:
+        """What the client is told of :meth:`_new_versions`."""
         named = new.select(
             "changes",
             value_id=views.value_id(),
@@ -132,30 +146,39 @@ class Corrections:
             series_id="series_id",
         )
         updated, skipped = (named.filter(which).drop("changes").to_dicts() for which in ("changes", ~pl.col("changes")))
-        answer = {"updated": updated, "skipped_no_ops": skipped}
-        if not updated and self.key is None:
-            return Answer(answer)
-        stamps = pl.lit(context.stamp) + pl.int_range(pl.len(), dtype=pl.Int64)
-        rows = new.filter("changes").with_columns(change_time=stamps.cast(VALUES_POLARS["change_time"]))
-        rows = rows.select(VALUES_DATA.names).sort("series_id", "valid_time", "known_time", "change_time")
-        last_stamp = context.stamp + max(rows.height - 1, 0)
-        info = {} if self.key is None else {"updates": self._record(answer, rows.height, last_stamp)}
-        return Prepared(rows_of_frame(rows), last_stamp, answer, info=info)
+        return {"updated": updated, "skipped_no_ops": skipped}
 
-    def _record(self, answer: dict[str, Any], rows: int, stamp: int) -> dict[str, Any]:
+    def _answer_again(self, snapshot: Snapshot, receipt: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer of the first time, found out anew from the rows as they were then, so that records stay small."""
+        if "updated" in receipt:
+            return dict(receipt)  # of release 0.1, which kept the whole answer
+        return self._answer(self._new_versions(snapshot, before=parse_time(receipt["first_change_time"])))
+
+    def _record(self, answer: Mapping[str, Sequence[object]], first_stamp: int, last_stamp: int) -> dict[str, Any]:
+        receipt = {
+            "first_change_time": format_time(from_micros(first_stamp)),
+            "skipped_no_ops": len(answer["skipped_no_ops"]),
+        }
         return {
             "update_id": self.key,
-            "rows": rows,
-            "change_time": format_time(from_micros(stamp)),
+            "rows": len(answer["updated"]),
+            "change_time": format_time(from_micros(last_stamp)),
             "created_by": self._changed_by,
             "digest": self._digest,
-            "receipt": json.dumps(answer, separators=(",", ":")),
+            "receipt": json.dumps(receipt, separators=(",", ":")),
         }
 
-    def _new_versions(self, snapshot: Snapshot) -> pl.DataFrame:
-        """The new version of each row, and whether it ``changes`` anything; of items for one row the last one wins."""
+    def _new_versions(self, snapshot: Snapshot, before: datetime | None = None) -> pl.DataFrame:
+        """The new version of each row, and whether it ``changes`` anything; of items for one row the last one wins.
+
+        Args:
+            snapshot: Of the values table.
+            before: The first change_time of these corrections, where they are in already. Items about rows that
+                retention has taken since are left out.
+        """
         points = self._asked.select("series_id", "valid_time").unique()
-        found = _matched(self._asked, self._stored.at(snapshot, points))
+        as_of = None if before is None else before - _LEAST_TIME
+        found = _matched(self._asked, self._stored.at(snapshot, points, as_of))
         runs: Mapping[str, Mapping[str, Any]] = {}
         missing = found.filter(_NEW, ~pl.col("by_value_id"), pl.col("run_id").is_not_null())
         if missing.height:
@@ -166,8 +189,9 @@ class Corrections:
         known_times = {run_id: to_micros(run["known_time"]) for run_id, run in runs.items()}
         known_time = pl.col("run_id").replace_strict(known_times, default=None, return_dtype=pl.Int64)
         found = found.with_columns(run_known_time=known_time.cast(VALUES_POLARS["known_time"]))
-        at_fault = found.filter(_AT_FAULT).head(1)
-        if at_fault.height:
+        if before is not None:
+            found = found.filter(~_AT_FAULT)
+        elif (at_fault := found.filter(_AT_FAULT).head(1)).height:
             self._refuse(at_fault.row(0, named=True))
         return _applied(found).filter(pl.struct(REVISION).is_last_distinct())
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.behaviour.oracle import float_bits
@@ -29,6 +31,8 @@ from timedb.contract.identity import OPEN_TENANT_ID, RevisionKey, series_id_for
 from timedb.contract.times import from_micros
 from timedb.contract.wire import UpdateValues, WithdrawRun, parse_object
 from timedb.storage import Lake, Tenant
+from timedb.storage.delta.parquet import write_file
+from timedb.storage.tables.schemas import UPDATES
 
 SOUTH, EAST = (series_id_for(OPEN_TENANT_ID, name, None) for name in ("south", "east"))
 OTHER_TENANT = "11111111-1111-1111-1111-111111111111"
@@ -289,6 +293,55 @@ def test_an_update_id_makes_a_retry_safe(two_runs: Tenant, lake_dir: Path) -> No
     assert [row.value for row in versions(two_runs, "new")] == [float_bits(value) for value in (11.0, 1.0, 2.0)]
     with pytest.raises(Conflict, match=r"^update_id: 'fix' has been used already"):
         update(two_runs, items[0], update_id="fix")
+
+
+def test_the_record_of_a_batch_does_not_grow_with_it(tenant: Tenant) -> None:
+    """A retry is answered from the rows as they were, whatever has become of them since."""
+    upload(tenant, some_rows(1000, series=["south"]), run_id="long")
+    tenant.records.write()
+    items = [
+        {"run_id": "long", "series_id": SOUTH, "valid_time": from_micros(hour(time)), "value": float(time % 3)}
+        for time in range(1000)
+    ]
+    first = update(tenant, *items, items[0], {**items[1], "value": -1.0}, update_id="many")
+    assert len(first["updated"]) + len(first["skipped_no_ops"]) == 1000
+    assert len(first["updated"]) > 600, "so that both lists hold some"
+    assert len(first["skipped_no_ops"]) > 0
+    (record,) = tenant.ledger.updates.scan().collect().to_dicts()
+    assert record["rows"] == len(first["updated"])
+    assert sum(len(str(field)) for field in record.values()) < 250
+    log = tenant.values.store.read(f"_delta_log/{tenant.values.snapshot().version:020d}.json")
+    assert len(log) < 2500, "neither does its commit"
+    update(tenant, *({**item, "value": 7.0} for item in items[:500]))
+    withdraw(tenant, "long")
+    for _ in range(2):
+        assert update(tenant, *items, items[0], {**items[1], "value": -1.0}, update_id="many") == first
+        tenant.maintain()
+
+
+def test_a_batch_that_made_rows_is_answered_as_the_first_time(two_runs: Tenant) -> None:
+    item = {"run_id": "new", "series_id": SOUTH, "valid_time": from_micros(hour(77)), "value": 5.0}
+    first = update(two_runs, item, update_id="new row")
+    update(two_runs, {**item, "value": 6.0}, update_id="its correction")
+    assert update(two_runs, item, update_id="new row") == first
+    assert update(two_runs, {**item, "value": 6.0}, update_id="its correction") == first, "the same row"
+
+
+def test_a_record_that_holds_the_whole_answer_is_what_a_retry_gets(two_runs: Tenant, lake_dir: Path) -> None:
+    """Release 0.1 wrote such ones."""
+    item = {"run_id": "new", "series_id": SOUTH, "valid_time": T1, "value": 5.0}
+    update(two_runs, item, update_id="old")
+    upload(two_runs, some_rows(1), run_id="later")  # so that both tables are beyond the batch
+    two_runs.records.write()
+    (record,) = two_runs.ledger.updates.scan().collect().to_dicts()
+    answer = {"updated": [{"value_id": "kept"}], "skipped_no_ops": []}
+    table = two_runs.ledger.updates.table
+    rows = pa.Table.from_pylist([{**record, "receipt": json.dumps(answer)}], schema=UPDATES)
+    before = table.snapshot()
+    adds = [write_file(table.store, rows, {})]
+    assert table.commit(before, adds=adds, removes=list(before.files.values())) is not None
+    with closing(Lake.open(str(lake_dir), tiny_settings())) as other:
+        assert update(open_tenant(other), item, update_id="old") == answer
 
 
 def test_without_an_update_id_a_repetition_changes_nothing(two_runs: Tenant) -> None:
