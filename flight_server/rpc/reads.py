@@ -13,11 +13,12 @@ from timedb.contract.wire import ReadTicket
 from timedb.flight_server.call.pieces import fits, info_that_fits
 
 if TYPE_CHECKING:
-    from timedb.storage import AccuracyPart, Plan, ReadPart
+    from timedb.storage import AccuracyPart, Memory, Plan, ReadPart
 
 __all__ = ["flight_of_plan", "flights_of_series"]
 
 UNKNOWN = -1
+_FLIGHT_BYTES = 1536  # of one in a list, twice
 
 
 def flight_of_plan(plan: Plan, descriptor: flight.FlightDescriptor, most: int) -> flight.FlightInfo:
@@ -54,19 +55,28 @@ def _flight(
     )
 
 
-def flights_of_series(page: Mapping[str, Any]) -> Iterator[flight.FlightInfo]:
+def flights_of_series(page: Mapping[str, Any], memory: Memory) -> Iterator[flight.FlightInfo]:
     """One flight a series of a page: its descriptor and its only ticket are the command that reads all of it.
 
     Where a limit has left others, the last flight's ``app_metadata`` is the cursor of the next page.
+
+    Args:
+        page: The series.
+        memory: Gives room for all of them: pyarrow sends the first one when it has the last.
+
+    Raises:
+        TooLarge: there is not so much memory; with a ``limit`` they come page by page.
+        Busy: it was not there in time.
     """
     schema, last, cursor = result_schema(ReadTicket()), len(page["series"]) - 1, page.get("cursor", "")
-    for place, series in enumerate(page["series"]):
-        command = json.dumps({"series_ids": [series["series_id"]], "op": "read"}, separators=(",", ":")).encode()
-        yield flight.FlightInfo(
-            schema,
-            flight.FlightDescriptor.for_command(command),
-            [flight.FlightEndpoint(command, [])],
-            total_records=UNKNOWN,
-            total_bytes=UNKNOWN,
-            app_metadata=cursor.encode() if place == last else b"",
-        )
+    with memory.share("limit", len(page["series"]) * _FLIGHT_BYTES):
+        for place, series in enumerate(page["series"]):
+            command = json.dumps({"series_ids": [series["series_id"]], "op": "read"}, separators=(",", ":")).encode()
+            yield flight.FlightInfo(
+                schema,
+                flight.FlightDescriptor.for_command(command),
+                [flight.FlightEndpoint(command, [])],
+                total_records=UNKNOWN,
+                total_bytes=UNKNOWN,
+                app_metadata=cursor.encode() if place == last else b"",
+            )

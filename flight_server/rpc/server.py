@@ -198,7 +198,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         message = parse(ListSeries, criteria, what="criteria", **self._message_limits)
         with self._slot(tenant):
             page = tenant.page_of_series(message)
-        return guarded_results(call, flights_of_series(page))
+        return guarded_results(call, flights_of_series(page, tenant.memory.calls))
 
     @rpc("do_action")
     def do_action(self, call: CallContext, context: flight.ServerCallContext, action: flight.Action) -> Iterable[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends
@@ -54,7 +55,7 @@ def _upload(run: Annotated[RunUpload, Depends(read_upload)], caller: TheCaller) 
         raise OutcomeUnknown(f"{error.detail} (run_id {run_id})", request_id=error.request_id) from error
     except (InvalidRequest, NotFound) as error:
         raise type(error)(run.in_its_words(error.detail), request_id=error.request_id) from error
-    withdrawal = receipt.withdrawal_text()
+    withdrawal = receipt.withdrawal_text(f"POST /runs/{quote(run_id)}/restore")
     answer: dict[str, object] = {
         "run_id": receipt.run_id,
         "message": withdrawal or "Run created successfully",

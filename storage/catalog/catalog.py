@@ -310,8 +310,11 @@ class StoredCatalog(Catalog):
             return list(changed.values())
 
         new = self._write(change)
-        first = [series_id in new and series_id not in ids[:place] for place, series_id in enumerate(ids)]
-        return list(zip(ids, first, strict=True))
+        made: list[tuple[str, bool]] = []
+        for series_id in ids:
+            made.append((series_id, series_id in new))
+            new.discard(series_id)  # of one that was asked for twice, the first answer says that it was created
+        return made
 
     def ensure(self, needs: Sequence[SeriesNeeds]) -> list[Busy | None]:
         """Create what uploads need and what does not exist, in one commit.

@@ -162,6 +162,7 @@ def test_a_withdrawn_run_no_longer_counts_but_is_still_there(rest: httpx.Client,
     assert again["withdrawn"] == run["withdrawn"]
     assert again["withdrawn_rows"] == 2
     assert "is withdrawn since" in again["message"]
+    assert f"until it is restored (POST /runs/{again['run_id']}/restore)" in again["message"]
     assert rest.post(f"/runs/{name}/bad/restore").json() == {"restored": 2, "left_retracted": 0}
     assert [row["value"] for row in read(rest, name)["data"]] == [10.0, 20.0]
     assert rest.get(f"/runs/{name}/bad").json()["withdrawn"] is None

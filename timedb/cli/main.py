@@ -16,7 +16,7 @@ from timedb.cli import lakes, reading, runs, series, service, serving, sql, upke
 from timedb.cli.examples import show_examples
 from timedb.cli.exit_codes import exit_code
 from timedb.cli.option_names import speak_of_options
-from timedb.cli.output import say, show_error
+from timedb.cli.output import show_error
 from timedb.contract.errors import Internal, TimeDBError
 
 __all__ = ["app", "main", "run"]
@@ -67,9 +67,8 @@ class _WithoutTraceback(logging.Formatter):
 
 def main() -> None:
     """Run the command line; ends with ``SystemExit``."""
-    # What the client warns of is for the person at the terminal, and no line of ours helps them.
-    warnings.filterwarnings("always", category=UserWarning, module=r"timedb\.cli\.")
-    warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+    # What the client warns of, the commands say in words of their own.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"timedb\.cli\.")
     if logging.lastResort is not None and not _debugs():
         logging.lastResort.setFormatter(_WithoutTraceback())
     try:

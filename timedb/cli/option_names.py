@@ -19,13 +19,15 @@ _CALLED = {
     "series_key": "series",
     "actual_key": "actual",
     "url": "flight_url",
-    "unit_change": "declare",
+    "run_id": "run",
+    "series_id": "series",
     "target": "lake",
 }
 """What the contract calls it → the parameter of a command."""
 _SETTINGS = {"TIMEDB_REST_PORT": ("rest_port", "port")}
 _ADD_LABELS = re.compile(r"add labels(?=:)")
 _RELATIVE = re.compile(r"^relative(?= and )|(?<=lead_time and )relative")
+_RESAMPLE = re.compile(r"^resample(?= )")
 _LISTS = re.compile(r"; (?:did you mean|there are|it has|say which of) ")
 
 
@@ -59,17 +61,23 @@ def _in_options(error: TimeDBError, ctx: typer.Context) -> TimeDBError:
         for each in ctx.command.params
         if each.param_type_name == "option" and each.name
     }
-    typed = {each.name for each in ctx.command.params}  # arguments, too, which have the contract's names
-    fields = options | {
-        field: options[name] for field, name in _CALLED.items() if name in options and field not in typed
+    arguments = {
+        str(each.name): each.metavar or str(each.name).upper()
+        for each in ctx.command.params
+        if each.param_type_name == "argument"
     }
+    typed = options | arguments
+    fields = options | {field: typed[name] for field, name in _CALLED.items() if name in typed and field not in typed}
     uploads = "value" in options  # of whose file's columns errors speak, too
     if uploads:
         from timedb.contract.columns import UPLOAD_COLUMNS  # with Pydantic, which no help needs
 
-        fields = {name: option for name, option in fields.items() if name not in UPLOAD_COLUMNS}
+        columns = set(UPLOAD_COLUMNS)
+        if _is_typed("series", ctx):
+            columns.discard("series_key")
+        fields = {name: option for name, option in fields.items() if name not in columns}
     said = _ADD_LABELS.sub(lambda _: _label_advice(error.detail, options), error.detail).removeprefix("relative: ")
-    said = _RELATIVE.sub("--days-ahead and --window-length", said)
+    said = _RESAMPLE.sub("--period", _RELATIVE.sub("--days-ahead and --window-length", said))
     told = type(error)(said, field=error.field, request_id=error.request_id)
     field = (told.field or "").removeprefix("relative.").removeprefix("resample.")
     name = _setting_as_option(field, ctx, options) if field.startswith("TIMEDB_") else fields.get(field)
@@ -99,9 +107,12 @@ def _fields_as_options(text: str, fields: Mapping[str, str]) -> str:
 def _setting_as_option(setting: str, ctx: typer.Context, options: Mapping[str, str]) -> str | None:
     """The option that was typed for a setting, if one was."""
     names = _SETTINGS.get(setting, (setting.removeprefix("TIMEDB_").lower(),))
-    sources = {each: ctx.get_parameter_source(each) for each in names}
-    typed = [each for each, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    return options.get(typed[0]) if typed else None
+    return next((options.get(each) for each in names if _is_typed(each, ctx)), None)
+
+
+def _is_typed(name: str, ctx: typer.Context) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _label_advice(detail: str, options: Mapping[str, str]) -> str:

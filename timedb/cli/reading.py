@@ -198,12 +198,12 @@ def _series(series: list[str] | None, series_id: list[str] | None, labels: list[
 def _columns(named: str | None, view: View, all_versions: bool) -> list[str]:
     """The columns that were named; else those of the contract, with the series' name beside its id."""
     from timedb.contract.columns import result_columns
-    from timedb.contract.wire import ReadCommand
+    from timedb.contract.wire import ReadCommand, parse_object
 
     if named is not None:
         columns = [name.strip() for name in named.split(",")]
         if not all(columns):
             raise InvalidRequest(f"--columns: {named!r} is not A,B,C")
         return columns
-    usual = result_columns(ReadCommand(view=view, all_versions=all_versions))
+    usual = result_columns(parse_object(ReadCommand, {"view": view, "all_versions": all_versions}))
     return ["series_key", *usual]

@@ -41,6 +41,8 @@ def update_series(
 
     Example: timedb update-series wnid --name wind --unit MW --declare
     """
+    if declare != (unit is not None):
+        raise _half_said(declare=declare)
     changes: dict[str, Any] = {"name": name, "unit": unit, "retired": retired}
     if declare:
         changes["unit_change"] = "declare"
@@ -49,6 +51,17 @@ def update_series(
     given = {field: value for field, value in changes.items() if value is not None or field == "description"}
     with client_of(flight_url) as client:
         show(client.update_series(_id_of(client, series, selected_labels(labels)), **given), as_json=json)
+
+
+def _half_said(*, declare: bool) -> Exception:
+    from timedb.contract.errors import InvalidRequest
+
+    if declare:
+        return InvalidRequest("--declare: says of which unit the values have been, and goes with --unit")
+    return InvalidRequest(
+        "--unit: stored numbers are never converted; --declare beside it says that they have been of this unit all "
+        "along. Or read with --unit to get them in another, and upload with --unit what is in another"
+    )
 
 
 def _id_of(client: Client, series: str, labels: dict[str, Any] | None) -> str:

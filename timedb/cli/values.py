@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -128,6 +129,8 @@ def upload(
             unit=unit,
             progress=progress,
         )
+    if text := receipt.withdrawal_text(f"timedb restore-run {shlex.quote(receipt.run_id)}"):
+        say(f"warning: {text}")
     show(_shown(receipt, whole=json), as_json=json)
 
 

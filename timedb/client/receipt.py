@@ -48,17 +48,21 @@ class Receipt:
         texts["series"] = _cut(repr(self.series[:_SHOWN]), len(self.series))
         return f"Receipt({', '.join(f'{name}={text}' for name, text in texts.items())})"
 
-    def withdrawal_text(self) -> str | None:
-        """For people: that the run is withdrawn, since when, by whom and why; None where it stands."""
+    def withdrawal_text(self, remedy: str) -> str | None:
+        """For people: that the run is withdrawn, since when, by whom and why; None where it stands.
+
+        Args:
+            remedy: What restores it, as it is called at the door where this is said.
+        """
         if not self.withdrawn_rows:
             return None
         if self.withdrawn is None:
-            return f"run {self.run_id} was in already, and {self.withdrawn_rows} of its rows are withdrawn"
+            return f"run {self.run_id} was in already, and {self.withdrawn_rows} of its rows are withdrawn ({remedy})"
         by = f" by {self.withdrawn['changed_by']}" if self.withdrawn["changed_by"] else ""
         why = f" ({self.withdrawn['reason']})" if self.withdrawn["reason"] else ""
         return (
             f"run {self.run_id} was in already and is withdrawn since {self.withdrawn['time']}{by}{why}: its values "
-            "stay invisible until it is restored (restore_run)"
+            f"stay invisible until it is restored ({remedy})"
         )
 
     @classmethod

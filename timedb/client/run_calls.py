@@ -121,5 +121,5 @@ def warn_if_withdrawn(receipt: Receipt, level: int) -> None:
         receipt: Of the upload.
         level: How many calls up the warning points; 1 is the caller.
     """
-    if text := receipt.withdrawal_text():
+    if text := receipt.withdrawal_text("restore_run"):
         warnings.warn(text, UserWarning, stacklevel=level + 1)

@@ -224,11 +224,11 @@ class ReadCommand(Selecting):
         if self.lead_time is not None:
             if self.lead_time.sign < 0:
                 raise ValueError(
-                    f"lead_time {self.lead_time} is negative: values known after their time are no forecasts"
+                    f"lead_time: {self.lead_time} is negative: values known after their time are no forecasts"
                 )
             if self.lead_time.months:
                 raise ValueError(
-                    f"lead_time {self.lead_time} has months, which have no fixed length; use days or hours"
+                    f"lead_time: {self.lead_time} has months, which have no fixed length; use days or hours"
                 )
             if self.relative is not None:
                 raise ValueError("lead_time and relative are two cut-offs; give one of them")
@@ -277,7 +277,7 @@ class AccuracyCommand(Selecting):
         if (self.actual_id is None) == (self.actual_key is None):
             raise ValueError("needs either actual_id or actual_key, to say which series holds the actual values")
         if self.horizon.sign <= 0 or self.horizon.months:
-            raise ValueError(f"horizon {self.horizon} is not a length of at least a microsecond in days or hours")
+            raise ValueError(f"horizon: {self.horizon} is not a length of at least a microsecond in days or hours")
         return self
 
 

@@ -21,7 +21,10 @@ from tests.flight_server.flights import (
     series_named,
 )
 from timedb.contract.columns import COLUMN_TYPES, result_schema
+from timedb.contract.errors import TooLarge
 from timedb.contract.wire import ReadTicket, parse
+from timedb.flight_server.rpc.reads import flights_of_series
+from timedb.storage import Memory
 
 SELECTIONS: list[dict[str, Any]] = [
     {},
@@ -177,3 +180,14 @@ def test_list_flights_names_every_series_and_how_to_read_it(client: flight.Fligh
     (only,) = client.list_flights(json.dumps({"name": names[0]}).encode())
     assert only.schema.field("valid_time").type == TIMESTAMP
     assert list(client.list_flights(b'{"name": "no such series anywhere"}')) == []
+
+
+def test_a_list_of_flights_has_room_or_is_refused() -> None:
+    memory = Memory(1 << 20, 0.0, measure=lambda: 0)
+    listed = flights_of_series({"series": [{"series_id": "x"}] * 600}, memory)
+    next(listed)
+    assert memory.taken > 600 * 1024, "pyarrow holds all of them before it sends one"
+    assert len(list(listed)) == 599
+    assert memory.taken == 0
+    with pytest.raises(TooLarge, match="limit: the call takes about .* ask for less at once"):
+        next(flights_of_series({"series": [{"series_id": "x"}] * 1_000}, memory))

@@ -201,6 +201,7 @@ def test_a_run_is_withdrawn_and_restored(ask: Any, name: str, tmp_path: Path, se
     assert again.returncode == 0
     assert "withdrawn_rows:" in again.stdout
     assert re.search(rf"^warning: run {name} was in already and is withdrawn since .* \(wrong weather\)", again.stderr)
+    assert f"until it is restored (timedb restore-run {name})" in again.stderr
     assert json.loads(ask("restore-run", name, "--json")) == {"restored": 2, "left_retracted": 0}
     assert "withdrawn" not in ask(*loading)
 
