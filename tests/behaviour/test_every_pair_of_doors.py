@@ -220,6 +220,15 @@ def test_what_goes_in_comes_out(read: Any, way: str, out: str) -> None:
     assert found == wanted
 
 
+def test_what_goes_in_is_looked_up(doors: Doors, uploaded: list[str]) -> None:
+    wanted = {key: meaning for way in WAYS_IN for key, meaning in expected(way).items()}
+    asked = arrow_table(Item(name, time, valid_time_end=meaning[0]) for (name, time), meaning in wanted.items())
+    found = doors.client.lookup(asked.select(["series_key", "valid_time", "valid_time_end"]))
+    assert found["found"].all()
+    answers = zip(map(bits, found["value"]), map(micros_of, found["known_time"]), strict=True)
+    assert list(answers) == [(meaning[2], meaning[1]) for meaning in wanted.values()]
+
+
 ROW = Item("refused", NOON)
 REFUSED: dict[str, tuple[Item, str]] = {
     "a name of nothing": (replace(ROW, name=" "), "is not a name of 1 to 255 printable characters"),
