@@ -172,7 +172,7 @@ def test_while_others_write_compact_and_maintain(
         }
         # Two servers: one takes the writes, both compact and maintain.
         chores = {"compactor": tenant.compact, "maintenance": client.maintain, "more maintenance": tenant.maintain}
-        Race(door, tenant, some_writes(seed=1, count=60), chores).run(raced, every_read())
+        Race(door, tenant, some_writes(seed=1, count=30), chores).run(raced, every_read())
 
 
 class Served:
