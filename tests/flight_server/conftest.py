@@ -22,7 +22,7 @@ _NUMBERS = itertools.count()
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """The lake of all servers here."""
     uri = str(tmp_path_factory.mktemp("flight") / "lake")
-    lake = Lake.open(uri, load_settings(ServerSettings, lake=uri, memory_wait_seconds=1.0))
+    lake = Lake.open(uri, load_settings(ServerSettings, lake=uri, memory_wait_seconds=3.0))
     yield lake
     lake.close()
 

@@ -212,6 +212,7 @@ def _one(service: FlightService) -> int:
 def test_a_query_over_its_share_of_memory_waits_and_is_told(start: Start) -> None:
     service = start()
     memory = service._server._lake.memory.calls
+    eventually(lambda: memory.taken == 0)
     with connected(service.url) as sql:
         with memory.share("another", memory.for_calls), refused("busy", "query: the call takes about"):
             ask(sql, "SELECT 1")
