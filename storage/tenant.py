@@ -56,6 +56,7 @@ from timedb.storage.read.lookup import Lookup
 from timedb.storage.read.planning import plan_read
 from timedb.storage.read.reading import ReadPlan
 from timedb.storage.read.tenant_snapshot import TenantSnapshot
+from timedb.storage.rows.scan import is_mixed
 from timedb.storage.tables.clock import Clock
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.layout import TenantTables
@@ -143,7 +144,7 @@ class Tenant:
             input_rows=min(settings.compact_input_rows, self.memory.work_rows),
             memory=self.memory.calls,
         )
-        self._maintenance = Maintenance(tables, self.ledger, compactor, settings, self.clock)
+        self.upkeep = Maintenance(tables, self.ledger, compactor, settings, self.clock)
         self._retention = Retention(
             self.values,
             self.lane,
@@ -378,7 +379,7 @@ class Tenant:
 
     @translating_errors()
     def status(self) -> dict[str, Any]:
-        """Figures of the tenant: series, rows, files and bytes by tier, log versions, waiting writes."""
+        """Figures of the tenant: series, rows, files and bytes by tier, what upkeep has to do, what the disk holds."""
         self._refuse_limited()
         snapshot = self.values.snapshot()
         tiers = {tier: {"files": 0, "rows": 0, "bytes": 0} for tier in TIERS}
@@ -387,8 +388,9 @@ class Tenant:
             figures["files"] += 1
             figures["rows"] += max(file.rows, 0)
             figures["bytes"] += file.size
+        mixed = [file for file in snapshot.files.values() if is_mixed(file)]
         newest = snapshot.transactions.get(CHANGE_TIME)
-        compacted = self._maintenance.last_compaction
+        compacted = self.upkeep.last_compaction
         return {
             "tenant_id": self.tenant_id,
             "series": sum(not series.retired for series in self.catalog.known().by_id.values()),
@@ -397,6 +399,14 @@ class Tenant:
             "bytes": sum(figures["bytes"] for figures in tiers.values()),
             "tiers": tiers,
             "table_version": snapshot.version,
+            "debts": {
+                "mixed_files": len(mixed),
+                "mixed_rows": sum(file.rows for file in mixed),
+                "fresh_files": tiers["fresh"]["files"],
+                "fresh_rows": tiers["fresh"]["rows"],
+                "unwritten_records": self.ledger.behind,
+            },
+            "disk": self.upkeep.disk_use(),
             "commits_since_checkpoint": snapshot.version - max(snapshot.checkpoint, 0),
             "change_time": None if newest is None else format_time(from_micros(newest)),
             "change_time_ahead_seconds": 0.0 if newest is None else max(0.0, newest / 1e6 - now().timestamp()),
@@ -409,13 +419,13 @@ class Tenant:
     def compact(self) -> dict[str, Any]:
         """Settle all fresh rows: ``{buckets, rows, files_before, files_after}``."""
         self._refuse_limited()
-        return self._maintenance.compact()
+        return self.upkeep.compact()
 
     @translating_errors()
     def maintain(self) -> dict[str, Any]:
         """Compact, checkpoint and vacuum: what was done."""
         self._refuse_limited()
-        return self._maintenance.maintain()
+        return self.upkeep.maintain()
 
     @translating_errors()
     def apply_retention(self, rules: Sequence[RetentionRule], *, dry_run: bool) -> dict[str, Any]:
@@ -441,7 +451,7 @@ class Tenant:
 
     def close(self) -> None:
         """Finish the writes that wait and the maintenance that is under way."""
-        self._maintenance.close()
+        self.upkeep.close()
         self.lane.close()
         self.records.close()
         if not self.values.is_lost:

@@ -125,6 +125,9 @@ class _Figures:
         return self._metrics.families(self._tenant_id)
 
 
+_DISK_KINDS = ("live", "replaced", "log", "checkpoint")
+
+
 def _of_lake(lake: Lake, tenant_ids: Iterable[str]) -> Iterator[Metric]:
     of_tier = {
         name: GaugeMetricFamily(f"timedb_lake_{name}", f"{text} of the values table by tier", labels=("tenant", "tier"))
@@ -136,6 +139,8 @@ def _of_lake(lake: Lake, tenant_ids: Iterable[str]) -> Iterator[Metric]:
             ("series", "Series that are not retired"),
             ("compaction_debt_files", "Files that no compaction has looked at"),
             ("compaction_debt_rows", "Rows that no compaction has looked at"),
+            ("mixed_files", "Files of small writes that are not in their buckets yet"),
+            ("unwritten_records", "Records of runs and updates that are in the values log alone"),
             ("commits_since_checkpoint", "Commits of the values table since its last checkpoint"),
             ("change_time_ahead_seconds", "Seconds that the last change_time lies ahead of this server's clock"),
             ("clock_distrusted", "1 where the clock is so far wrong that no write is stamped"),
@@ -143,6 +148,7 @@ def _of_lake(lake: Lake, tenant_ids: Iterable[str]) -> Iterator[Metric]:
             ("oldest_write_seconds", "Seconds that the first of the writes not yet committed has waited"),
         )
     }
+    disk = GaugeMetricFamily("timedb_lake_disk_bytes", "Bytes of all tables on the disk", labels=("tenant", "kind"))
     commits = CounterMetricFamily("timedb_lake_commits", "Commits of the values table", labels=("tenant",))
     for tenant_id in tenant_ids:
         tenant = lake.tenant(tenant_id)
@@ -156,8 +162,10 @@ def _of_lake(lake: Lake, tenant_ids: Iterable[str]) -> Iterator[Metric]:
                 family.add_metric((tenant_id, tier), figures[name])
         for name, figure in _of_tenant(tenant, status).items():
             of_table[name].add_metric((tenant_id,), figure)
+        for kind in _DISK_KINDS:
+            disk.add_metric((tenant_id, kind), status["disk"][f"{kind}_bytes"])
         commits.add_metric((tenant_id,), status["table_version"])
-    yield from (*of_tier.values(), *of_table.values(), commits)
+    yield from (*of_tier.values(), *of_table.values(), disk, commits)
 
 
 def _of_tenant(tenant: Tenant, status: dict[str, Any]) -> dict[str, float]:
@@ -165,6 +173,8 @@ def _of_tenant(tenant: Tenant, status: dict[str, Any]) -> dict[str, float]:
         "series": status["series"],
         "compaction_debt_files": status["tiers"]["fresh"]["files"],
         "compaction_debt_rows": status["tiers"]["fresh"]["rows"],
+        "mixed_files": status["debts"]["mixed_files"],
+        "unwritten_records": status["debts"]["unwritten_records"],
         "commits_since_checkpoint": status["commits_since_checkpoint"],
         "change_time_ahead_seconds": status["change_time_ahead_seconds"],
         "clock_distrusted": float(status["clock_fault"] is not None),

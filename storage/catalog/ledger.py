@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -28,8 +29,10 @@ from timedb.storage.tables.schemas import RUNS, UPDATES
 __all__ = ["Ledger", "Register"]
 
 
-_MAX_SMALL_FILES = 32
-_SMALL_BYTES = 4 << 20
+_MERGED_FILES = 16
+_LEVEL_BYTES = (64 << 10, 1 << 20, 16 << 20)
+_NEW_HASHES = 10_000
+_NEW_SHARE = 20
 _MAX_LAG = 32  # commits without a record that the next opener may have to read
 
 
@@ -46,7 +49,7 @@ class Register:
         self._schema = schema
         self._key = schema.names[0]
         self._seen = Snapshot(-1, {}, {})
-        self._hashes: set[int] = set()
+        self._hashes = _Hashes()
         self._held: dict[int, list[dict[str, Any]]] = {}
         self._by_key: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
@@ -58,7 +61,7 @@ class Register:
             fresh = snapshot.files.keys() - self._seen.files.keys()
             if fresh:
                 keys = self._scan(sorted(fresh)).select(self._key).collect(engine="in-memory")
-                self._hashes.update(map(_hash, keys[self._key].to_list()))
+                self._hashes.add(keys[self._key].to_list())
             if snapshot.version > self._seen.version:
                 self._seen = snapshot
             self._let_go()
@@ -81,6 +84,12 @@ class Register:
     def is_behind(self) -> bool:
         """Whether there are records that are yet to be written."""
         return bool(self._held)
+
+    @property
+    def behind(self) -> int:
+        """How many records are yet to be written."""
+        with self._lock:
+            return sum(map(len, self._held.values()))
 
     def _let_go(self) -> None:
         reached = self._seen.transactions.get(REACHED, 0)
@@ -110,7 +119,7 @@ class Register:
         keys = list(keys)
         with self._lock:
             found = {key: self._by_key[key] for key in keys if key in self._by_key}
-            likely = [key for key in keys if key not in found and _hash(key) in self._hashes]
+            likely = [key for key in keys if key not in found and self._hashes.may_hold(key)]
         if not likely:
             return found
         named = pl.col(self._key) == likely[0] if len(likely) == 1 else pl.col(self._key).is_in(likely)
@@ -131,15 +140,14 @@ class Register:
         """Add the records of the values versions up to ``reached``; False where somebody else has written meanwhile."""
         if base.version < 0:
             self.table.create()  # before it has files, from which a table is known that has lost its log
-        removes = [file for file in base.files.values() if file.size < _SMALL_BYTES] if records else []
-        removes = removes if len(removes) >= _MAX_SMALL_FILES else []
+        removes = _worth_merging(base.files.values()) if records else []
         adds = self._write_file(records, removes)
         done = self.table.commit_or_delete(base, adds=adds, removes=removes, transactions={REACHED: reached})
         if done is None:
             return False
         with self._lock:
             if self._seen.version == base.version:  # what was written need not be read again
-                self._hashes.update(_hash(record[self._key]) for record in records)
+                self._hashes.add(record[self._key] for record in records)
                 self._seen = done
                 self._let_go()
         return True
@@ -185,6 +193,11 @@ class Ledger:
     def is_behind(self) -> bool:
         """Whether there are records that the tables do not have, as far as is known without a look at them."""
         return self.runs.is_behind or self.updates.is_behind
+
+    @property
+    def behind(self) -> int:
+        """How many records the tables do not have, as far as is known without a look at them."""
+        return self.runs.behind + self.updates.behind
 
     def catch_up(self, values: Snapshot) -> None:
         """Know the records of all values commits up to a snapshot.
@@ -256,11 +269,44 @@ class Ledger:
                 return
 
 
+def _worth_merging(files: Iterable[DataFile]) -> list[DataFile]:
+    """The files of one size that have become many; so each record is rewritten a few times, however many there are."""
+    smallest = 0
+    for largest in _LEVEL_BYTES:
+        level = [file for file in files if smallest <= file.size < largest]
+        if len(level) >= _MERGED_FILES:
+            return level
+        smallest = largest
+    return []
+
+
 def public_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a register with its times as text."""
     return {name: format_time(value) if isinstance(value, datetime) else value for name, value in record.items()}
 
 
+class _Hashes:
+    """Which keys there may be, in eight bytes each; a hit is checked against the table."""
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, np.uint64)
+        self._new: set[int] = set()
+
+    def add(self, keys: Iterable[str]) -> None:
+        """Know further keys."""
+        self._new.update(map(_hash, keys))
+        if len(self._new) > max(_NEW_HASHES, len(self._sorted) // _NEW_SHARE):
+            self._sorted = np.union1d(self._sorted, np.fromiter(self._new, np.uint64, len(self._new)))
+            self._new = set()
+
+    def may_hold(self, key: str) -> bool:
+        """Whether the key is one of them, almost surely."""
+        wanted = _hash(key)
+        if wanted in self._new:
+            return True
+        place = int(np.searchsorted(self._sorted, np.uint64(wanted)))
+        return place < len(self._sorted) and int(self._sorted[place]) == wanted
+
+
 def _hash(key: str) -> int:
-    # A set of numbers holds millions of keys; a hit is checked against the table.
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")

@@ -32,12 +32,10 @@ from timedb.storage.delta.table import Table
 from timedb.storage.rows.rows import as_rows, gathered, in_file_order, split_buckets
 from timedb.storage.tables.clock import Clock
 from timedb.storage.tables.commit_marks import CHANGE_TIME
-from timedb.storage.tables.schemas import MIXED
+from timedb.storage.tables.schemas import MIXED, MIXED_GROUP_ROWS
 
 __all__ = ["CommitLane"]
 
-
-_MIXED_GROUP_ROWS = 4096  # so that a read of one series leaves most of a file alone
 _log = logging.getLogger("timedb.storage")
 
 
@@ -294,7 +292,7 @@ class CommitLane:
         prefix = UPLOAD_PREFIX if all(prepared.new_keys for prepared in writes) else CORRECTION_PREFIX
         if rows.num_rows <= self._mixed_rows:
             new.files.append(
-                write_file(self._values.store, rows, _fresh_in(MIXED), prefix, group_rows=_MIXED_GROUP_ROWS)
+                write_file(self._values.store, rows, _fresh_in(MIXED), prefix, group_rows=MIXED_GROUP_ROWS)
             )
             return
         for bucket, part in split_buckets(rows, self._bucket_digits):

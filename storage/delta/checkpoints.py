@@ -1,39 +1,53 @@
-"""Checkpoints that are verified before anybody can trust them, and the clean-up of the log that they make possible.
+"""Checkpoints that are verified before anybody can trust them.
 
 A torn checkpoint makes a table unopenable although every commit is there. So a new one is written aside, over links to
 the log, read back and compared with the replayed log, fsynced, and only then given its name; the hint comes last.
+
+A checkpoint lists live files alone. The tombstones that other writers keep there, of every file that was replaced of
+late, would make it larger the more is written, and are for clean-ups by somebody who has nothing but the checkpoint.
+Ours goes by the commits (:func:`expire`), which stay as long as the files that they replaced.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
 from timedb.contract.errors import Damaged, Internal
 from timedb.storage.delta import deltalake_adapter as delta
-from timedb.storage.delta.log import HINT, LOG_FOLDER, DeltaLog, Snapshot, checkpoint_version, commit_version
+from timedb.storage.delta.log import (
+    HINT,
+    LOG_FOLDER,
+    DeltaLog,
+    Snapshot,
+    checkpoint_paths,
+    checkpoint_version,
+    commit_path,
+    commit_version,
+)
 from timedb.storage.delta.store import LocalStore, Store
 
-__all__ = ["clean_log", "is_readable", "write_checkpoint"]
-
-KEPT_CHECKPOINTS = 2
+__all__ = ["is_readable", "write_checkpoint"]
 
 
-def write_checkpoint(log: DeltaLog) -> int:
+def write_checkpoint(log: DeltaLog, snapshot: Snapshot | None = None) -> int:
     """Write a checkpoint of the latest version and return that version.
+
+    Args:
+        log: The log.
+        snapshot: The latest version, if it has been read; None: it is read now.
 
     Raises:
         Internal: the checkpoint does not hold what the log says; none was published.
         OSError: it could not be written; the table is as before.
     """
-    snapshot = log.load()
+    snapshot = log.load() if snapshot is None else snapshot
     if snapshot.checkpoint == snapshot.version:
         return snapshot.version
     with tempfile.TemporaryDirectory(prefix="timedb-checkpoint-") as folder:
         aside = LocalStore(Path(folder))
-        names = [LOG_FOLDER + "/" + name for name in _log_names_from(log.store, snapshot)]
-        for name in names:
-            aside.stage(name).write_bytes(log.store.read(name))
+        _copy_log(log.store, snapshot, aside)
         version = delta.create_checkpoint(aside.url())
         _verify(aside, snapshot, version)
         made = next(file.path for file in aside.list(LOG_FOLDER) if checkpoint_version(file.path) == version)
@@ -43,12 +57,29 @@ def write_checkpoint(log: DeltaLog) -> int:
     return version
 
 
-def _log_names_from(store: Store, snapshot: Snapshot) -> list[str]:
-    """The checkpoint that a snapshot began with, its hint, and the commits from there to the snapshot."""
-    names = [file.path.rpartition("/")[2] for file in store.list(LOG_FOLDER)]
-    first = max(snapshot.checkpoint, 0)
-    commits = [name for name in names if first <= commit_version(name) <= snapshot.version]
-    return commits + [name for name in names if checkpoint_version(name) == snapshot.checkpoint >= 0]
+def _copy_log(store: Store, snapshot: Snapshot, aside: LocalStore) -> None:
+    """The checkpoint that a snapshot began with, and the commits from there to the snapshot, without tombstones."""
+    if snapshot.checkpoint >= 0:
+        for path in checkpoint_paths(store, snapshot.checkpoint):
+            aside.stage(path).write_bytes(store.read(path))
+    for version in range(max(snapshot.checkpoint, 0), snapshot.version + 1):
+        path = commit_path(version)
+        try:
+            data = store.read(path)
+        except FileNotFoundError:
+            if version == snapshot.checkpoint:
+                continue  # a restored log begins with its checkpoint
+            raise
+        aside.stage(path).write_bytes(b"\n".join(map(_expired, data.splitlines())) + b"\n")
+
+
+def _expired(line: bytes) -> bytes:
+    """A line of a commit; of a ``remove`` action, one of long ago, which no checkpoint keeps."""
+    if not line.startswith(b'{"remove"'):
+        return line
+    action = json.loads(line)
+    action["remove"]["deletionTimestamp"] = 0
+    return json.dumps(action, separators=(",", ":")).encode()
 
 
 def _verify(aside: LocalStore, snapshot: Snapshot, version: int) -> None:
@@ -71,34 +102,3 @@ def is_readable(log: DeltaLog, version: int) -> bool:
     except Damaged:
         return False
     return True
-
-
-def clean_log(log: DeltaLog, *, older_than: float, not_after: int) -> int:
-    """Delete commits and checkpoints that neither opening nor going back within the retention needs.
-
-    Args:
-        log: The table's log.
-        older_than: Files that were published since this moment (seconds since 1970) stay.
-        not_after: Commits after this version stay.
-
-    Returns:
-        How many files were deleted. The last two checkpoints and all commits since the older of them always stay, and
-        everything where one of the two cannot be read.
-    """
-    files = list(log.store.list(LOG_FOLDER))
-    checkpoints = sorted({checkpoint_version(file.path) for file in files} - {-1})
-    if len(checkpoints) < KEPT_CHECKPOINTS:
-        return 0
-    needed = checkpoints[-KEPT_CHECKPOINTS]
-    if not all(is_readable(log, version) for version in checkpoints[-KEPT_CHECKPOINTS:]):
-        return 0  # what is cleaned away may be all that stands in for one that is damaged
-    dead = [
-        file.path
-        for file in files
-        if file.modified < older_than
-        and (-1 < commit_version(file.path) < min(needed, not_after + 1) or -1 < checkpoint_version(file.path) < needed)
-    ]
-    # Oldest first: a clean-up that is cut short leaves no gap behind a commit that stays.
-    for path in sorted(dead, key=lambda path: max(commit_version(path), checkpoint_version(path))):
-        log.store.delete(path)
-    return len(dead)

@@ -138,13 +138,13 @@ class DeltaLog:
     def exists(self) -> bool:
         """Whether the table has been created."""
         # Other files do not count: a writer that died may have left one, and no table.
-        return self.store.exists(_commit_path(0)) or any(
+        return self.store.exists(commit_path(0)) or any(
             max(commit_version(file.path), checkpoint_version(file.path)) >= 0 for file in self.store.list(LOG_FOLDER)
         )
 
     def stands(self, version: int) -> bool:
         """Whether the log still has a version: its commit, or a checkpoint that stands for it."""
-        return self.store.exists(_commit_path(version)) or any(
+        return self.store.exists(commit_path(version)) or any(
             checkpoint_version(file.path) == version for file in self.store.list(LOG_FOLDER)
         )
 
@@ -188,7 +188,7 @@ class DeltaLog:
         while until is None or version < until:
             version += 1
             try:
-                data = self.store.read(_commit_path(version))
+                data = self.store.read(commit_path(version))
             except FileNotFoundError:
                 return
             yield parse_commit(version, data, table_name(self.store))
@@ -213,7 +213,7 @@ class DeltaLog:
         lines = [json.dumps(action, separators=(",", ":")) for action in ({"commitInfo": commit_info}, *actions)]
         data = ("\n".join(lines) + "\n").encode()
         try:
-            return self.store.put_if_absent(_commit_path(version), data)
+            return self.store.put_if_absent(commit_path(version), data)
         except OSError:
             if self._is_ours(version, data):
                 return True
@@ -222,7 +222,7 @@ class DeltaLog:
     def sync(self, version: int) -> None:
         """Make a commit durable, and with it the names of those before it."""
         with contextlib.suppress(FileNotFoundError):  # cleaned away: a durable checkpoint stands for it
-            self.store.sync(_commit_path(version))
+            self.store.sync(commit_path(version))
 
     def removed_since(self, moment: float) -> set[str]:
         """Data files that commits published since then (seconds since 1970) have replaced: snapshots still use them."""
@@ -239,9 +239,9 @@ class DeltaLog:
             OutcomeUnknown: the log does not answer either.
         """
         try:
-            if self.store.read(_commit_path(version)) != data:
+            if self.store.read(commit_path(version)) != data:
                 return False
-            self.store.sync(_commit_path(version))
+            self.store.sync(commit_path(version))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -278,7 +278,7 @@ class DeltaLog:
 
     def _checkpoint_actions(self, version: int) -> Iterator[dict[str, Any]]:
         """The actions of a checkpoint, as a commit's lines have them, but for those that no snapshot needs."""
-        names = {file.path for file in self.store.list(LOG_FOLDER) if checkpoint_version(file.path) == version}
+        names = checkpoint_paths(self.store, version)
         parts = {path: match for path in names if (match := _PART_NAME.fullmatch(path.rpartition("/")[2]))}
         whole = [path for path, match in parts.items() if not match[1]]
         chosen = whole or sorted(parts)
@@ -370,7 +370,16 @@ def checkpoint_version(path: str) -> int:
     return int(match[1]) if match else -1
 
 
-def _commit_path(version: int) -> str:
+def checkpoint_paths(store: Store, version: int) -> list[str]:
+    """The files of the log that are the checkpoint of a version; several where another writer cut it into parts."""
+    usual = f"{LOG_FOLDER}/{version:020d}.checkpoint.parquet"
+    if store.exists(usual):
+        return [usual]  # so that a long log need not be listed
+    return [file.path for file in store.list(LOG_FOLDER) if checkpoint_version(file.path) == version]
+
+
+def commit_path(version: int) -> str:
+    """Where the log has a version's commit."""
     return f"{LOG_FOLDER}/{version:020d}.json"
 
 

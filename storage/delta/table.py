@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from timedb.contract.errors import Busy, Damaged, OutcomeUnknown
+from timedb.contract.errors import Busy, Damaged, Internal, OutcomeUnknown
 from timedb.contract.times import MAX_MICROS
 from timedb.storage.delta import deltalake_adapter as delta
 from timedb.storage.delta.checkpoints import write_checkpoint
@@ -109,7 +109,8 @@ class Table:
         Raises:
             Damaged: it has, and its log is gone.
         """
-        there = self.log.exists()
+        # Of a table that is known its newest commit is asked for: the first ones may have been cleaned away.
+        there = (self._highest >= 0 and self.log.stands(self._highest)) or self.log.exists()
         if not there and self._promised is not None:
             raise self._lost()
         return there
@@ -335,7 +336,12 @@ class Table:
         Raises:
             Internal, OSError: there is none; the table is as before.
         """
-        version = write_checkpoint(self.log)
+        snapshot = self.snapshot()
+        try:
+            version = write_checkpoint(self.log, snapshot)
+        except Internal:
+            version = write_checkpoint(self.log)  # the checkpoint that the snapshot began with may be damaged since
         with self._lock:
-            self._publish(self._open())
+            if self._snapshot is not None and self._snapshot.version >= version:
+                self._publish(replace(self._snapshot, checkpoint=max(self._snapshot.checkpoint, version)))
         return version

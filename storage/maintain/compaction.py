@@ -1,7 +1,6 @@
 """Compaction: settles the tier of fresh rows, bucket by bucket, and replaces old files by new in one commit.
 
-The heavy work is done beside the commit lane, in slices that fit in memory. Rows of the bucket that are still mixed
-with those of others come there first.
+The heavy work is done beside the commit lane, in slices that fit in memory.
 """
 
 from __future__ import annotations
@@ -82,6 +81,16 @@ class Compactor:
             Busy: calls hold the memory that it takes.
         """
         self.mover.move()
+        return self.settle(bucket)
+
+    def settle(self, bucket: str) -> dict[str, int]:
+        """As :meth:`compact`, for the rows that are in the bucket's own files; mixed ones are left to be gathered.
+
+        Raises:
+            Internal, Busy: as there.
+        """
+        if any(map(may_hold_corrections, _fresh_files(self._table.snapshot(), bucket))):
+            self.mover.move()  # what they correct may be among the mixed rows
         totals = {"files_before": 0, "files_after": 0, "rows": 0}
         waiting = _fresh_paths(self._table.snapshot(), bucket)
         # What a busy writer adds meanwhile is left to the next call, else this one might never return.
@@ -261,8 +270,12 @@ def _time(bounds: Mapping[str, str | int], name: str, unknown: int) -> int:
 
 
 def _fresh_paths(snapshot: Snapshot, bucket: str) -> set[str]:
-    return {
-        file.path
+    return {file.path for file in _fresh_files(snapshot, bucket)}
+
+
+def _fresh_files(snapshot: Snapshot, bucket: str) -> list[DataFile]:
+    return [
+        file
         for file in snapshot.files.values()
         if file.partition["tier"] == "fresh" and file.partition["series_bucket"] == bucket
-    }
+    ]

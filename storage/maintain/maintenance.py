@@ -5,24 +5,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from timedb.contract.errors import TimeDBError
 from timedb.contract.settings import ServerSettings
 from timedb.storage.catalog.ledger import Ledger
-from timedb.storage.delta.checkpoints import clean_log
 from timedb.storage.delta.log import Snapshot
-from timedb.storage.delta.table import Table
-from timedb.storage.delta.vacuum import vacuum
+from timedb.storage.delta.parquet import may_hold_corrections
+from timedb.storage.maintain.cleaning import Cleaner
 from timedb.storage.maintain.compaction import Compactor
+from timedb.storage.rows.scan import is_mixed
 from timedb.storage.tables.clock import Clock
-from timedb.storage.tables.commit_marks import CHANGE_TIME, REACHED
+from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.layout import TenantTables
 from timedb.storage.tables.schemas import MIXED
 
 __all__ = ["Maintenance"]
 
+_FILES_A_COMMIT = 10
 _log = logging.getLogger("timedb.storage")
 
 
@@ -42,12 +43,12 @@ class Maintenance:
     ) -> None:
         self._clock = clock
         self._values = tables.values
+        self._stopping = threading.Event()
+        self._cleaner = Cleaner(tables, ledger, settings, clock, self._stopping.is_set)
         self._tables = tables
-        self._ledger = ledger
         self._compactor = compactor
         self._settings = settings
         self._working = threading.Lock()
-        self._stopping = threading.Event()
         self.last_compaction: float | None = None
         self._thread = threading.Thread(target=self._run, name="timedb-maintenance", daemon=True)
         self._thread.start()
@@ -61,11 +62,35 @@ class Maintenance:
         """Compaction, checkpoints, vacuum and clean-up of all logs: what was done."""
         with self._working:
             done: dict[str, Any] = {"compacted": self._settle_all()}
-            tables = self._tables.by_name()
-            done["checkpoints"] = {name: table.checkpoint() for name, table in tables.items()}
-            done["vacuumed_files"] = sum(self._vacuum(table) for table in tables.values())
-            done["cleaned_log_files"] = sum(self._clean_log(name, table) for name, table in tables.items())
+            done["checkpoints"] = {name: table.checkpoint() for name, table in self._tables.by_name().items()}
+            expired = self._cleaner.expire()
+            done["vacuumed_files"] = expired.files + self._cleaner.sweep()
+            done["cleaned_log_files"] = expired.log_files
+            self._cleaner.count()
             return done
+
+    def disk_use(self) -> dict[str, Any]:
+        """What the disk held when it was counted last; see :func:`timedb.storage.maintain.cleaning.disk_use`."""
+        if self._cleaner.use is None:
+            self._cleaner.count()
+        return dict(self._cleaner.use or {})
+
+    def look(self) -> None:
+        """Do what is due, as is done by itself every ``maintenance_seconds``.
+
+        Raises:
+            OSError, TimeDBError: something could not be done; the next look tries again.
+        """
+        with self._working:
+            if self._values.is_lost or not self._values.exists():
+                return  # a lake that is gone has been told of; what is in its place is not to be touched
+            self._clock.look(self._values.snapshot().transactions.get(CHANGE_TIME, 0))
+            self._tend_mixed()
+            self._compact(self._ripe(), self._tend_mixed)
+            for table in self._tables.by_name().values():
+                if self._checkpoint_is_due(table.snapshot()):
+                    table.checkpoint()
+            self._cleaner.look()
 
     def close(self) -> None:
         """Stop; what is under way is finished first."""
@@ -75,8 +100,7 @@ class Maintenance:
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.maintenance_seconds):
             try:
-                with self._working:
-                    self._look()
+                self.look()
                 self._tables.note()
             except OSError as error:
                 _log.warning("maintenance was put off: %s", error)
@@ -85,23 +109,24 @@ class Maintenance:
             except BaseException:  # PanicException of the engines is no Exception
                 _log.exception("maintenance failed; the tables are as before")
 
-    def _look(self) -> None:
-        if self._values.is_lost or not self._values.exists():
-            return  # a lake that is gone has been told of; what is in its place is not to be touched
-        self._clock.look(self._values.snapshot().transactions.get(CHANGE_TIME, 0))
-        if MIXED in self._ripe():
+    def _tend_mixed(self) -> None:
+        """Keep small writes few files: gather them while they are few rows, then move them into their buckets."""
+        mixed = [file for file in self._values.snapshot().files.values() if is_mixed(file)]
+        many = len(mixed) >= self._settings.mixed_files
+        if sum(file.rows for file in mixed) >= self._settings.move_rows or (
+            many and any(map(may_hold_corrections, mixed))
+        ):
             self._compactor.mover.move()
-        self._compact(self._ripe() - {MIXED})
-        for table in self._tables.by_name().values():
-            if self._checkpoint_is_due(table.snapshot()):
-                table.checkpoint()
+        elif many:
+            self._compactor.mover.gather(self._settings.mixed_files)
 
     def _ripe(self) -> set[str]:
-        """The buckets, the mixed partition among them, whose fresh files have become too many."""
+        """The buckets whose fresh files have become too many."""
         return {
             bucket
             for bucket, (files, rows) in _fresh(self._values.snapshot()).items()
-            if files >= self._settings.compact_fresh_files or rows >= self._settings.compact_fresh_rows
+            if bucket != MIXED
+            and (files >= self._settings.compact_fresh_files or rows >= self._settings.compact_fresh_rows)
         }
 
     def _settle_all(self) -> dict[str, Any]:
@@ -110,32 +135,21 @@ class Maintenance:
         done["files_before"] += mixed - moved  # what they have become has just been counted
         return done
 
-    def _compact(self, buckets: Collection[str]) -> dict[str, Any]:
+    def _compact(self, buckets: Collection[str], between: Callable[[], None] = lambda: None) -> dict[str, Any]:
         totals = {"buckets": len(buckets), "rows": 0, "files_before": 0, "files_after": 0}
         for bucket in sorted(buckets):
             if self._stopping.is_set():
                 break
-            for name, count in self._compactor.compact(bucket).items():
+            for name, count in self._compactor.settle(bucket).items():
                 totals[name] += count
             self.last_compaction = time.time()
+            between()
         return totals
 
     def _checkpoint_is_due(self, snapshot: Snapshot) -> bool:
-        return snapshot.version - max(snapshot.checkpoint, 0) >= self._settings.checkpoint_commits
-
-    def _vacuum(self, table: Table) -> int:
-        """Delete data files that no snapshot within the retention refers to, and what broken writes left behind."""
-        return vacuum(table, self._clock.trusted_seconds() - self._settings.retention_hours * 3600)
-
-    def _clean_log(self, name: str, table: Table) -> int:
-        reached = table.snapshot().version
-        if name == "values":
-            self._ledger.catch_up(table.snapshot())
-            self._ledger.write()
-            reached = self._ledger.runs.snapshot().transactions.get(REACHED, 0)
-        # Vacuum asks the log which files were replaced of late, so the log outlives them.
-        hours = max(self._settings.log_retention_hours, self._settings.retention_hours)
-        return clean_log(table.log, older_than=self._clock.trusted_seconds() - hours * 3600, not_after=reached)
+        # One of many files costs more, so it comes less often.
+        commits = max(self._settings.checkpoint_commits, len(snapshot.files) // _FILES_A_COMMIT)
+        return snapshot.version - max(snapshot.checkpoint, 0) >= commits
 
 
 def _fresh(snapshot: Snapshot) -> dict[str, tuple[int, int]]:

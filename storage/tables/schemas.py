@@ -6,6 +6,7 @@ import pyarrow as pa
 
 __all__ = [
     "MIXED",
+    "MIXED_GROUP_ROWS",
     "PARTITIONS",
     "RUNS",
     "SERIES",
@@ -113,6 +114,9 @@ PARTITIONS = ("series_bucket", "tier")
 
 MIXED = "mixed"
 """The ``series_bucket`` of small writes, whatever their series: a bucket's rows lie under its own name and here."""
+
+MIXED_GROUP_ROWS = 4096
+"""Rows of a row group of its files, so that a read of one series leaves most of a larger file alone."""
 
 VALUES = pa.schema([*VALUES_DATA, *((name, pa.string()) for name in PARTITIONS)])
 """The values table as readers see it."""

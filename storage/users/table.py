@@ -86,7 +86,7 @@ class Users:
         store: Store,
         *,
         max_age_seconds: float,
-        retention_hours: int,
+        retention_hours: float,
         standing: Standing | None = None,
         made: bool = False,
     ) -> None:

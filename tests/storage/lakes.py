@@ -56,6 +56,8 @@ TINY: dict[str, Any] = {
     "bulk_rows": 12,
     "group_rows": 60,
     "read_slice_rows": 20,
+    "mixed_files": 3,
+    "move_rows": 40,
     "compact_fresh_files": 2,
     "compact_fresh_rows": 40,
     "compact_input_rows": 30,

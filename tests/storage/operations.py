@@ -29,6 +29,8 @@ from timedb.contract.settings import ServerSettings
 from timedb.contract.times import from_micros
 from timedb.contract.wire import CreateSeries, GetRun, ListSeries, RestoreRun, UpdateValues, WithdrawRun
 from timedb.storage import Lake, Tenant
+from timedb.storage.boundary import translating_errors
+from timedb.storage.maintain.moving import Mover
 
 SMALL = [*some_rows(4, known=30, value=30.0), Sent("late", hour(1), hour(2), None, None, "new series", ("t",))]
 BULK = some_rows(40, known=40, value=40.0, first=1)
@@ -171,6 +173,10 @@ def operations() -> list[Operation]:
             holds=lambda tenant: _units(tenant)[SERIES[0]] == ["MW"],
         ),
         Operation("records", lambda tenant: tenant.records.write(), prepare=_leave_records),
+        Operation("gathering", translating_errors()(lambda tenant: _mover(tenant).gather(3)), prepare=_write_small),
+        Operation(
+            "move into the buckets", translating_errors()(lambda tenant: _mover(tenant).move()), prepare=_write_small
+        ),
         Operation("compaction", lambda tenant: tenant.compact()),
         Operation("checkpoint", lambda tenant: tenant.maintain(), prepare=lambda tenant: tenant.compact()),
         Operation(
@@ -187,6 +193,17 @@ def _units(tenant: Tenant) -> dict[str, list[str]]:
     for series in tenant.list_series(ListSeries()):
         found.setdefault(series["name"], []).append(series["unit"])
     return found
+
+
+def _mover(tenant: Tenant) -> Mover:
+    return Mover(tenant.values, tenant.lane, bucket_digits=tenant.bucket_digits, input_rows=1000)
+
+
+def _write_small(tenant: Tenant) -> None:
+    """Uploads and corrections of one another that lie together, in a file each."""
+    for number in range(3):
+        upload(tenant, some_rows(5, known=60 + number, value=60.0), f"small-{number}")
+    correct(tenant, "third", 99.0, "fix")
 
 
 def _leave_records(tenant: Tenant) -> None:

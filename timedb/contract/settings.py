@@ -134,12 +134,14 @@ class ServerSettings(BaseSettings):
     mixed_rows: int = Field(
         10_000, ge=0, description="Rows of a commit up to which they are written as one file, whatever their series"
     )
+    mixed_files: int = Field(24, ge=2, description="Small files of such commits that are gathered into one")
+    move_rows: int = Field(65_536, ge=1, description="Rows of such files that start their move into their buckets")
     records_seconds: float = Field(
         1.0,
         gt=0,
         description="Seconds within which the tables runs and updates follow the values",
     )
-    compact_fresh_files: int = Field(24, ge=1, description="Fresh files of a bucket that start its compaction")
+    compact_fresh_files: int = Field(8, ge=1, description="Fresh files of a bucket that start its compaction")
     compact_fresh_rows: int = Field(2_000_000, ge=1, description="Fresh rows of a bucket that start its compaction")
     compact_input_rows: int = Field(500_000, ge=1, description="Rows that compaction works on at once, about")
     compact_file_rows: int = Field(2_000_000, ge=1, description="Rows of a compacted file, about")
@@ -162,9 +164,11 @@ class ServerSettings(BaseSettings):
         "at most 256 MiB",
     )
     max_windows: int = Field(10_000_000, ge=1, description="Windows of a relative read in its general form")
-    maintenance_seconds: float = Field(2.0, gt=0, description="Seconds between two looks at what needs maintenance")
-    retention_hours: int = Field(168, ge=1, description="Hours that replaced files stay for readers that may use them")
-    log_retention_hours: int = Field(720, ge=1, description="Hours that commits stay in the log after a checkpoint")
+    maintenance_seconds: float = Field(0.5, gt=0, description="Seconds between two looks at what needs maintenance")
+    retention_hours: float = Field(24, gt=0, description="Hours that replaced files stay for readers that may use them")
+    log_retention_hours: float = Field(
+        24, gt=0, description="Hours that commits stay in the log after a checkpoint; at least retention_hours"
+    )
     checkpoint_commits: int = Field(100, ge=2, description="Commits of a table after which it is checkpointed")
     shutdown_seconds: float = Field(10.0, ge=0, description="Seconds that calls in flight get when the server stops")
 

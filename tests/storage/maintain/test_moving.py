@@ -69,6 +69,55 @@ def test_small_commits_are_a_file_each_and_large_ones_a_file_a_bucket(lake_dir: 
         assert left_behind(lake_dir) == []
 
 
+def test_small_files_are_gathered_with_their_like(lake_dir: Path) -> None:
+    with closing(Lake.open(str(lake_dir), tiny_settings())) as lake:
+        tenant = open_tenant(lake)
+        for number in range(4):
+            upload(tenant, some_rows(6, known=number, first=4), f"run-{number}")
+        correct(tenant, "run-0", 5.0, "mistyped")
+        before = views(tenant)
+        mover(tenant, input_rows=1000).gather(5)
+        assert places(tenant)["mixed", "fresh", "upload"] == 4, "not enough of them"
+        mover(tenant, input_rows=1000).gather(4)
+        assert places(tenant) == {("mixed", "fresh", "upload"): 1, ("mixed", "fresh", "correction"): 1}
+        assert views(tenant) == before
+        for number in range(3):
+            upload(tenant, some_rows(6, known=10 + number), f"later-{number}")
+        mover(tenant, input_rows=20).gather(4)
+        assert places(tenant)["mixed", "fresh", "upload"] == 4, "what is worked on at once is one file"
+        before = views(tenant)
+        mover(tenant, input_rows=1000).gather(4)
+        assert views(tenant) == before
+        tenant.compact()
+        assert views(tenant) == before
+        assert not [place for place in places(tenant) if place[0] == "mixed"]
+        assert list(disagreements(tenant, lake_dir)) == []
+        assert left_behind(lake_dir) == []
+
+
+def test_gathering_gives_way_to_a_move(lake_dir: Path) -> None:
+    with (
+        closing(Lake.open(str(lake_dir), tiny_settings())) as lake,
+        closing(Lake.open(str(lake_dir), tiny_settings())) as other,
+    ):
+        tenant, second = open_tenant(lake), open_tenant(other)
+        for number in range(4):
+            upload(tenant, some_rows(6, known=number), f"run-{number}")
+        before = views(tenant)
+
+        class Overtaken(Mover):
+            """Another server is faster."""
+
+            def _write_one(self, *args: Any) -> None:
+                super()._write_one(*args)
+                mover(second).move()
+
+        Overtaken(tenant.values, tenant.lane, bucket_digits=1, input_rows=1000).gather(2)
+        assert not [place for place in places(tenant) if place[0] == "mixed"]
+        assert views(tenant) == before
+        assert left_behind(lake_dir) == []
+
+
 def test_no_part_is_mixed_and_each_row_is_in_one(tenant: Tenant) -> None:
     upload(tenant, some_rows(9), "run")
     plan = tenant.plan_read(ReadTicket(view="overlapping"))
@@ -134,6 +183,10 @@ def test_rows_that_would_be_lost_are_noticed(tenant: Tenant, lake_dir: Path, mon
     monkeypatch.setattr(moving, "in_file_order", lambda rows: in_file_order(rows).slice(1))
     with pytest.raises(Internal, match="nothing was changed"):
         mover(tenant).move()
+    upload(tenant, some_rows(9, known=1), "another run")
+    before = views(tenant)
+    with pytest.raises(Internal, match="nothing was changed"):
+        mover(tenant).gather(2)
     assert views(tenant) == before
     assert left_behind(lake_dir) == []
 
