@@ -260,10 +260,16 @@ class Lake:
     @property
     @translating_errors()
     def has_users(self) -> bool:
-        """Whether calls need a key."""
+        """Whether calls need a key.
+
+        Raises:
+            Busy: another lake is in the place of this one, and it has users.
+        """
         if not self._has_users and time.monotonic() - self._looked >= self._max_age:
             looked = time.monotonic()
-            self._has_users = self.users.table.exists()
+            if self.users.table.exists():
+                self._standing.check()
+                self._has_users = True
             self._looked = looked
         return self._has_users
 

@@ -113,6 +113,18 @@ def test_a_lake_that_is_moved_back_goes_on(lake: Lake, lake_dir: Path) -> None:
     assert lake.fault(60.0) is None
 
 
+def test_users_of_another_lake_are_none_of_this_one(lake: Lake, lake_dir: Path) -> None:
+    move_away(lake_dir)
+    with closing(Lake.open(str(lake_dir), tiny_settings())) as other:
+        other.enable_users()
+    with pytest.raises(Busy, match="another lake"):
+        assert lake.has_users
+    delete(lake_dir)
+    lake_dir.with_name("moved").rename(lake_dir)
+    assert not lake.has_users
+    upload(open_tenant(lake), some_rows(3), "second")
+
+
 def test_a_copy_of_an_older_state_is_not_gone_on_with(lake: Lake, lake_dir: Path) -> None:
     tenant, copy = open_tenant(lake), lake_dir.with_name("copy")
     shutil.copytree(lake_dir, copy)
