@@ -20,7 +20,7 @@ from timedb.contract.errors import InvalidRequest, TimeDBError
 from timedb.contract.hosts import reachable
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.contract.wire import quoted
-from timedb.rest_gateway.ask.bodies import BodyBudget
+from timedb.rest_gateway.ask.bodies import BodyBudget, Memory
 from timedb.rest_gateway.ask.models import (
     NewManySeries,
     NewSeries,
@@ -60,12 +60,13 @@ stable; fields may be added to answers. A time without an offset is UTC. Send th
 `Authorization: Bearer`; a lake without users needs none."""
 
 
-def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastAPI:
+def create_app(flight_url: str, settings: ServerSettings | None = None, memory: Memory | None = None) -> FastAPI:
     """Build the gateway. It connects to the Flight server at the first call, not here.
 
     Args:
         flight_url: The Flight server, for example ``grpc://127.0.0.1:8815``.
         settings: Limits and the loopback rule; default: from the environment.
+        memory: What the bodies of calls ask for room, of the process that this gateway runs in; None: nobody counts.
 
     Raises:
         InvalidRequest: a setting in the environment does not fit.
@@ -112,7 +113,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None) -> FastA
     app.state.probes = probes
     app.state.instance = uuid4().hex
     app.state.metrics = metrics
-    app.state.bodies = BodyBudget(settings)
+    app.state.bodies = BodyBudget(settings, memory)
     for router in _ROUTERS:
         app.include_router(router)
     app.add_exception_handler(TimeDBError, _on_error)

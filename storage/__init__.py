@@ -2,6 +2,7 @@
 
 from timedb.storage.lake import Lake
 from timedb.storage.memory.budget import Memory
+from timedb.storage.memory.server import MemoryOfServer
 from timedb.storage.read.accuracy import AccuracyPart
 from timedb.storage.read.parts import ReadPart
 from timedb.storage.read.reading import ReadPlan
@@ -9,4 +10,15 @@ from timedb.storage.read.tenant_snapshot import TenantSnapshot
 from timedb.storage.tenant import Plan, Tenant
 from timedb.storage.write.uploads import Upload
 
-__all__ = ["AccuracyPart", "Lake", "Memory", "Plan", "ReadPart", "ReadPlan", "Tenant", "TenantSnapshot", "Upload"]
+__all__ = [
+    "AccuracyPart",
+    "Lake",
+    "Memory",
+    "MemoryOfServer",
+    "Plan",
+    "ReadPart",
+    "ReadPlan",
+    "Tenant",
+    "TenantSnapshot",
+    "Upload",
+]

@@ -33,9 +33,10 @@ def __getattr__(name: str) -> Any:
 
 def _build(settings: ServerSettings) -> FastAPI:
     from timedb.rest_gateway import create_app
+    from timedb.storage import MemoryOfServer
 
     if settings.flight_url is not None:
-        return create_app(settings.flight_url, settings)
+        return create_app(settings.flight_url, settings, MemoryOfServer(settings).calls)
     return _with_embedded_server(settings)
 
 
@@ -52,7 +53,7 @@ def _with_embedded_server(settings: ServerSettings) -> FastAPI:
 
         service = await run_sync(start_flight, settings)
         try:
-            gateway = create_app(service.inner_url, settings)
+            gateway = create_app(service.inner_url, settings, service.memory)
             async with gateway.router.lifespan_context(gateway):
                 outer.state.gateway = gateway
                 yield

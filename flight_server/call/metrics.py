@@ -14,7 +14,7 @@ from timedb.flight_server.call.context import CallContext
 from timedb.flight_server.call.slots import Gate, Slots
 
 if TYPE_CHECKING:
-    from timedb.storage import Lake, Tenant
+    from timedb.storage import Lake, MemoryOfServer, Tenant
 
 __all__ = ["Metrics"]
 
@@ -41,6 +41,7 @@ class Metrics:
         self._bytes = self._metric(Counter, "bytes", "Their bytes, as Arrow has them in memory", _CALL)
         self._running = self._metric(Gauge, "calls_running", "Calls that have begun and not ended")
         self._taken = self._metric(Gauge, "slots_taken", "Slots that are taken, of those for calls at once", ["kind"])
+        self._waiting = self._metric(Gauge, "slots_waiting", "Calls that wait for a slot", ["kind"])
         self._seconds = Histogram(
             "timedb_flight_call_seconds",
             "Seconds that calls took, streams included",
@@ -57,6 +58,7 @@ class Metrics:
         self._running.set_function(lambda: gate.inside)
         for slots in kinds:
             self._taken.labels(slots.what).set_function(lambda slots=slots: slots.taken)
+            self._waiting.labels(slots.what).set_function(lambda slots=slots: slots.waiting)
 
     def record(self, call: CallContext) -> None:
         """Count a call that has ended. Its method names an action only if there is one, so that labels stay few."""
@@ -111,6 +113,8 @@ class Metrics:
                 family.samples = [one for one in family.samples if one.labels.get("tenant") == tenant_id]
             if family.samples:
                 yield family
+        if tenant_id is None:
+            yield from _of_memory(self._lake.memory)
         yield from _of_lake(self._lake, sorted(self._tenants) if tenant_id is None else [tenant_id])
 
 
@@ -126,6 +130,23 @@ class _Figures:
 
 
 _DISK_KINDS = ("live", "replaced", "log", "checkpoint")
+
+
+def _of_memory(memory: MemoryOfServer) -> Iterator[Metric]:
+    calls = memory.calls
+    for name, text, figure in (
+        ("limit_bytes", "Bytes that the process may take, about", memory.limit),
+        ("for_calls_bytes", "Bytes of them that there are for calls", calls.for_calls),
+        ("taken_bytes", "Bytes that calls have been given", calls.taken),
+        ("resident_bytes", "Bytes that the process has really taken, its files not counted", calls.resident),
+        ("cache_bytes", "Bytes that are kept for the next time, about", memory.cache.held),
+        ("waiting", "Calls that wait for memory", calls.waiting),
+    ):
+        yield GaugeMetricFamily(f"timedb_memory_{name}", text, figure)
+    refused = CounterMetricFamily("timedb_memory_refused", "Calls that got no memory", labels=("code",))
+    for code, count in sorted(calls.refused.items()):
+        refused.add_metric((code,), count)
+    yield refused
 
 
 def _of_lake(lake: Lake, tenant_ids: Iterable[str]) -> Iterator[Metric]:

@@ -21,7 +21,7 @@ _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 _BUFFER_BYTES = _NODE_BYTES = 16
 
 
-def check_stream(body: pa.Buffer, what: str, max_bytes: int, list_items: int) -> None:
+def check_stream(body: pa.Buffer, what: str, max_bytes: int, list_items: int) -> int:
     """Refuse a stream of which one message unpacks to more than ``max_bytes``, or has lists that are too long.
 
     Args:
@@ -30,20 +30,26 @@ def check_stream(body: pa.Buffer, what: str, max_bytes: int, list_items: int) ->
         max_bytes: The most.
         list_items: The most items that a list may have, on average of a batch; items that are null take no bytes.
 
+    Returns:
+        How many bytes the largest one unpacks to.
+
     Raises:
         TooLarge: one is larger.
         InvalidRequest: it is no Arrow stream.
     """
     reader = pa.ipc.MessageReader.open_stream(body)
     try:
+        longest = 0
         for message in reader:
-            if _unpacked_bytes(message) > max_bytes:
+            longest = max(longest, _unpacked_bytes(message))
+            if longest > max_bytes:
                 raise TooLarge(f"{what}: a batch is over the limit of {max_bytes} bytes once it is decompressed")
             rows, items = _rows_and_items(message)
             if items > rows * list_items:
                 raise TooLarge(f"{what}: {items} items in {rows} rows are over the limit of {list_items} a row")
     except (struct.error, pa.ArrowException, OSError):
         raise InvalidRequest(f"{what}: is not a valid Arrow stream") from None
+    return longest
 
 
 def _unpacked_bytes(message: pa.ipc.Message) -> int:

@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,12 @@ from starlette.concurrency import run_in_threadpool
 from timedb.client.frames import open_data
 from timedb.contract.columns import UPLOAD_COLUMNS
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.json_counts import check_json_counts
+from timedb.contract.json_counts import check_json_counts, json_memory_bytes
 from timedb.contract.json_keys import object_of
 from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import WireModel, parse, quoted
 from timedb.contract.wire_fields import MAX_TAGS
-from timedb.files.table_files import Reading, TableKind, TableLimits, open_table
+from timedb.files.table_files import Reading, TableFile, TableKind, TableLimits, open_table
 from timedb.rest_gateway.answer.ipc_sizes import check_stream
 from timedb.rest_gateway.ask.bodies import BodyBudget
 from timedb.rest_gateway.ask.inputs import is_json, media_type_of, read_query
@@ -43,6 +43,8 @@ _BATCH_ROWS = 65_536
 _LINES_AT_ONCE = 8192
 _OF_ROW = re.compile(r"^value_rows\.(\d+)")
 _OF_COLUMN = re.compile(r"(?P<column>[a-z_]+): (?:row (?P<row>\d+):? )?")
+_PIECES_HELD = 3  # of a table: as it is, as ours, and on its way
+_TABLE_PART = 2  # of a body, what its rows take as columns, about
 _UNPACKED = 8
 """How many times the greatest body a batch of Arrow or a row group of Parquet may be once it is decompressed."""
 
@@ -95,13 +97,16 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
     beside = read_query(UploadQuery, request)
     async with budget.receive(request) as body:
         if media_type in LINES_TYPES:
-            yield await budget.on_thread(len(body), partial(_of_lines, body, _given(beside), budget.max_json_values))
+            lines = partial(_of_lines, body, _given(beside), budget.max_json_values)
+            yield await budget.on_thread(body, _bytes_of_lines, lines)
         elif media_type in FILE_TYPES:
             kind = FILE_TYPES[media_type]
-            yield await run_in_threadpool(_of_table, body, kind, _given(beside), budget)
+            table = await run_in_threadpool(_open_table, body, kind, budget)
+            async with budget.room(_PIECES_HELD * table.piece_bytes):
+                yield await run_in_threadpool(_of_table, table, _given(beside))
         else:
             message = await budget.parse(UploadRequest, body)
-            yield await budget.on_thread(len(body), partial(_of_json, message, beside))
+            yield await budget.on_thread(body, _bytes_of_rows, partial(_of_json, message, beside))
 
 
 def _of_json(message: UploadRequest, beside: UploadQuery) -> RunUpload:
@@ -151,12 +156,25 @@ def _of_rows(message: UploadRequest, fields: dict[str, Any]) -> RunUpload:
     return RunUpload(fields, table.num_rows, table.to_reader(max_chunksize=_BATCH_ROWS))
 
 
-def _of_table(body: bytes, kind: TableKind, fields: dict[str, Any], budget: BodyBudget) -> RunUpload:
+def _bytes_of_rows(body: bytes) -> int:
+    return _TABLE_PART * len(body)
+
+
+def _bytes_of_lines(body: bytes) -> int:
+    """About what lines take: all of them as columns, and the slice that is parsed."""
+    slices = max(1, body.count(b"\n") // _LINES_AT_ONCE)
+    return _bytes_of_rows(body) + json_memory_bytes(body) // slices
+
+
+def _open_table(body: bytes, kind: TableKind, budget: BodyBudget) -> TableFile:
     most = _UNPACKED * budget.max_body_bytes
-    if kind == "arrow":
-        check_stream(pa.py_buffer(body), "body", most, MAX_TAGS)
+    longest = check_stream(pa.py_buffer(body), "body", most, MAX_TAGS) if kind == "arrow" else 0
     limits = TableLimits(rows=budget.max_rows, columns=budget.max_columns, group_bytes=most, list_items=MAX_TAGS)
     table = open_table(pa.BufferReader(body), kind, what="body", limits=limits)
+    return replace(table, piece_bytes=max(longest, table.piece_bytes))
+
+
+def _of_table(table: TableFile, fields: dict[str, Any]) -> RunUpload:
     reader = table.read(_columns(table.names), Reading(time_zone="UTC"))
     return RunUpload(fields, table.rows, open_data(reader).open(), value_key="value_key" in table.names, by_item=False)
 

@@ -10,7 +10,7 @@ import ctypes
 import gc
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -65,6 +65,10 @@ class MemoryShare:
 class Memory:
     """What all calls of a server may hold together. Thread-safe; who came first is first.
 
+    Attributes:
+        limit: Bytes that the process may take, about.
+        refused: How many calls were refused, by the code of the error.
+
     Args:
         limit: Bytes that the process may take, about.
         wait_seconds: How long a call waits for its share.
@@ -81,6 +85,7 @@ class Memory:
         measure: Callable[[], int] = resident_bytes,
     ) -> None:
         self.limit = limit
+        self.refused: Counter[str] = Counter({Busy.code: 0, TooLarge.code: 0})
         self._wait_seconds = wait_seconds
         self._spare = spare
         self._measure = measure
@@ -99,6 +104,11 @@ class Memory:
     def taken(self) -> int:
         """What is promised to calls."""
         return sum(self._shares.values())
+
+    @property
+    def resident(self) -> int:
+        """What the process has really taken."""
+        return self._measure()
 
     @property
     def waiting(self) -> int:
@@ -123,11 +133,18 @@ class Memory:
 
     def give(self, share: MemoryShare, size: int, what: str, check: Callable[[], object]) -> None:
         """Let a share grow; see :meth:`MemoryShare.grow`."""
+        try:
+            self._give(share, size, what, check)
+        except (Busy, TooLarge) as error:
+            self.refused[error.code] += 1
+            raise
+
+    def _give(self, share: MemoryShare, size: int, what: str, check: Callable[[], object]) -> None:
         whole = share.size + size
         if whole > self.for_calls:
             raise TooLarge(
                 f"{what}: the call takes about {whole // _MIB} MiB of memory, more than the {self.for_calls // _MIB} "
-                "MiB that this server has for calls (TIMEDB_MEMORY_LIMIT_MB); ask for less at once"
+                "MiB that this server has for calls (TIMEDB_MEMORY_LIMIT_MB); ask for less, or send less, at once"
             )
         turn = object()
         deadline = time.monotonic() + self._wait_seconds

@@ -82,6 +82,8 @@ class TableFile:
         what: How an error calls it.
         names: Its columns, in order.
         rows: How many it has; None if that is known only at its end.
+        piece_bytes: What the largest piece that is read at once takes in memory, as far as the table states it; 0:
+            it does not.
     """
 
     what: str
@@ -89,6 +91,7 @@ class TableFile:
     rows: int | None
     _pieces: Callable[[Mapping[str, str]], Iterable[Piece]]
     _numbers_are_text: bool = False
+    piece_bytes: int = 0
 
     def read(self, columns: Mapping[str, str], how: Reading) -> pa.RecordBatchReader:
         """The rows as an upload has them.
@@ -220,14 +223,17 @@ class Rejoined(io.RawIOBase):
 
 
 def _open_parquet(source: Source, what: str, limits: TableLimits) -> TableFile:
-    _check_groups(parquet.read_metadata(source), what, limits)
+    metadata = parquet.read_metadata(source)
+    _check_groups(metadata, what, limits)
     # A long text that many rows share stays one text in memory.
     file = parquet.ParquetFile(source, read_dictionary=_text_leaves(source))
 
     def pieces(columns: Mapping[str, str]) -> Iterable[Piece]:
         return _counted(file.iter_batches(batch_size=_batch_rows(file.metadata), columns=_once(columns)))
 
-    return TableFile(what, file.schema_arrow.names, file.metadata.num_rows, pieces)
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    longest = max((group.total_byte_size for group in groups), default=0)
+    return TableFile(what, file.schema_arrow.names, file.metadata.num_rows, pieces, piece_bytes=longest)
 
 
 def _check_groups(metadata: parquet.FileMetaData, what: str, limits: TableLimits) -> None:

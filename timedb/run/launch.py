@@ -23,7 +23,7 @@ from timedb.contract.waiting import wait_in_slices
 from timedb.flight_server import FlightService, start_flight_server
 from timedb.flight_server.call.tls import ServerTls
 from timedb.rest_gateway import Connections, create_app
-from timedb.storage import Lake
+from timedb.storage import Lake, Memory, MemoryOfServer
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -54,6 +54,7 @@ class Service:
         lake: Address of the lake; None for a gateway alone.
         lake_is_new: Whether the lake was made when the service was started.
         has_users: Whether calls needed a key when the service was started; None for a gateway alone.
+        memory: What all calls of it share.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class Service:
         rest: _RestServer | None = None,
         address: str | None = None,
         lake: Lake | None = None,
+        memory: Memory,
     ) -> None:
+        self.memory = memory
         self.flight_url = flight_url
         self.inner_url = inner_url or flight_url
         self.rest_url = "" if rest is None else rest.url
@@ -115,7 +118,8 @@ def start_service(settings: ServerSettings, *, rest: bool = True) -> Service:
         lake = Lake.open(settings.lake, settings)
         parts.callback(lake.close)
         flight = _start_flight(lake, settings, parts)
-        server = _start_rest(flight.inner_url, settings, listener, parts) if listener else None
+        memory = lake.memory.calls
+        server = _start_rest(flight.inner_url, settings, listener, memory, parts) if listener else None
         return Service(
             parts.pop_all(),
             flight_url=flight.url,
@@ -123,6 +127,7 @@ def start_service(settings: ServerSettings, *, rest: bool = True) -> Service:
             rest=server,
             address=settings.lake,
             lake=lake,
+            memory=memory,
         )
 
 
@@ -137,8 +142,9 @@ def start_gateway(settings: ServerSettings) -> Service:
     _refuse_open_lake(settings.flight_url, settings)
     with ExitStack() as parts:
         listener = _listen(settings.host, settings.rest_port, parts)
-        server = _start_rest(settings.flight_url, settings, listener, parts)
-        return Service(parts.pop_all(), flight_url=settings.flight_url, rest=server)
+        memory = MemoryOfServer(settings).calls
+        server = _start_rest(settings.flight_url, settings, listener, memory, parts)
+        return Service(parts.pop_all(), flight_url=settings.flight_url, rest=server, memory=memory)
 
 
 def start_flight(settings: ServerSettings) -> Service:
@@ -153,8 +159,10 @@ def _start_flight(lake: Lake, settings: ServerSettings, parts: ExitStack) -> Fli
     return flight
 
 
-def _start_rest(flight_url: str, settings: ServerSettings, listener: socket.socket, parts: ExitStack) -> _RestServer:
-    rest = _RestServer(create_app(flight_url, settings), listener, settings)
+def _start_rest(
+    flight_url: str, settings: ServerSettings, listener: socket.socket, memory: Memory, parts: ExitStack
+) -> _RestServer:
+    rest = _RestServer(create_app(flight_url, settings, memory), listener, settings)
     parts.callback(rest.stop)
     rest.wait_until_started()
     described = describe_api(rest.url)

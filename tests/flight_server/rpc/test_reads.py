@@ -189,5 +189,5 @@ def test_a_list_of_flights_has_room_or_is_refused() -> None:
     assert memory.taken > 600 * 1024, "pyarrow holds all of them before it sends one"
     assert len(list(listed)) == 599
     assert memory.taken == 0
-    with pytest.raises(TooLarge, match=r"limit: the call takes about .* ask for less at once"):
+    with pytest.raises(TooLarge, match=r"limit: the call takes about .* ask for less"):
         next(flights_of_series({"series": [{"series_id": "x"}] * 1_000}, memory))
