@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +16,11 @@ from timedb.storage.users.users import SCOPES, LabelLimits, Scope
 if TYPE_CHECKING:
     from timedb.storage import Lake, Tenant
 
-__all__ = ["METHODS", "Access", "Caller", "Credentials", "authenticate", "authorise", "recheck", "tenant_of"]
+__all__ = ["ANY_KEY", "METHODS", "Access", "Caller", "Credentials", "authenticate", "authorise", "recheck", "tenant_of"]
 
 KEY_HEADER = "x-api-key"
 AUTHORIZATION_HEADER = "authorization"
-_BEARER = "bearer"
+_BASIC, _BEARER = "basic", "bearer"
 _RECHECK_SECONDS = 1.0
 
 
@@ -51,9 +53,13 @@ METHODS: dict[str, Access] = {
 }
 """What the methods of Flight need; one that is not here is for nobody. ``do_action`` needs what its action needs."""
 
+ANY_KEY = Access(None, limited=True)
+"""What a call needs that tells and changes nothing of the lake."""
+
 
 class Credentials:
-    """The API keys that came with a call, shown to nobody.
+    """The API keys that came with a call, shown to nobody: in ``x-api-key``, as a bearer token, or as the password of
+    any user (RFC 7617), as drivers of databases send it.
 
     Args:
         headers: Of the call, names in lower case.
@@ -67,6 +73,8 @@ class Credentials:
             scheme, _, token = value.partition(" ")
             if scheme.lower() == _BEARER and token.strip():
                 sent.append(token.strip())
+            if scheme.lower() == _BASIC and (password := _password(token.strip())):
+                sent.append(password)
         self._keys = frozenset(sent)
 
     def __repr__(self) -> str:
@@ -152,6 +160,14 @@ def tenant_of(lake: Lake, caller: Caller) -> Tenant:
     if caller.limits is None or caller.principal is None:
         return tenant
     return tenant.limited_to(caller.limits, caller.principal)
+
+
+def _password(token: str) -> str:
+    token += "=" * (-len(token) % 4)  # Go's drivers leave the padding out
+    try:
+        return base64.b64decode(token, validate=True).decode().partition(":")[2].strip()
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def _text(value: str | bytes) -> str:

@@ -19,7 +19,7 @@ from timedb.contract.hosts import is_loopback
 from timedb.contract.message_sizes import MESSAGE_BYTES, MESSAGE_BYTES_HEADER
 from timedb.contract.wire import INSTANCE_HEADER, quoted
 from timedb.flight_server.call.audit import write_line
-from timedb.flight_server.call.authentication import Access, Caller, Credentials
+from timedb.flight_server.call.authentication import AUTHORIZATION_HEADER, Access, Caller, Credentials
 from timedb.flight_server.call.errors import as_timedb_error
 
 __all__ = [
@@ -42,7 +42,13 @@ CANCELLED = "cancelled"
 """The code in the log of a call whose client went away."""
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_CLIENT_STREAMS = {flight.FlightMethod.DO_PUT: "do_put", flight.FlightMethod.DO_EXCHANGE: "do_exchange"}
+_HANDSHAKE = "handshake"
+_ON_THE_HEAD = {
+    flight.FlightMethod.DO_PUT: "do_put",
+    flight.FlightMethod.DO_EXCHANGE: "do_exchange",
+    flight.FlightMethod.HANDSHAKE: _HANDSHAKE,
+}
+_NO_KEY = "open"
 _LEAST_MESSAGE_BYTES, _MOST_MESSAGE_BYTES = 1 << 16, (1 << 31) - 1
 
 
@@ -56,9 +62,11 @@ class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships
         message_bytes: str | None = None,
         instance: str = "",
         completed: Callable[[], None] = lambda: None,
+        token: str | None = None,
     ) -> None:
         self.request_id = request_id
         self._completed = completed
+        self._token = token
         self._instance = instance
         self.credentials = credentials
         self._message_bytes = message_bytes
@@ -85,20 +93,23 @@ class RequestId(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow ships
         self._completed()
 
     def sending_headers(self) -> dict[str, str]:
-        return {REQUEST_ID_HEADER: self.request_id, INSTANCE_HEADER: self._instance}
+        headers = {REQUEST_ID_HEADER: self.request_id, INSTANCE_HEADER: self._instance}
+        return headers if self._token is None else {**headers, AUTHORIZATION_HEADER: f"Bearer {self._token}"}
 
 
 Opening = Callable[[str, str, Credentials], Callable[[], None]]
 
 
 class RequestIds(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow ships no types
-    """Takes each call's id and keys from its headers. Must not fail: pyarrow would show the client why.
+    """Takes each call's id and keys from its headers, and answers a handshake with a bearer token.
+
+    It must not fail: pyarrow would show the client why.
 
     Args:
         instance: What answers tell the server by.
-        opening: Called on the head of a stream that the client sends, when no thread waits yet for its first message:
-            takes the method, the request id and the keys, raises a Flight error of ours where the stream is refused,
-            and gives what is to be called when the call has ended.
+        opening: Called on the head of a handshake, and of a stream that the client sends, when no thread waits yet for
+            its first message: takes the method, the request id and the keys, raises a Flight error of ours where the
+            stream is refused, and gives what is to be called when the call has ended.
     """
 
     def __init__(self, instance: str = "", opening: Opening | None = None) -> None:
@@ -109,11 +120,13 @@ class RequestIds(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarr
         sent = headers.get(REQUEST_ID_HEADER, [""])[0]
         request_id = sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
         credentials, message_bytes = Credentials(headers), headers.get(MESSAGE_BYTES_HEADER, [None])[0]
-        method = _CLIENT_STREAMS.get(info.method)
+        method = _ON_THE_HEAD.get(info.method)
         if self._opening is None or method is None:
             return RequestId(request_id, credentials, message_bytes, self._instance)
         completed = self._opening(method, request_id, credentials)
-        return RequestId(request_id, credentials, message_bytes, self._instance, completed)
+        # Nothing is kept of a handshake: the token is the key itself, and a lake without users takes any.
+        token = (credentials.key() or _NO_KEY) if method == _HANDSHAKE else None
+        return RequestId(request_id, credentials, message_bytes, self._instance, completed, token)
 
 
 class _RequestLog(logging.LoggerAdapter[logging.Logger]):

@@ -16,6 +16,7 @@ from timedb.contract.settings import ServerSettings
 from timedb.contract.wire import AccuracyTicket, ListSeries, LookupCommand, Nothing, ReadTicket, UploadCommand, parse
 from timedb.flight_server.call.audit import facts_of, require_room
 from timedb.flight_server.call.authentication import (
+    ANY_KEY,
     METHODS,
     Access,
     Caller,
@@ -39,6 +40,7 @@ from timedb.flight_server.rpc.reads import flight_of_plan, flights_of_series
 from timedb.flight_server.rpc.uploads import UploadStream
 from timedb.flight_server.sql.flight_sql import ACTIONS as SQL_ACTIONS
 from timedb.flight_server.sql.flight_sql import FlightSql, is_flight_sql
+from timedb.flight_server.sql.sessions import SESSION_ACTIONS
 
 if TYPE_CHECKING:
     from timedb.storage import Lake, Plan, Tenant
@@ -48,6 +50,16 @@ __all__ = ["FlightServer"]
 _MAX_HEALTH_BYTES = 1024  # of a body for which nobody's key has been asked
 _ASK_SECONDS = 0.02
 """How often a handler asks whether its client is still there: gRPC takes a tenth of a millisecond to say so."""
+
+
+class _Handshake(flight.ServerAuthHandler):  # type: ignore[misc]  # pyarrow ships no types
+    """Lets handshakes be: the head has the password, the head of the answer the token. Calls are let in later."""
+
+    def authenticate(self, outgoing: object, incoming: object) -> None:
+        pass
+
+    def is_valid(self, token: object) -> bytes:
+        return b""
 
 
 class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
@@ -84,11 +96,14 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         self.metrics.watch(self.gate, (self.reads, self.uploads, self.calls, self.sql.slots))
         certificates = {} if tls is None else tls.flight_arguments()
         super().__init__(
-            location, middleware={MIDDLEWARE_KEY: RequestIds(self.instance, self.open_stream)}, **certificates
+            location,
+            auth_handler=_Handshake(),
+            middleware={MIDDLEWARE_KEY: RequestIds(self.instance, self.open_stream)},
+            **certificates,
         )
 
     def open_stream(self, method: str, request_id: str, credentials: Credentials) -> Callable[[], None]:
-        """Let a stream of the client's begin: gRPC gives it a thread, and waits with it for the first message.
+        """Let a handshake or a stream of the client's begin: gRPC gives it a thread, which waits for the first message.
 
         Whoever has no key is refused here, and streams have a number at most. What the call needs is asked once its
         command is there.
@@ -213,7 +228,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         self._authenticate(call)
         if name in SQL_ACTIONS:
             call.method = f"do_action/{name}"
-            tenant = self._tenant(call, METHODS["do_get"])
+            tenant = self._tenant(call, ANY_KEY if name in SESSION_ACTIONS else METHODS["do_get"])
             with self._slot(tenant):
                 return self.sql.do_action(tenant, call, context, action)
         found = find_action(name)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import flight
@@ -23,9 +25,13 @@ from timedb.flight_server.call.slots import Lease, Slots
 from timedb.flight_server.sql.catalog import catalog_table
 from timedb.flight_server.sql.messages import (
     CATALOG_COMMANDS,
+    ActionCancelQueryRequest,
+    ActionCancelQueryResult,
     ActionClosePreparedStatementRequest,
     ActionCreatePreparedStatementRequest,
     ActionCreatePreparedStatementResult,
+    CancelFlightInfoRequest,
+    CancelFlightInfoResult,
     CommandPreparedStatementQuery,
     CommandStatementQuery,
     DoPutPreparedStatementResult,
@@ -35,6 +41,8 @@ from timedb.flight_server.sql.messages import (
 )
 from timedb.flight_server.sql.process import Processes, Statement
 from timedb.flight_server.sql.protobuf import Message
+from timedb.flight_server.sql.running import RunningQueries
+from timedb.flight_server.sql.sessions import SESSION_ACTIONS
 from timedb.flight_server.sql.statements import check_text, handle_of, parameters_from, statement_of
 from timedb.flight_server.sql.tables import tables_of
 
@@ -45,20 +53,17 @@ __all__ = ["ACTIONS", "FlightSql", "is_flight_sql"]
 
 _CREATE = "CreatePreparedStatement"
 _CLOSE = "ClosePreparedStatement"
+_CANCEL_QUERY, _CANCEL_INFO = "CancelQuery", "CancelFlightInfo"
+_CANCELLING, _NOT_CANCELLABLE = 2, 3
 _NOT_OFFERED = (
     "BeginTransaction",
     "EndTransaction",
     "BeginSavepoint",
     "EndSavepoint",
     "CreatePreparedSubstraitPlan",
-    "CancelQuery",
-    "CancelFlightInfo",
     "RenewFlightEndpoint",
-    "SetSessionOptions",
-    "GetSessionOptions",
-    "CloseSession",
 )
-ACTIONS = (_CREATE, _CLOSE, *_NOT_OFFERED)
+ACTIONS = (_CREATE, _CLOSE, _CANCEL_QUERY, _CANCEL_INFO, *SESSION_ACTIONS, *_NOT_OFFERED)
 """The actions of Flight SQL; those that are not offered are so by name, too."""
 
 _UNKNOWN = -1
@@ -83,6 +88,7 @@ class FlightSql:
         self.slots = slots
         self._settings = settings
         self._memory = memory
+        self._running = RunningQueries()
         self._processes = Processes(settings, min(settings.sql_memory_bytes, memory.for_calls // _MEMORY_PART))
 
     def close(self) -> None:
@@ -107,7 +113,7 @@ class FlightSql:
         else:
             statement = self._statement(command)
             schema = self._columns(tenant, call, context, statement)
-            ticket = pack(TicketStatementQuery(handle_of(statement)))
+            ticket = pack(TicketStatementQuery(handle_of(replace(statement, query_id=uuid4().hex))))
         endpoint = flight.FlightEndpoint(ticket, [])
         return flight.FlightInfo(schema, descriptor, [endpoint], total_records=_UNKNOWN, total_bytes=_UNKNOWN)
 
@@ -142,6 +148,10 @@ class FlightSql:
         statement = self._statement(command)
         call.hold(self.slots.lease(tenant.tenant_id, still_wanted=lambda: end_if_gone(call, context)).release)
         watch = self._watch(call, context)
+        if statement.query_id is not None:
+            check, end = self._running.begin(tenant.tenant_id, statement.query_id)
+            call.hold(end)
+            watch = _both(check, watch)
         call.hold(self._memory.share("query", self._processes.memory_bytes, watch).release)
         snapshot = tenant.snapshot()
         schema, query = self._processes.run(statement, tables_of(snapshot), watch)
@@ -184,13 +194,17 @@ class FlightSql:
     def do_action(
         self, tenant: Tenant, call: CallContext, context: flight.ServerCallContext, action: flight.Action
     ) -> list[bytes]:
-        """Prepare a statement, or forget one.
+        """Prepare a statement, or forget one; cancel a query; set the options of a session.
 
         Raises:
             TimeDBError: it is refused, or the action is another.
         """
         if action.type in _NOT_OFFERED:
             raise Unimplemented(f"action: {action.type} of Flight SQL is not offered")
+        if action.type in SESSION_ACTIONS:
+            return [SESSION_ACTIONS[action.type](self._body(action)).to_bytes()]
+        if action.type in (_CANCEL_INFO, _CANCEL_QUERY):
+            return [self._cancel(tenant, action)]
         request = self._unpack(action.body.to_pybytes(), action.type)
         if isinstance(request, ActionClosePreparedStatementRequest) and action.type == _CLOSE:
             return []  # nothing was kept
@@ -208,6 +222,32 @@ class FlightSql:
         packed = pack(prepared)
         check_fits(len(packed), call.message_bytes, "query")
         return [packed]
+
+    def _cancel(self, tenant: Tenant, action: flight.Action) -> bytes:
+        if action.type == _CANCEL_INFO:
+            info = CancelFlightInfoRequest.from_bytes(self._body(action), what=action.type).info
+            return CancelFlightInfoResult(self._cancelled(tenant, info, action.type)).to_bytes()
+        request = self._unpack(self._body(action), action.type)
+        if not isinstance(request, ActionCancelQueryRequest):
+            raise InvalidRequest(f"{action.type}: its body is another message of Flight SQL")
+        return pack(ActionCancelQueryResult(self._cancelled(tenant, request.info, action.type)))
+
+    def _cancelled(self, tenant: Tenant, info: bytes, what: str) -> int:
+        try:
+            tickets = [endpoint.ticket.ticket for endpoint in flight.FlightInfo.deserialize(info).endpoints]
+        except (pa.ArrowException, OSError, ValueError):
+            raise InvalidRequest(f"{what}: it holds no FlightInfo") from None
+        found = False
+        for ticket in tickets:
+            command = self._unpack(ticket, "ticket")
+            query_id = None if isinstance(command, CATALOG_COMMANDS) else self._statement(command).query_id
+            found |= query_id is not None and self._running.cancel(tenant.tenant_id, query_id)
+        return _CANCELLING if found else _NOT_CANCELLABLE
+
+    def _body(self, action: flight.Action) -> bytes:
+        if action.body.size > 2 * self._settings.max_message_bytes:
+            raise TooLarge(f"{action.type}: {action.body.size} bytes are over the limit")
+        return bytes(action.body)
 
     def _columns(
         self, tenant: Tenant, call: CallContext, context: flight.ServerCallContext, statement: Statement
@@ -266,6 +306,14 @@ class FlightSql:
                 end_if_gone(call, context)
 
         return watch
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def check() -> None:
+        first()
+        second()
+
+    return check
 
 
 def _with_schema(batches: Any, schema: pa.Schema) -> Any:

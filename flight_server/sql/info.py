@@ -36,7 +36,7 @@ _FACTS: dict[int, tuple[int, Any]] = {
     4: (_FLAG, True),  # SQL
     5: (_FLAG, False),  # Substrait
     8: (_SMALL, _NO_TRANSACTIONS),
-    9: (_FLAG, False),  # CancelQuery: a call is cancelled as any call
+    9: (_FLAG, True),  # CancelQuery
     10: (_FLAG, False),  # bulk ingestion: uploads are do_put's own command
     11: (_FLAG, False),
     100: (_SMALL, 0),  # handles of statements never time out

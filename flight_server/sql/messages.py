@@ -13,9 +13,13 @@ from timedb.flight_server.sql.protobuf import Message, repeated, single
 
 __all__ = [
     "CATALOG_COMMANDS",
+    "ActionCancelQueryRequest",
+    "ActionCancelQueryResult",
     "ActionClosePreparedStatementRequest",
     "ActionCreatePreparedStatementRequest",
     "ActionCreatePreparedStatementResult",
+    "CancelFlightInfoRequest",
+    "CancelFlightInfoResult",
     "CommandGetCatalogs",
     "CommandGetCrossReference",
     "CommandGetDbSchemas",
@@ -178,6 +182,34 @@ class ActionClosePreparedStatementRequest(Message):
     prepared_statement_handle: bytes = single(1, "bytes", b"")
 
 
+@dataclass(frozen=True)
+class ActionCancelQueryRequest(Message):
+    """Cancel the query of a ``FlightInfo``."""
+
+    info: bytes = single(1, "bytes", b"")
+
+
+@dataclass(frozen=True)
+class ActionCancelQueryResult(Message):
+    """What became of a query that was to be cancelled: 2 it ends soon, 3 it does not run here."""
+
+    result: int = single(1, "number", 0)
+
+
+@dataclass(frozen=True)
+class CancelFlightInfoRequest(Message):
+    """The same in ``Flight.proto``, where messages come without an envelope."""
+
+    info: bytes = single(1, "bytes", b"")
+
+
+@dataclass(frozen=True)
+class CancelFlightInfoResult(Message):
+    """What became of it, in the numbers of :class:`ActionCancelQueryResult`."""
+
+    status: int = single(1, "number", 0)
+
+
 CATALOG_COMMANDS: tuple[type[Message], ...] = (
     CommandGetSqlInfo,
     CommandGetXdbcTypeInfo,
@@ -199,6 +231,7 @@ _KNOWN: dict[str, type[Message]] = {
         CommandStatementQuery,
         CommandPreparedStatementQuery,
         TicketStatementQuery,
+        ActionCancelQueryRequest,
         ActionCreatePreparedStatementRequest,
         ActionClosePreparedStatementRequest,
     )

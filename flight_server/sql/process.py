@@ -59,10 +59,17 @@ _ERRORS: dict[str, type[TimeDBError]] = {cls.code: cls for cls in (InvalidReques
 
 @dataclass(frozen=True)
 class Statement:
-    """SQL and the values of its parameters: one row, or none."""
+    """SQL and the values of its parameters: one row, or none.
+
+    Attributes:
+        sql: The text.
+        values: Those of its parameters.
+        query_id: Which of its runs a ticket is for.
+    """
 
     sql: str
     values: pa.Table | None = None
+    query_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -17,10 +18,11 @@ __all__ = ["check_text", "handle_of", "parameters_from", "statement_of"]
 
 
 class _Handle(WireModel):
-    """A statement and the Arrow stream of its parameters, base64."""
+    """A statement, the Arrow stream of its parameters, base64, and in a ticket the id of the run."""
 
     sql: str
     parameters: str | None = None
+    query_id: str | None = None
 
 
 def check_text(sql: str, transaction_id: bytes | None, *, max_bytes: int) -> Statement:
@@ -41,11 +43,12 @@ def check_text(sql: str, transaction_id: bytes | None, *, max_bytes: int) -> Sta
 def handle_of(statement: Statement) -> bytes:
     """The handle of a statement."""
     if statement.values is None:
-        return _Handle(sql=statement.sql).to_bytes()
+        return _Handle(sql=statement.sql, query_id=statement.query_id).to_bytes()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, statement.values.schema) as writer:
         writer.write_table(statement.values)
-    return _Handle(sql=statement.sql, parameters=base64.b64encode(sink.getvalue().to_pybytes()).decode()).to_bytes()
+    parameters = base64.b64encode(sink.getvalue().to_pybytes()).decode()
+    return _Handle(sql=statement.sql, parameters=parameters, query_id=statement.query_id).to_bytes()
 
 
 def statement_of(handle: bytes, *, max_sql_bytes: int, max_bytes: int) -> Statement:
@@ -57,6 +60,7 @@ def statement_of(handle: bytes, *, max_sql_bytes: int, max_bytes: int) -> Statem
     """
     found = parse(_Handle, handle, what="statement handle", max_bytes=max_bytes)
     statement = check_text(found.sql, None, max_bytes=max_sql_bytes)
+    statement = replace(statement, query_id=found.query_id)
     if found.parameters is None:
         return statement
     try:
@@ -64,7 +68,7 @@ def statement_of(handle: bytes, *, max_sql_bytes: int, max_bytes: int) -> Statem
         table.validate(full=True)
     except (pa.ArrowException, OSError, binascii.Error, ValueError):
         raise InvalidRequest("statement handle: its parameters are not valid Arrow data") from None
-    return Statement(statement.sql, parameters_from(table))
+    return replace(statement, values=parameters_from(table))
 
 
 def parameters_from(table: pa.Table) -> pa.Table | None:

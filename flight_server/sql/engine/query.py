@@ -39,6 +39,11 @@ _ENGINE_SHARE = 0.8  # of the memory; the rest is for the batches on their way
 _OPEN_FILES = 64
 _NICENESS = 10
 
+# Grafana's Flight SQL macros expand to it; PostgreSQL and DataFusion have it, DuckDB has it by another name.
+_MACROS = (
+    "CREATE MACRO date_bin(stride, source, origin := TIMESTAMPTZ '1970-01-01 00:00:00+00') AS "
+    "time_bucket(stride, source, origin::TIMESTAMPTZ)",
+)
 _LOCKS = {
     "allow_community_extensions": "false",
     "allow_unsigned_extensions": "false",
@@ -132,6 +137,8 @@ class _Runner:
         self._engine.execute("SET lock_configuration = true")
         self._engine.execute(f"ATTACH ':memory:' AS {CATALOG}")
         self._engine.execute(f"USE {CATALOG}.{SCHEMA}")
+        for macro in _MACROS:
+            self._engine.execute(macro)
         sys.setrecursionlimit(_MAX_PYTHON_DEPTH)
         query = parse(self._engine, self._job["sql"], self._schemas)
         if self._job["describe"]:

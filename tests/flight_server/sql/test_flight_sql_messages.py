@@ -266,8 +266,6 @@ def test_what_is_not_offered_says_so(client: flight.FlightClient) -> None:
     for action in (
         "BeginTransaction",
         "EndSavepoint",
-        "CancelQuery",
-        "CancelFlightInfo",
         "CreatePreparedSubstraitPlan",
     ):
         with fails("unimplemented", action):
