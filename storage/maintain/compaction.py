@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from timedb.contract.digest import rows_checksum
 from timedb.contract.errors import Internal
 from timedb.contract.times import MAX_MICROS
 from timedb.storage.commit.lane import CommitLane
@@ -24,7 +25,6 @@ from timedb.storage.maintain.moving import Mover
 from timedb.storage.maintain.replacement import BucketReplacement, Inputs
 from timedb.storage.memory.budget import Memory
 from timedb.storage.memory.server import ROW_BYTES
-from timedb.storage.rows.digest import rows_checksum
 from timedb.storage.rows.orders import POINT
 from timedb.storage.rows.rows import ROWS, flags, gathered, in_file_order, pieces_by_valid_time, read_rows
 from timedb.storage.rows.scan import is_mixed, ranges_meet, scan

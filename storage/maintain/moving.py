@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from timedb.contract.digest import rows_checksum
 from timedb.contract.errors import Internal
 from timedb.storage.commit.lane import CommitLane
 from timedb.storage.delta.log import DataFile, Snapshot
@@ -17,7 +18,6 @@ from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, may_hold_corrections, write_file
 from timedb.storage.delta.table import Table
 from timedb.storage.maintain.replacement import BucketReplacement, Inputs
-from timedb.storage.rows.digest import rows_checksum
 from timedb.storage.rows.rows import gathered, in_file_order, read_rows, split_buckets
 from timedb.storage.rows.scan import is_mixed
 from timedb.storage.rows.slices import Slice

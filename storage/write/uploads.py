@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from timedb.contract.digest import RowsDigest, fields_digest
 from timedb.contract.errors import IncompleteUpload, InvalidRequest, TooLarge
 from timedb.contract.identity import series_bucket
 from timedb.contract.settings import ServerSettings
@@ -26,7 +27,6 @@ from timedb.storage.commit.writes import Write
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.store import Store
 from timedb.storage.memory.budget import Memory, MemoryShare
-from timedb.storage.rows.digest import RowsDigest, fields_digest
 from timedb.storage.rows.normalise import BATCH, SeriesCodes, check_batch, check_columns, normalise
 from timedb.storage.rows.rows import split_buckets
 from timedb.storage.rows.scan import scan_staged

@@ -68,7 +68,7 @@ class _WithoutTraceback(logging.Formatter):
 def main() -> None:
     """Run the command line; ends with ``SystemExit``."""
     # What the client warns of, the commands say in words of their own.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"timedb\.cli\.")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"timedb\.(cli\.|client\.files)")
     if logging.lastResort is not None and not _debugs():
         logging.lastResort.setFormatter(_WithoutTraceback())
     try:

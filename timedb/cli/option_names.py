@@ -119,7 +119,7 @@ def _label_advice(detail: str, options: Mapping[str, str]) -> str:
     """Which option tells series of one name apart."""
     if detail.startswith("actual_key") and "actual_id" in options:
         return "say which with --actual-id; their labels"
-    if "label_values" in options:
+    if "label_value" in options:
         return "say which with --label-value KEY=TEXT or --label KEY=COLUMN"
     if "labels" in options:
         return "say which with --label KEY=VALUE"

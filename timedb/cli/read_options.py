@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from timedb.cli.file_options import file_parameter
 from timedb.cli.options import instant_of_option
 from timedb.contract.read_options import READ, ROWS, ReadOption, nested
+from timedb.layouts.options import FileOption
 
 __all__ = ["AllVersions", "Asked", "Rows", "fields_typed", "with_read_options"]
 
@@ -41,12 +43,14 @@ def with_read_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _options_of(parameter: inspect.Parameter) -> tuple[ReadOption, ...]:
+def _options_of(parameter: inspect.Parameter) -> tuple[ReadOption | FileOption, ...]:
     found = next(iter(getattr(parameter.annotation, "__metadata__", ())), ())
     return found if isinstance(found, tuple) else ()
 
 
-def _parameter(option: ReadOption) -> inspect.Parameter:
+def _parameter(option: ReadOption | FileOption) -> inspect.Parameter:
+    if isinstance(option, FileOption):
+        return file_parameter(option)
     kind = _TYPES.get(option.kind, str)
     names = (f"--{option.name.replace('_', '-')}",)
     info = typer.Option(*names, metavar=option.metavar or _METAVARS.get(option.kind), help=option.option)

@@ -20,7 +20,7 @@ from timedb.contract.wire import quoted
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["UploadData", "open_data"]
+__all__ = ["UploadData", "open_data", "spooled"]
 
 MIN_BATCH_ROWS = 1 << 16
 """Smaller batches are joined: each costs a message."""
@@ -52,6 +52,8 @@ def open_data(data: object) -> UploadData:
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     if pandas is not None and isinstance(data, pandas.DataFrame):
         return _repeatable(_table_of_pandas(data))
+    if isinstance(data, UploadData):
+        return data
     if isinstance(data, pa.RecordBatch):
         return _repeatable(pa.Table.from_batches([data]))
     if isinstance(data, pa.Table) or (polars is not None and isinstance(data, polars.DataFrame)):
@@ -64,8 +66,18 @@ def open_data(data: object) -> UploadData:
         return _repeatable(pa.table(pa.record_batch(data)))
     hint = "; collect() it first" if hasattr(data, "collect") else ""
     if isinstance(data, str | Path):
-        hint = "; read the file first, with pl.read_csv say, or use timedb upload"
+        hint = "; client.upload_file reads files"
     raise InvalidRequest(f"data: {type(data).__name__} is neither a data frame nor Arrow data{hint}")
+
+
+def spooled(open_reader: Callable[[], pa.RecordBatchReader]) -> UploadData:
+    """Rows that lie ready, and are read from the first each time they are sent.
+
+    Raises:
+        InvalidRequest: they have a column that an upload cannot have.
+    """
+    wire_schema(open_reader().schema)
+    return UploadData(True, lambda: _for_wire(open_reader()))
 
 
 def _repeatable(data: Any) -> UploadData:

@@ -18,7 +18,6 @@ __all__ = ["CsvForm", "CsvSource", "Piece"]
 
 _BLOCK_BYTES = 4 << 20
 _MAX_ROW_BYTES = 64 << 20
-_ENCODING_HINT = "; save the file as UTF-8"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -44,12 +43,18 @@ class CsvForm:
         decimal: ``.`` or ``,``, of values.
         thousands: What stands between groups of three digits of values; None: nothing does.
         nulls: Texts that stand for no value, beside none at all.
+        skip_lines: How many lines stand before the line of names.
+        no_header: Whether there is no line of names; the columns are called ``1``, ``2``, and so on.
+        encoding_hint: What to do about a file that is not UTF-8.
     """
 
     delimiter: str = ","
     decimal: str = "."
     thousands: str | None = None
     nulls: tuple[str, ...] = ()
+    skip_lines: int = 0
+    no_header: bool = False
+    encoding_hint: str = "; save the file as UTF-8"
 
 
 class CsvSource:
@@ -71,10 +76,11 @@ class CsvSource:
         self._what = what
         self._parsing = csv.ParseOptions(delimiter=form.delimiter, newlines_in_values=True)
         self._nulls = ["", *form.nulls]
+        self._encoding_hint = form.encoding_hint
         head: bytes = source.read(_BLOCK_BYTES)
         if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head[:1024]:
-            raise InvalidRequest(f"{what}: is not UTF-8 text{_ENCODING_HINT}")
-        head = head.removeprefix(b"\xef\xbb\xbf")
+            raise InvalidRequest(f"{what}: is not UTF-8 text{form.encoding_hint}")
+        head = _after_lines(head.removeprefix(b"\xef\xbb\xbf"), form.skip_lines, what)
         if not head.strip():
             raise InvalidRequest(f"{what}: is empty; a line of names comes first")
         if not head.lstrip(b"\r\n"):
@@ -84,14 +90,19 @@ class CsvSource:
         if line_end is None and len(head) == _BLOCK_BYTES:
             raise InvalidRequest(f"{what}: its line of names does not end")
         names, self._rest = (head, b"") if line_end is None else (head[:line_end], head[line_end:])
-        self._first_line = 1 + _lines(names)
-        _check_text(names, 1, what)
+        self._first_line = 1 + form.skip_lines + _lines(names)
+        _check_text(names, 1 + form.skip_lines, what, form.encoding_hint)
         # Before they are parsed: of each column Arrow makes a reader of ten kilobytes.
         if max_columns is not None and (found := names.count(form.delimiter.encode()) + 1) > max_columns:
             raise TooLarge(f"{what}: {found} columns in the line of names are over the limit of {max_columns}")
         self.names: list[str] = csv.read_csv(
-            pa.BufferReader(names.strip(b"\r\n") + b"\n"), parse_options=self._parsing
+            pa.BufferReader(names.strip(b"\r\n") + b"\n"),
+            csv.ReadOptions(autogenerate_column_names=form.no_header),
+            self._parsing,
         ).column_names
+        if form.no_header:
+            self.names = [str(number) for number, _ in enumerate(self.names, 1)]
+            self._first_line, self._rest = 1 + form.skip_lines, head
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
         """The rows, every cell as text; an empty one is null, a quoted empty one is not.
@@ -148,9 +159,18 @@ class CsvSource:
                 place = self._rows.line_of((torn[0].number or 1) - 1, block, line)
                 cells = f"{torn[0].actual_columns} cells where the line of names has {torn[0].expected_columns}"
                 raise InvalidRequest(f"{self._what}: {place}: {quoted(torn[0].text)} has {cells}") from None
-            _check_text(block, line, self._what)
+            _check_text(block, line, self._what, self._encoding_hint)
             raise
         return table.combine_chunks().to_batches()[0] if table.num_rows else _no_rows(table.schema)
+
+
+def _after_lines(head: bytes, count: int, what: str) -> bytes:
+    """What follows so many lines."""
+    for seen in range(count):
+        if (end := _LINE_END.search(head)) is None:
+            raise InvalidRequest(f"{what}: has {seen + bool(head)} lines, {count} of which are to be skipped")
+        head = head[end.end() :]
+    return head
 
 
 def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
@@ -203,13 +223,11 @@ def _lines(block: bytes) -> int:
     return block.count(b"\n") + block.replace(b"\r\n", b"").count(b"\r")
 
 
-def _check_text(block: bytes, line: int, what: str) -> None:
+def _check_text(block: bytes, line: int, what: str, hint: str) -> None:
     try:
         block.decode()
     except UnicodeDecodeError as error:
         place = line + _lines(block[: error.start])
         cell = re.split(rb"[\r\n,;\t]", block[: error.start])[-1] + re.split(rb"[\r\n,;\t]", block[error.start :])[0]
         seen = quoted(cell.decode("latin-1"))
-        raise InvalidRequest(
-            f"{what}: line {place}: {seen} is not UTF-8 text (shown as Latin-1){_ENCODING_HINT}"
-        ) from None
+        raise InvalidRequest(f"{what}: line {place}: {seen} is not UTF-8 text (shown as Latin-1){hint}") from None

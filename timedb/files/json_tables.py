@@ -50,7 +50,8 @@ class JsonSource:
         """The rows, with the types of an upload; times are text still.
 
         Args:
-            columns: Our column → the key.
+            columns: Our column → the key. ``value:`` and a name is one more column of numbers, ``scalar:`` one of
+                texts, numbers or truth values, as texts.
 
         Raises:
             InvalidRequest: a value is of another type, or a later row has a key of its own.
@@ -66,7 +67,7 @@ class JsonSource:
             yield Piece(pa.RecordBatch.from_pydict(arrays), place)
 
     def _column(self, rows: list[Row], ours: str, key: str) -> pa.Array:
-        kind, take = _TYPES.get(ours, (pa.string(), _text))
+        kind, take = _TYPES.get(ours.partition(":")[0], (pa.string(), _text))
         taken = []
         for number, row in rows:
             value = row.get(key)
@@ -160,6 +161,12 @@ def _texts(value: object) -> list[str | None]:
     return value
 
 
+def _scalar(value: object) -> str:
+    if isinstance(value, dict | list):
+        raise ValueError("is neither a text nor a number")
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
 def _labels(value: object) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
@@ -168,4 +175,5 @@ _TYPES: dict[str, tuple[pa.DataType, Callable[[Any], Any]]] = {
     "value": (pa.float64(), _number),
     "tags": (pa.list_(pa.string()), _texts),
     "labels": (pa.string(), _labels),
+    "scalar": (pa.string(), _scalar),
 }

@@ -82,6 +82,7 @@ class TableFile:
         what: How an error calls it.
         names: Its columns, in order.
         rows: How many it has; None if that is known only at its end.
+        numbers_are_text: Whether numbers come as they are written.
         piece_bytes: What the largest piece that is read at once takes in memory, as far as the table states it; 0:
             it does not.
     """
@@ -90,7 +91,7 @@ class TableFile:
     names: list[str]
     rows: int | None
     _pieces: Callable[[Mapping[str, str]], Iterable[Piece]]
-    _numbers_are_text: bool = False
+    numbers_are_text: bool = False
     piece_bytes: int = 0
 
     def read(self, columns: Mapping[str, str], how: Reading) -> pa.RecordBatchReader:
@@ -104,15 +105,23 @@ class TableFile:
             InvalidRequest: it cannot be read, or a value does not fit; the reader raises it for what comes later.
         """
         wanted = dict(columns) | {_LABEL + label: source for label, source in how.labels.items()}
-        converted = (self._convert(piece, columns, how) for piece in self._readable(self._pieces(wanted)))
+        converted = (self._convert(piece, columns, how) for piece in self.pieces(wanted))
         first = next(converted, None)
         if first is None:
             raise InvalidRequest(f"{self.what}: holds no rows")
         return pa.RecordBatchReader.from_batches(first.schema, _chained(first, converted))
 
-    def _readable(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+    def pieces(self, columns: Mapping[str, str]) -> Iterator[Piece]:
+        """The rows as the table has them.
+
+        Args:
+            columns: What a column is → its name, of all that are wanted.
+
+        Raises:
+            InvalidRequest: it cannot be read.
+        """
         with _reading(self.what):
-            yield from pieces
+            yield from self._pieces(columns)
 
     def _convert(self, piece: Piece, columns: Mapping[str, str], how: Reading) -> pa.RecordBatch:
         batch = piece.batch
@@ -123,7 +132,7 @@ class TableFile:
                 arrays[ours] = cells.times(how.time_zone)
             elif ours == "tags":
                 arrays[ours] = cells.lists()
-            elif ours == "value" and self._numbers_are_text:
+            elif ours == "value" and self.numbers_are_text:
                 arrays[ours] = cells.numbers(how.form.decimal, how.form.thousands)
             else:
                 arrays[ours] = cells.column
@@ -198,7 +207,7 @@ class _reading:
 def _open_csv(source: Source, what: str, form: CsvForm, limits: TableLimits) -> TableFile:
     table = CsvSource(source, what, form, limits.columns)
     return TableFile(
-        what, table.names, None, lambda columns: table.pieces(list(columns.values())), _numbers_are_text=True
+        what, table.names, None, lambda columns: table.pieces(list(columns.values())), numbers_are_text=True
     )
 
 

@@ -174,7 +174,7 @@ def test_groups_of_digits_that_are_none_are_refused(tmp_path: Path, text: str) -
         ("20250101 0100", "is not an RFC 3339 time"),
         ("2025010101", "is not an RFC 3339 time"),
         ("01.01.2025 00:00", "is not an RFC 3339 time"),
-        ("2025-01-01T24:00:00Z", "is not an existing date"),
+        ("2025-01-01T24:01:00Z", "is not an existing date"),
         ("2025-03-30 02:30", "does not exist in Europe/Paris"),
         ("2025-10-26 02:30", "comes twice in Europe/Paris"),
     ],
@@ -198,7 +198,7 @@ def test_a_word_for_nothing_is_refused_by_line_and_text(tmp_path: Path, text: st
         (b"PK\x03\x04" + bytes(40), "is an Excel workbook"),
         (b"\xd0\xcf\x11\xe0" + bytes(40), "is an Excel workbook of the old kind"),
         (b"<html></html>", "is HTML or XML"),
-        (ONE.encode("utf-16"), "is not UTF-8 text"),
+        (ONE.encode("utf-16-le"), "is not UTF-8 text"),
         (
             "valid_time,value,annotation\n2025-01-01T00:00Z,1,Größe\n".encode("latin-1"),
             "line 2: 'Gr\\xf6\\xdfe' is not",

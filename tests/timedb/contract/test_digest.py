@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timedb.storage.rows.digest import RowsDigest
+from timedb.contract.digest import RowsDigest
 
 
 @given(data=st.data())

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from timedb.contract.columns import is_text
 
-__all__ = ["RowsDigest", "fields_digest", "rows_checksum"]
+__all__ = ["RowsDigest", "Words", "fields_digest", "row_words", "rows_checksum"]
 
 _CHUNK_ROWS = 16_384  # what is mixed stays in the processor's cache
 _NULL = np.uint64(0x6E756C6C6E756C6C)
@@ -51,15 +51,30 @@ class RowsDigest:
         with np.errstate(over="ignore"):
             columns = [ids[rows.column("series").to_numpy()], *(_bits(rows.column(name)) for name in _SENT)]
             for start in range(0, rows.num_rows, _CHUNK_ROWS):
-                words = _row_words([_piece(column, start) for column in columns])
-                self._total += words.sum(dtype=np.uint64)
-                self._mixed += _mix(words).sum(dtype=np.uint64)
-                self._parity ^= np.bitwise_xor.reduce(words)
-        self._rows += rows.num_rows
+                self.add_words(_row_words([_piece(column, start) for column in columns]))
+
+    def add_words(self, words: Words) -> None:
+        """Count further rows in, by the word of each."""
+        with np.errstate(over="ignore"):
+            self._total += words.sum(dtype=np.uint64)
+            self._mixed += _mix(words).sum(dtype=np.uint64)
+            self._parity ^= np.bitwise_xor.reduce(words)
+        self._rows += len(words)
 
     def text(self) -> str:
         """The digest so far."""
         return f"{self._rows}:{self._total:016x}{self._mixed:016x}{self._parity:016x}"
+
+
+def row_words(columns: Sequence[pa.ChunkedArray]) -> Words:
+    """A word for each row, made of its cells; the same cells make the same word in every release.
+
+    Args:
+        columns: Text (plain or a dictionary's), lists of text, times or float64, one of them not null throughout.
+    """
+    with np.errstate(over="ignore"):
+        rows = len(columns[0])
+        return _row_words([np.broadcast_to(_bits(column), rows) for column in columns])
 
 
 def rows_checksum(rows: pa.Table) -> int:

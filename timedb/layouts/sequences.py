@@ -1,0 +1,174 @@
+"""Rows whose local time comes twice: set aside until the file has been seen, then told apart by their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from timedb.contract.errors import TooLarge
+from timedb.files.csv_tables import Piece
+from timedb.layouts.choosing import Chosen
+from timedb.layouts.conversion import Conversion, Told
+from timedb.layouts.intervals import shifted_walls
+from timedb.layouts.layout import Layout
+from timedb.layouts.local_times import Unknown, both_instants, numbers_of, order_of, second_time
+from timedb.layouts.time_columns import TimeColumns, plain_texts
+from timedb.layouts.time_formats import Mask, Micros, Stamps
+
+__all__ = ["RowsAside"]
+
+_MAX_ROWS = 5_000_000
+_DAY = 86_400_000_000
+
+
+@dataclass
+class RowsAside:
+    """Collects such rows.
+
+    Args:
+        layout: What the options say.
+        chosen: Which column is what.
+        conversion: Reads their times.
+    """
+
+    layout: Layout
+    chosen: Chosen
+    conversion: Conversion
+    _batches: list[pa.RecordBatch] = field(default_factory=list)
+    _places: list[str] = field(default_factory=list)
+    _ways: set[int] = field(default_factory=set)
+
+    def without(self, piece: Piece) -> Piece:
+        """The piece without the rows that were set aside."""
+        mask = self.conversion.undecided(piece)
+        if mask is None:
+            if not self._batches and not self._ways:  # which way the file goes, by its first piece
+                self._learn_way(piece, np.zeros(piece.batch.num_rows, dtype=bool))
+            return piece
+        self._learn_way(piece, mask)
+        rows = np.flatnonzero(mask)
+        self._batches.append(_plain(piece.batch.take(pa.array(rows))))
+        self._places += [piece.place(int(row)) for row in rows]
+        if len(self._places) > _MAX_ROWS:
+            option = self.layout.spoken("ambiguous")
+            raise TooLarge(f"over {_MAX_ROWS} rows have local times that come twice; {option} says what they mean")
+        others = np.flatnonzero(~mask)
+        return Piece(piece.batch.take(pa.array(others)), partial(_place_of, piece, others))
+
+    def _learn_way(self, piece: Piece, aside: Mask) -> None:
+        start, _ = self.conversion.stamps(piece)
+        kept = ~aside & ~start.null
+        groups = self._groups(piece.batch)
+        if (way := order_of(start.micros[kept], groups[kept])) != 0:
+            self._ways.add(way)
+
+    def _groups(self, batch: pa.RecordBatch) -> Micros:
+        """A number for each row: rows of one series, known at one time, are one sequence."""
+        columns = self.chosen.columns
+        names = [columns[each][0] for each in ("series_key", "series_id", "labels") if each in columns]
+        names += [
+            *self.layout.labels.values(),
+            *(self.chosen.more[each] for each in ("quantile",) if each in self.chosen.more),
+        ]
+        known = columns.get("known_time", ())
+        names += [name for name in known if name not in columns["valid_time"]]
+        return numbers_of([plain_texts(batch.column(name)) for name in dict.fromkeys(names)], batch.num_rows)
+
+    def told(self) -> Iterator[tuple[Piece, Told]]:
+        """The rows that were set aside, and which of two instants each means.
+
+        Raises:
+            InvalidRequest: the order of rows does not say it; names the first such row.
+        """
+        if not self._batches:
+            return
+        batch = pa.Table.from_batches(self._batches).combine_chunks().to_batches()[0]
+        piece = Piece(batch, self._places.__getitem__)
+        start, end = self.conversion.stamps(piece)
+        groups = self._groups(batch)
+        name = ",".join(self.chosen.columns["valid_time"])
+        by_end = np.zeros(len(groups), dtype=bool)
+        walls = start.micros
+        if self.layout.get("hour_ending"):
+            by_end, walls = self._by_end(piece, name, start, groups)
+        second = self._second(piece, name, walls, start.local, groups)
+        ends = second if end is None else self._ends(piece, start, second, end, groups)
+        yield piece, Told(second, ends, by_end)
+
+    def _ends(self, piece: Piece, start: Stamps, second: Mask, end: Stamps, groups: Micros) -> Mask:
+        """Of ends that come twice, whether it is the second time: it is where the first would not follow the start."""
+        name, zone = ",".join(self.chosen.columns["valid_time_end"]), self.layout.zone
+        assert zone is not None  # else nothing is set aside
+        first, last, _ = both_instants(np.where(start.local, start.micros, 0), zone)
+        starts = np.where(start.local, np.where(second, last, first), start.micros)
+        forced: Mask = self._twice(end.micros, end.local) & (
+            both_instants(np.where(end.local, end.micros, 0), zone)[0] <= starts
+        )
+        if (self._twice(end.micros, end.local) & ~forced).any():
+            return forced | self._second(piece, name, end.micros, end.local, groups)
+        return forced
+
+    def _twice(self, walls: Micros, local: Mask) -> Mask:
+        assert self.layout.zone is not None  # else nothing is set aside
+        first, last, skipped = both_instants(np.where(local, walls, 0), self.layout.zone)
+        twice: Mask = local & (first != last) & ~skipped
+        return twice
+
+    def _second(self, piece: Piece, name: str, walls: Micros, local: Mask, groups: Micros) -> Mask:
+        found = np.zeros(len(walls), dtype=bool)
+        twice = np.flatnonzero(self._twice(walls, local))
+        for rows in _sequences(twice, groups, walls):
+            try:
+                found[rows] = list(second_time(walls[rows].tolist(), self._way))
+            except Unknown as fault:
+                TimeColumns(self.layout).refuse_twice(name, piece, int(rows[fault.index]), str(fault))
+        return found
+
+    def _by_end(self, piece: Piece, name: str, start: Stamps, groups: Micros) -> tuple[Mask, Micros]:
+        """Which stamps are the instants at which intervals end, where others name an hour of the clock by its end.
+
+        The two differ in which stamp comes twice as the clock goes back; a file that has neither twice says nothing.
+        """
+        assert self.layout.period is not None  # an hour where nobody says it
+        begins = shifted_walls(start.micros, self.layout.period, -1)
+        begin_twice, end_twice = self._twice(begins, start.local), self._twice(start.micros, start.local)
+        by_end = np.zeros(len(groups), dtype=bool)
+        for rows in _sequences(np.arange(len(groups)), groups, start.micros):
+            walls, counts = np.unique(start.micros[rows], return_counts=True)
+            doubled = np.isin(start.micros[rows], walls[counts > 1])
+            named = bool((doubled & begin_twice[rows] & ~end_twice[rows]).any())
+            ended = bool((doubled & end_twice[rows] & ~begin_twice[rows]).any())
+            if named == ended:
+                why = "nothing tells whether it is the hour that ends then or the time at which it ends"
+                TimeColumns(self.layout).refuse_twice(name, piece, int(rows[0]), f"is unclear: {why}")
+            by_end[rows] = ended
+        return by_end, np.where(by_end, start.micros, begins)
+
+    @property
+    def _way(self) -> int:
+        return next(iter(self._ways)) if len(self._ways) == 1 else (2 if self._ways else 0)
+
+
+def _sequences(rows: Micros, groups: Micros, walls: Micros) -> Iterator[Micros]:
+    """Rows of one group and of one change of the clock, in their order."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for row in rows.tolist():
+        found.setdefault((int(groups[row]), int((walls[row] + _DAY // 4) // _DAY)), []).append(row)
+    for each in found.values():
+        yield np.array(each)
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Without dictionaries, which differ from piece to piece."""
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _place_of(piece: Piece, rows: Micros, row: int) -> str:
+    return piece.place(int(rows[row]))
