@@ -113,7 +113,10 @@ def upload_one(client: Client, path: Path, said: dict[str, Any]) -> FileUpload:
 
     with _prepared(path, said) as (prepared, layout), bar("Uploading", prepared.rows) as progress:
         run = {name: said[name] for name in _RUN if name in said}
-        return upload_prepared(client, prepared, layout, run, _stem(path), progress)
+        done = upload_prepared(client, prepared, layout, run, _stem(path), progress)
+    if text := done.receipt.withdrawal_text(f"timedb restore-run {shlex.quote(done.run_id)}"):
+        say(f"warning: {text}")
+    return done
 
 
 @contextmanager
