@@ -29,6 +29,10 @@ _PROPERTIES = {
 _REOPEN_SECONDS = 3600.0
 _STOOD_SECONDS = 1.0
 """On an object store: for how long a commit that was read or written counts as being there still."""
+_UNSEEN_SECONDS = 60.0
+"""On an object store: whoever has not looked at a log for so long asks whether it still has the version that was seen
+last; the log keeps its commits for far longer, so that whoever looks more often sees each of them.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,14 @@ class Table:
         self.schema = schema
         self.partitions = partitions
         self._standing = standing
-        self._patience = 0.0 if isinstance(store, LocalStore) else _STOOD_SECONDS
+        is_local = isinstance(store, LocalStore)
+        self._patience = 0.0 if is_local else _STOOD_SECONDS
+        self._unseen = 0.0 if is_local else _UNSEEN_SECONDS
         self._snapshot: Snapshot | None = None
         self._live: Mapping[str, DataFile] = {}
         self._removed: Callable[[Collection[str]], object] = lambda _: None
         self._checked: Mapping[str, Any] | None = None
-        self._opened = 0.0
+        self._opened = self._looked = 0.0
         self._stood = -float("inf")
         self._highest = -1
         self._promised = promised
@@ -174,11 +180,12 @@ class Table:
         if self._snapshot is None or running_seconds() - self._opened > _REOPEN_SECONDS:
             # A log whose next commit was cleaned away looks unchanged, so it is opened anew now and then.
             return self._open()
+        looked, self._looked = self._looked, running_seconds()
         newer = self.log.refresh(self._snapshot)
         if newer is not self._snapshot:
             self._stood = running_seconds()
-        elif not self._patience and not self.log.stands(newer.version):
-            return self._open()
+        elif self._looked - looked >= self._unseen and not self.log.stands(newer.version):
+            return self._open()  # its next commit was cleaned away while nobody looked here
         self._highest = max(self._highest, newer.version)
         return newer
 
@@ -193,7 +200,7 @@ class Table:
         opened = self.log.load()
         self._check_reach(opened)
         self._highest = opened.version
-        self._opened = self._stood = running_seconds()
+        self._opened = self._stood = self._looked = running_seconds()
         return opened
 
     def _check_reach(self, opened: Snapshot) -> None:

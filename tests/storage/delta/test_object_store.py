@@ -27,6 +27,7 @@ from moto.server import ThreadedMotoServer
 
 import timedb as td
 from tests.flight_server.flights import eventually
+from tests.storage.delta.stopping import stop_and_wake
 from tests.storage.lakes import Sent, hour, open_tenant, read, read_table, some_rows, tiny_settings, unstamped, upload
 from tests.storage.model import Model
 from tests.storage.operations import correct
@@ -216,6 +217,14 @@ def test_two_servers_on_one_object_store(bucket: str) -> None:
         }
         assert scan(uri) == Counter((row.run_id, row.change_time) for row in read(open_tenant(other)))
         assert {row.change_time for row in audit} == {to_micros(parse_time(text)) for own in stamps for text in own}
+
+
+def test_a_stopped_server_commits_into_no_hole(bucket: str) -> None:
+    def commits() -> set[int]:
+        paths = [Path(path) for path in objects(bucket) if "/values/_delta_log/" in path]
+        return {int(path.stem) for path in paths if path.suffix == ".json"}
+
+    stop_and_wake(f"{bucket}/lake", commits, clock_seconds=300.0, turns=1)
 
 
 def test_reads_past_the_service(bucket: str, tmp_path: Path) -> None:
