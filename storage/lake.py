@@ -179,11 +179,12 @@ class Lake:
         accept_loss: bool = False,
         verify: bool = False,
         progress: Progress = lambda table, size: None,
+        accept_foreign: bool = False,
     ) -> list[dict[str, Any]]:
         """Examine the files of a lake: ``{table, fault, path, cure, repaired, loss, notice}`` of each fault.
 
         See ``storage/admin/doctor.py``; ``progress`` is called with a table and the bytes of each file of it that has
-        been looked at.
+        been looked at; ``accept_foreign`` takes what other writers have done so far for meant.
 
         Raises:
             NotFound: there is no lake.
@@ -194,7 +195,7 @@ class Lake:
             raise NotFound(f"lake: there is no lake at {quoted(uri)}")
         nested = nesting(uri)
         found = [] if nested is None else [Finding("", NESTED, uri, f"none: {nested}")]
-        found += examine_lake(store, Examination(repair, accept_loss, verify, progress))
+        found += examine_lake(store, Examination(repair, accept_loss, verify, progress, accept_foreign))
         return [finding.to_dict() for finding in found]
 
     @staticmethod

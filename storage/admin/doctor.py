@@ -9,8 +9,9 @@ from datetime import datetime
 import polars as pl
 
 from timedb.contract.errors import Damaged, TimeDBError, Unimplemented
+from timedb.storage.admin.accepted import Accepted
 from timedb.storage.admin.backup import leave_out_later
-from timedb.storage.admin.findings import BEHIND, CLOSED, FOREIGN, LOST_LOG, OUTDATED, Finding
+from timedb.storage.admin.findings import BEHIND, CLOSED, FOREIGN, LOST_LOG, OUTDATED, WRONG_ROWS, Finding
 from timedb.storage.admin.marker_doctor import examine_marker
 from timedb.storage.admin.table_doctor import TableDoctor
 from timedb.storage.catalog.ledger import Ledger
@@ -42,12 +43,14 @@ class Examination:
         accept_loss: With ``repair``: mend what costs rows, too.
         verify: Read every byte of every live file, not of the small tables' alone.
         progress: Is told how far it has come.
+        accept_foreign: Take what other writers have done so far for meant.
     """
 
     repair: bool = False
     accept_loss: bool = False
     verify: bool = False
     progress: Progress = lambda table, size: None
+    accept_foreign: bool = False
 
 
 def examine_lake(lake: Store, how: Examination) -> list[Finding]:
@@ -84,7 +87,7 @@ class _Folder:
         """The faults of the users table."""
         table = Table(self._store, USERS)
         found = self._table(USERS_FOLDER, table, self._inventory.promised.get(USERS_FOLDER), full=True)
-        return found + list(self._note({USERS_FOLDER: table}))
+        return self._judged(found + list(self._note({USERS_FOLDER: table})))
 
     def examine_tenant(self) -> list[Finding]:
         """The faults of a tenant's tables, each for itself, then of them together."""
@@ -96,7 +99,17 @@ class _Folder:
         found += self._note(tables.all())
         if not self._closed:
             found += self._together(TenantTables.below(self._store))
-        return found
+        return self._judged(found)
+
+    def _judged(self, found: list[Finding]) -> list[Finding]:
+        """The findings by what was taken for meant; of many runs the first ones."""
+        accepted = Accepted(self._store)
+        if self._how.accept_foreign:
+            accepted.take(found)
+        judged = list(accepted.judge(found))
+        runs = [one for one in judged if one.fault == WRONG_ROWS]
+        faults, notices = ([one for one in runs if one.notice is kind][:_SHOWN] for kind in (False, True))
+        return [one for one in judged if one.fault != WRONG_ROWS] + faults + notices
 
     def _known_by_runs(self, tables: TenantTables) -> Mapping[str, Promised]:
         """What the runs table knows of the values, where nothing is written down or that is less."""
@@ -217,13 +230,13 @@ class _Folder:
         there = runs.select("run_id", "change_time", "rows").join(stored, on=["run_id", "change_time"], how="left")
         wrong = there.filter(pl.col("stored").fill_null(0) != pl.col("rows")).sort("change_time")
         found = wrong.collect(engine="in-memory")
-        for run_id, moment, rows_, stored_ in found.head(_SHOWN).iter_rows():
+        for run_id, moment, rows_, stored_ in found.iter_rows():
             yield self._wrong_run(run_id, moment, f"{stored_ or 0} of its {rows_} rows are there", found.height)
 
     def _wrong_run(self, run_id: str, moment: datetime, text: str, count: int) -> Finding:
         others = f", as of {count - 1} other runs" if count > 1 else ""
         cure = f"restore a backup, or upload it again under another run_id ({moment:%Y-%m-%dT%H:%M:%SZ}{others})"
-        return Finding(f"{self._name}/values", "run with other rows than recorded", run_id, cure, loss=text)
+        return Finding(f"{self._name}/values", WRONG_ROWS, run_id, cure, loss=text)
 
 
 def _as_they_are(tables: Mapping[str, Table]) -> dict[str, Promised]:

@@ -14,12 +14,14 @@ __all__ = [
     "NESTED",
     "OUTDATED",
     "UNREADABLE",
+    "WRONG_ROWS",
     "Finding",
 ]
 
 UNREADABLE = "unreadable"
 FOREIGN = "changed by another writer"
 FOREIGN_COMMIT = "commit of another writer"
+WRONG_ROWS = "run with other rows than recorded"
 NESTED = "lake inside another"
 OUTDATED = "filters of delta-rs find nothing"
 LOST_LOG = "missing log"

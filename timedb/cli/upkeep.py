@@ -35,6 +35,12 @@ def doctor(
     accept_loss: Annotated[
         bool, typer.Option(help="With --repair: drop what is gone or damaged, and with it the rows that were there.")
     ] = False,
+    accept_foreign: Annotated[
+        bool,
+        typer.Option(
+            help="Take what other writers have done to the tables so far for meant: from now on it is no fault."
+        ),
+    ] = False,
     verify: Annotated[
         bool,
         typer.Option(help="Read every byte of every live file, at low priority; beside a running server, too."),
@@ -58,7 +64,12 @@ def doctor(
     if verify:
         os.nice(_LEAST)
     found = StoredLake.doctor(
-        _address(lake), repair=repair, accept_loss=accept_loss, verify=verify, progress=progress.looked_at
+        _address(lake),
+        repair=repair,
+        accept_loss=accept_loss,
+        verify=verify,
+        progress=progress.looked_at,
+        accept_foreign=accept_foreign,
     )
     if verify:
         say(f"every byte was read: {progress}")
