@@ -6,19 +6,32 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyarrow import flight
 
 from timedb.contract.columns import result_schema
 from timedb.contract.wire import ReadTicket
 from timedb.flight_server.call.pieces import fits, info_that_fits
+from timedb.flight_server.call.plain import plain_reader, plain_schema
 
 if TYPE_CHECKING:
     from timedb.storage import AccuracyPart, Memory, Plan, ReadPart
 
-__all__ = ["flight_of_plan", "flights_of_series"]
+__all__ = ["flight_of_plan", "flights_of_series", "rows_of_plan", "schema_of_plan"]
 
 UNKNOWN = -1
 _FLIGHT_BYTES = 1536  # of one in a list, twice
+
+
+def schema_of_plan(plan: Plan) -> pa.Schema:
+    """The columns of a read, as the client wants its texts."""
+    return plain_schema(plan.schema) if plan.ticket.identifiers == "plain" else plan.schema
+
+
+def rows_of_plan(plan: Plan) -> pa.RecordBatchReader:
+    """The rows of a read under :func:`schema_of_plan`."""
+    reader = plan.reader()
+    return plain_reader(reader) if plan.ticket.identifiers == "plain" else reader
 
 
 def flight_of_plan(plan: Plan, descriptor: flight.FlightDescriptor, most: int) -> flight.FlightInfo:
@@ -46,7 +59,7 @@ def _flight(
 ) -> flight.FlightInfo:
     rows = [part.rows for part in parts]
     return flight.FlightInfo(
-        plan.schema,
+        schema_of_plan(plan),
         descriptor,
         [flight.FlightEndpoint(part.ticket.to_bytes(), []) for part in parts],
         total_records=UNKNOWN if UNKNOWN in rows else sum(rows),

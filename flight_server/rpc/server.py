@@ -36,7 +36,7 @@ from timedb.flight_server.call.slots import Gate, Lease, Slots
 from timedb.flight_server.call.tls import ServerTls
 from timedb.flight_server.rpc.actions import ACTIONS, HEALTH, find_action
 from timedb.flight_server.rpc.exchange import answer_lookups
-from timedb.flight_server.rpc.reads import flight_of_plan, flights_of_series
+from timedb.flight_server.rpc.reads import flight_of_plan, flights_of_series, rows_of_plan, schema_of_plan
 from timedb.flight_server.rpc.uploads import UploadStream
 from timedb.flight_server.sql.flight_sql import ACTIONS as SQL_ACTIONS
 from timedb.flight_server.sql.flight_sql import FlightSql, is_flight_sql
@@ -177,7 +177,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         call.hold(share.release)
         plan.hold(share.grow)
         plan.materialise(check)
-        return guarded_stream(call, plan.reader(), lease, read.compression)
+        return guarded_stream(call, rows_of_plan(plan), lease, read.compression)
 
     @rpc("get_flight_info")
     def get_flight_info(
@@ -200,7 +200,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
             if is_flight_sql(descriptor.command):
                 schema = self.sql.get_schema(tenant, call, context, descriptor)
             else:
-                schema = self._plan(tenant, descriptor).schema
+                schema = schema_of_plan(self._plan(tenant, descriptor))
         check_fits(len(schema.serialize()), call.message_bytes, "command")
         return flight.SchemaResult(schema)
 

@@ -65,6 +65,8 @@ class Rows(_Selected, total=False):
     """The ``token`` of an earlier answer: exactly the rows that it could see."""
     compression: Literal["lz4", "zstd"] | None
     """Of the bytes on the wire; pays where the network is slower than about a gigabit a second."""
+    identifiers: Literal["dictionary", "plain"]
+    """``plain``: texts come as they are, not dictionary-encoded."""
 
 
 class ScannedRows(_Selected, total=False):

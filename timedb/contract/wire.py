@@ -78,6 +78,7 @@ MAX_LIMIT = 1_000_000_000
 View = Literal["flat", "overlapping", "latest", "changes"]
 OrderBy = Literal["series", "valid_time", "known_time", "change_time"]
 Compression = Literal["lz4", "zstd"]
+Identifiers = Literal["dictionary", "plain"]
 Aggregate = Literal["mean", "sum", "min", "max", "first", "last", "count"]
 
 
@@ -182,7 +183,7 @@ class Resample(WireModel):
 class Selecting(WireModel):
     """Which rows a read is about: series, bounds of the three times, and the token of an earlier answer.
 
-    ``compression`` is that of the buffers on the wire.
+    ``compression`` is that of the buffers on the wire; ``identifiers`` says whether texts come as dictionaries.
     """
 
     series_ids: list[str] | None = None
@@ -195,6 +196,7 @@ class Selecting(WireModel):
     as_of: Time | None = None
     token: str | None = None
     compression: Compression | None = None
+    identifiers: Identifiers = "dictionary"
 
     @model_validator(mode="after")
     def _ranges_run_forward(self) -> Self:

@@ -146,7 +146,7 @@ def test_a_receipt_of_many_series_is_shown_short_and_holds_all(client: Client, n
 
 
 def test_a_path_is_no_data_and_a_gateway_no_flight_server(client: Client, service: Service) -> None:
-    with pytest.raises(InvalidRequest, match=r"data: str is neither .*; read the file first"):
+    with pytest.raises(InvalidRequest, match=r"data: str is neither .*; client.upload_file reads files"):
         client.upload("forecast.csv")
     with connect(service.rest_url.replace("http", "grpc")) as astray, pytest.raises(Busy, match="a REST gateway may"):
         astray.status()

@@ -11,7 +11,7 @@ from timedb.rest_gateway.ask.reads import AccuracyQuery, ValuesQuery
 
 # What has a shape of its own at each door.
 SHAPED = {"series_ids", "series_keys", "labels", "view", "columns", "ordered", "order_by", "limit", "after"}
-FLIGHT_ALONE = {"compression"}
+FLIGHT_ALONE = {"compression", "identifiers"}
 
 
 def test_keyword_arguments_are_the_fields_of_the_message() -> None:
