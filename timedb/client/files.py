@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timedb.client.frames import spooled
 from timedb.client.receipt import Receipt
 from timedb.contract.errors import NotFound
 from timedb.contract.times import format_time
-from timedb.contract.wire import GetRun, ListSeries
-from timedb.layouts.layout import Layout
-from timedb.layouts.prepared import Prepared, run_fields
+from timedb.contract.wire import GetRun, ListSeries, WireModel
 
 if TYPE_CHECKING:
-    from timedb.client.client import Client
     from timedb.client.progress import Progress
+    from timedb.layouts.layout import Layout
+    from timedb.layouts.prepared import Prepared
 
-__all__ = ["FileUpload", "upload_prepared"]
+__all__ = ["FileCalls", "FileUpload", "upload_prepared"]
+
+_RUN = ("run_id", "run_params", "workflow_id", "unit", "create_series", "skip_unchanged")
 
 _NAMES_ASKED = 20
 
@@ -74,8 +77,62 @@ class FileUpload:
         return shown | ({"table_version": receipt.table_version} if whole else {})
 
 
+class FileCalls(ABC):
+    """The part of :class:`~timedb.client.Client` that is about files."""
+
+    @abstractmethod
+    def call(self, action: str, message: WireModel) -> dict[str, Any]:
+        """Send an action; its answer."""
+
+    upload: Callable[..., Receipt]
+
+    def upload_file(
+        self, path: str | Path, *, recipe: str | Path | None = None, progress: Progress = False, **options: Any
+    ) -> FileUpload:
+        """Upload a file as one run: CSV, Parquet, Arrow, NDJSON, JSON or XLSX, as operators and spreadsheets write it.
+
+        It is read whole and checked before anything is sent. Uploading the same file with the same options once more
+        adds nothing, as its run_id is a digest of the run unless one is said.
+
+        Args:
+            path: The file; compressed ones (gzip, zstd, bzip2, lz4) are read as what they hold.
+            recipe: A TOML file of options, or the name of a recipe that is shipped; ``options`` go first.
+            progress: As of :meth:`upload`.
+            **options: Those of ``timedb upload``, with ``_`` for ``-``: ``valid_time="Zeit"``, ``decimal=","``,
+                ``time_zone="Europe/Berlin"``, ``wide=True``, ``label={"site": "Station"}``, ``ignore=["remark"]``; and
+                of the run: ``run_id`` (may hold ``{file}``), ``run_params``, ``workflow_id``, ``unit``,
+                ``create_series``, ``skip_unchanged``.
+
+        Raises:
+            InvalidRequest: names line, column, text and the option that helps; an option that does not exist.
+            Conflict: the run_id is taken by a run with other content.
+
+        Examples:
+            >>> file = Path("prices.csv")
+            >>> _ = file.write_text("Zeit;Preis\\n01.01.2025 00:00;1.234,5\\n01.01.2025 01:00;-0,5\\n")
+            >>> german = {"time_format": "%d.%m.%Y %H:%M", "time_zone": "Europe/Berlin"}
+            >>> german |= {"decimal": ",", "thousands": "."}
+            >>> names = {"valid_time": "Zeit", "value": "Preis", "series": "price"}
+            >>> done = client.upload_file(file, **names, **german, known_after="0h", unit="EUR/MWh")
+            >>> done.rows, done.valid_time
+            (2, ['2024-12-31T23:00:00.000000+00:00', '2025-01-01T00:00:00.000000+00:00'])
+            >>> client.upload_file(file, **names, **german, known_after="0h", unit="EUR/MWh").already_loaded
+            True
+        """
+        from timedb.layouts.layout import Layout, as_argument
+        from timedb.layouts.opening import stem_of
+        from timedb.layouts.prepared import prepare
+        from timedb.layouts.recipe import load_recipe
+
+        said = ({} if recipe is None else load_recipe(recipe, as_argument)) | options
+        layout = Layout.of({name: value for name, value in said.items() if name not in _RUN}, as_argument)
+        run = {name: said[name] for name in _RUN if name in said}
+        with prepare(Path(path), layout) as prepared:
+            return upload_prepared(self, prepared, layout, run, stem_of(Path(path)), progress)
+
+
 def upload_prepared(
-    client: Client, prepared: Prepared, layout: Layout, run: Mapping[str, Any], file: str, progress: Progress
+    client: FileCalls, prepared: Prepared, layout: Layout, run: Mapping[str, Any], file: str, progress: Progress
 ) -> FileUpload:
     """Send a file that was read.
 
@@ -87,6 +144,8 @@ def upload_prepared(
         file: Its name without endings.
         progress: As of an upload.
     """
+    from timedb.layouts.prepared import run_fields
+
     fields = run_fields(prepared, run, file, layout)
     there_already = _has_run(client, fields["run_id"])
     before = set() if there_already else _series_ids(client, prepared)
@@ -96,7 +155,7 @@ def upload_prepared(
     return FileUpload(receipt, there_already, prepared.dropped, made, prepared.valid.texts(), known)
 
 
-def _has_run(client: Client, run_id: str) -> bool:
+def _has_run(client: FileCalls, run_id: str) -> bool:
     try:
         client.call("get_run", GetRun(run_id=run_id))
     except NotFound:
@@ -104,7 +163,7 @@ def _has_run(client: Client, run_id: str) -> bool:
     return True
 
 
-def _series_ids(client: Client, prepared: Prepared) -> set[str]:
+def _series_ids(client: FileCalls, prepared: Prepared) -> set[str]:
     """The ids of the series that are there, of those names."""
     names = {name for name, _ in prepared.series}
     asked = [ListSeries(name=name) for name in names] if len(names) <= _NAMES_ASKED else [ListSeries()]

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from timedb.contract.errors import InvalidRequest, TooLarge
@@ -161,7 +162,8 @@ class CsvSource:
                 raise InvalidRequest(f"{self._what}: {place}: {quoted(torn[0].text)} has {cells}") from None
             _check_text(block, line, self._what, self._encoding_hint)
             raise
-        return table.combine_chunks().to_batches()[0] if table.num_rows else _no_rows(table.schema)
+        batch = table.combine_chunks().to_batches()[0] if table.num_rows else _no_rows(table.schema)
+        return _without_words(batch, self._nulls[1:]) if b'"' in block else batch
 
 
 def _after_lines(head: bytes, count: int, what: str) -> bytes:
@@ -171,6 +173,16 @@ def _after_lines(head: bytes, count: int, what: str) -> bytes:
             raise InvalidRequest(f"{what}: has {seen + bool(head)} lines, {count} of which are to be skipped")
         head = head[end.end() :]
     return head
+
+
+def _without_words(batch: pa.RecordBatch, nulls: Sequence[str]) -> pa.RecordBatch:
+    """Without the words that stand for no value where they are quoted; a quoted nothing stays a text."""
+    if not nulls:
+        return batch
+    words = pa.array(nulls, pa.string())
+    nothing = pa.scalar(None, pa.string())
+    columns = [pc.if_else(pc.is_in(column, words), nothing, column) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _no_rows(schema: pa.Schema) -> pa.RecordBatch:

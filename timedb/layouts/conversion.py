@@ -259,6 +259,7 @@ class Conversion:
         cells = self._cells("value", source, piece)
         if not self._numbers_are_text:
             return cells.column
+        cells = replace(cells, column=_without_blanks(cells.column))
         form = self._layout.csv_form()
         self._advice.check_in_doubt(cells)
         return cells.numbers(form.decimal, form.thousands)
@@ -281,6 +282,12 @@ class Conversion:
             texts["quantile"] = quantile_texts(self._cells("quantile", column, piece))
         fixed: Mapping[str, str] = self._layout.fixed_labels
         return labels_of_columns(texts, fixed, piece.batch.num_rows) if texts or fixed else None
+
+
+def _without_blanks(texts: pa.Array) -> pa.Array:
+    """A cell of a number that is quoted and empty is no value, as one that is empty."""
+    blank = pc.equal(pc.utf8_trim_whitespace(texts), "")
+    return pc.if_else(blank, pa.scalar(None, pa.string()), texts) if pc.any(blank).as_py() else texts
 
 
 def _instants(micros: Micros, null: Mask) -> pa.Array:

@@ -72,7 +72,7 @@ _FORM = (
         "CHARACTER",
     ),
     FileOption("decimal", "text", "What stands before decimals: . or , [.]", ",", "form", "CHARACTER"),
-    FileOption("thousands", "text", "What stands between groups of three digits.", ".", "form", "CHARACTER"),
+    FileOption("thousands", "text", "What stands between groups of three digits.", ",", "form", "CHARACTER"),
     FileOption("encoding", "text", "Of CSV: say latin-1. [utf-8, or by its first bytes]", "latin-1", "form", "NAME"),
     FileOption("skip_lines", "count", "Lines before the line of names that are left out.", "4", "form", "N"),
     FileOption("no_header", "flag", "There is no line of names; columns are called 1, 2, ….", "true", "form"),

@@ -12,9 +12,11 @@ import polars as pl
 import pytest
 
 import timedb as td
-from timedb.client import client, run_calls, series_calls
+from timedb.client import client, files, run_calls, series_calls
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.run.launch import start_service
+
+PARTS = (series_calls.SeriesCalls, run_calls.RunCalls, files.FileCalls)
 
 
 @pytest.fixture
@@ -28,17 +30,26 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         td.connect(service.flight_url) as connected,
     ):
         patch.setenv("TIMEDB_FLIGHT_URL", service.flight_url)
+        patch.chdir(path)
         hours = [datetime(2025, 1, 1, hour, tzinfo=UTC) for hour in range(2)]
         seen = pl.DataFrame({"series_key": "wind seen", "valid_time": hours, "value": [5.75, 7.25]})
         connected.upload(seen, run_id="seen", run_start_time=hours[0])
-        yield {"client": connected, "td": td, "pl": pl, "datetime": datetime, "timedelta": timedelta, "UTC": UTC}
+        yield {
+            "client": connected,
+            "td": td,
+            "pl": pl,
+            "datetime": datetime,
+            "timedelta": timedelta,
+            "UTC": UTC,
+            "Path": Path,
+        }
 
 
 def examples() -> list[doctest.DocTest]:
     """Those of each docstring, as they stand in the files."""
     finder = doctest.DocTestFinder(exclude_empty=True)
     found = []
-    for module in (series_calls, client, run_calls):
+    for module in (series_calls, client, run_calls, files):
         found += sorted(finder.find(module), key=lambda each: each.lineno or 0)
     return [each for each in found if each.examples]
 
@@ -55,5 +66,5 @@ def test_the_examples_do_what_they_say(names: dict[str, Any]) -> None:
 def test_each_call_has_an_example() -> None:
     with_example = {each.name.rpartition(".")[2] for each in examples()}
     bare = {name for name in vars(client.Client) if callable(getattr(client.Client, name)) and not name.startswith("_")}
-    bare |= {name for part in (series_calls.SeriesCalls, run_calls.RunCalls) for name in vars(part) if name[0] != "_"}
+    bare |= {name for part in PARTS for name in vars(part) if name[0] != "_"}
     assert bare - with_example == {"call", "stream", "send", "close", "health", "compact", "maintain"}
