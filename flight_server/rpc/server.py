@@ -139,12 +139,16 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         writer: flight.FlightMetadataWriter,
     ) -> None:
         """Write a run: the last metadata message is the receipt. Or bind the parameters of a SQL statement."""
+        ingestion = None
         if is_flight_sql(descriptor.command):
-            tenant = self._tenant(call, METHODS["do_get"])
-            with self.calls.lease(tenant.tenant_id, self._recheck(call)) as lease:
-                return self.sql.do_put(call, context, descriptor, reader, writer, lease)
+            self._authenticate(call)
+            ingestion = self.sql.ingestion(command_of(descriptor))
+            if ingestion is None:
+                tenant = self._tenant(call, METHODS["do_get"])
+                with self.calls.lease(tenant.tenant_id, self._recheck(call)) as lease:
+                    return self.sql.do_put(call, context, descriptor, reader, writer, lease)
         tenant = self._tenant(call)
-        command = self._parse_command(UploadCommand, command_of(descriptor), "command")
+        command = ingestion or self._parse_command(UploadCommand, command_of(descriptor), "command")
         with self.uploads.lease(tenant.tenant_id, self._recheck(call)) as lease:
             stream = UploadStream(
                 call,
@@ -153,6 +157,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
                 writer,
                 lease=lease,
                 max_message_bytes=self._settings.max_message_bytes,
+                is_ingestion=ingestion is not None,
             )
             call.facts = facts_of(command)
             receipt = stream.receive(tenant, command, created_by=_principal(call))

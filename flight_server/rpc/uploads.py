@@ -14,6 +14,7 @@ from timedb.flight_server.call.incoming import Incoming
 from timedb.flight_server.call.messages import to_json
 from timedb.flight_server.call.pieces import pieces_of
 from timedb.flight_server.call.slots import Lease
+from timedb.flight_server.sql.messages import DoPutUpdateResult
 
 if TYPE_CHECKING:
     from timedb.storage import Tenant, Upload
@@ -38,6 +39,8 @@ class UploadStream:
         writer: Metadata to the client.
         lease: What the upload may take of time.
         max_message_bytes: The most that a metadata message may have.
+        is_ingestion: It is one of Flight SQL, whose drivers confirm no count: it is whole where its client has ended it
+            and is still there to wait for the answer, for a call that broke off is cancelled by then.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class UploadStream:
         *,
         lease: Lease,
         max_message_bytes: int,
+        is_ingestion: bool = False,
     ) -> None:
         self._call = call
         self._context = context
@@ -56,6 +60,7 @@ class UploadStream:
         self._writer = writer
         self._lease = lease
         self._max_message_bytes = max_message_bytes
+        self._is_ingestion = is_ingestion
 
     def receive(self, tenant: Tenant, command: UploadCommand, *, created_by: str | None) -> dict[str, Any]:
         """Read the stream to its end and commit it.
@@ -78,7 +83,8 @@ class UploadStream:
             self._abort(upload)
             raise
         try:
-            return upload.commit(None if marker is None else marker.rows)
+            told = upload.received if self._is_ingestion else None
+            return upload.commit(told if marker is None else marker.rows)
         except TimeDBError as error:
             # Of any other error it is not certain that the log does not refer to the files that an abort deletes.
             if not isinstance(error, OutcomeUnknown | Internal):
@@ -96,6 +102,9 @@ class UploadStream:
             self._call.log.info("the client left before its receipt: %s", ascii(error))
 
     def _send(self, receipt: dict[str, Any]) -> None:
+        if self._is_ingestion:
+            self._writer.write(DoPutUpdateResult(receipt["rows"]).to_bytes())
+            return
         try:
             for piece in pieces_of(receipt, self._call.message_bytes):
                 self._writer.write(piece)
@@ -111,7 +120,7 @@ class UploadStream:
             if chunk.data is not None:
                 upload.add(chunk.data)
                 self._call.count(chunk.data)
-            if upload.received >= announced:
+            if upload.received >= announced and not self._is_ingestion:
                 announced = upload.received + PROGRESS_ROWS
                 self._progress(upload.received)
             if chunk.app_metadata:

@@ -16,6 +16,7 @@ from timedb.contract.columns import META_AS_OF, META_TABLE_VERSION
 from timedb.contract.errors import InvalidRequest, Timeout, TooLarge, Unimplemented
 from timedb.contract.settings import ServerSettings
 from timedb.contract.times import format_time
+from timedb.contract.wire import UploadCommand
 from timedb.flight_server.call.boundary import guarded_stream
 from timedb.flight_server.call.context import CallContext, end_if_gone
 from timedb.flight_server.call.incoming import Incoming
@@ -23,6 +24,7 @@ from timedb.flight_server.call.messages import command_of
 from timedb.flight_server.call.pieces import check_fits
 from timedb.flight_server.call.slots import Lease, Slots
 from timedb.flight_server.sql.catalog import catalog_table
+from timedb.flight_server.sql.ingest import upload_of_ingest
 from timedb.flight_server.sql.messages import (
     CATALOG_COMMANDS,
     ActionCancelQueryRequest,
@@ -33,6 +35,7 @@ from timedb.flight_server.sql.messages import (
     CancelFlightInfoRequest,
     CancelFlightInfoResult,
     CommandPreparedStatementQuery,
+    CommandStatementIngest,
     CommandStatementQuery,
     DoPutPreparedStatementResult,
     TicketStatementQuery,
@@ -165,6 +168,15 @@ class FlightSql:
         # Not read ahead: the process is ahead as it is, and only this thread may ask whether the client is there.
         return guarded_stream(call, answer, lease, read_ahead=False)
 
+    def ingestion(self, command: bytes) -> UploadCommand | None:
+        """The upload that a command of ``do_put`` asks for; None: it binds parameters.
+
+        Raises:
+            TimeDBError: the command is refused.
+        """
+        found = self._unpack(command, "command")
+        return upload_of_ingest(found) if isinstance(found, CommandStatementIngest) else None
+
     def do_put(
         self,
         call: CallContext,
@@ -181,7 +193,9 @@ class FlightSql:
         """
         command = self._unpack(command_of(descriptor), "command")
         if not isinstance(command, CommandPreparedStatementQuery):
-            raise Unimplemented("command: only the parameters of a prepared query can be put; the tables are read-only")
+            raise Unimplemented(
+                "command: only an ingestion (CommandStatementIngest) and the parameters of a prepared query can be put"
+            )
         statement = self._statement(command)
         gone = Timeout("the client gave up")
         values = self._received(Incoming(call, context, reader, what="parameters", gave_up=gone, lease=lease))

@@ -32,12 +32,12 @@ _FACTS: dict[int, tuple[int, Any]] = {
     0: (_TEXT, "TimeDB"),
     1: (_TEXT, __version__),
     2: (_TEXT, pa.__version__),
-    3: (_FLAG, True),  # read-only
+    3: (_FLAG, True),  # read-only: no statement writes
     4: (_FLAG, True),  # SQL
     5: (_FLAG, False),  # Substrait
     8: (_SMALL, _NO_TRANSACTIONS),
     9: (_FLAG, True),  # CancelQuery
-    10: (_FLAG, False),  # bulk ingestion: uploads are do_put's own command
+    10: (_FLAG, True),  # bulk ingestion, into values
     11: (_FLAG, False),
     100: (_SMALL, 0),  # handles of statements never time out
     101: (_SMALL, 0),

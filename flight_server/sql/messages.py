@@ -31,8 +31,10 @@ __all__ = [
     "CommandGetTables",
     "CommandGetXdbcTypeInfo",
     "CommandPreparedStatementQuery",
+    "CommandStatementIngest",
     "CommandStatementQuery",
     "DoPutPreparedStatementResult",
+    "DoPutUpdateResult",
     "TicketStatementQuery",
     "pack",
     "unpack",
@@ -159,6 +161,26 @@ class DoPutPreparedStatementResult(Message):
 
 
 @dataclass(frozen=True)
+class CommandStatementIngest(Message):
+    """Appends the rows that follow to a table."""
+
+    table_definition_options: bytes = single(1, "bytes", b"")
+    table: str = single(2, "text", "")
+    schema: str | None = single(3, "text")
+    catalog: str | None = single(4, "text")
+    temporary: bool = single(5, "flag", False)
+    transaction_id: bytes | None = single(6, "bytes")
+    options: tuple[bytes, ...] = repeated(1000, "bytes")
+
+
+@dataclass(frozen=True)
+class DoPutUpdateResult(Message):
+    """How many rows were written."""
+
+    record_count: int = single(1, "number", 0)
+
+
+@dataclass(frozen=True)
 class ActionCreatePreparedStatementRequest(Message):
     """Prepares the text of a query."""
 
@@ -228,6 +250,7 @@ _KNOWN: dict[str, type[Message]] = {
     cls.__name__: cls
     for cls in (
         *CATALOG_COMMANDS,
+        CommandStatementIngest,
         CommandStatementQuery,
         CommandPreparedStatementQuery,
         TicketStatementQuery,

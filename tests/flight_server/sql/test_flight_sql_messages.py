@@ -270,7 +270,7 @@ def test_what_is_not_offered_says_so(client: flight.FlightClient) -> None:
     ):
         with fails("unimplemented", action):
             list(client.do_action(flight.Action(action, b"anything")))
-    with fails("unimplemented", "read-only"):
+    with fails("unimplemented", "only an ingestion"):
         writer, _ = client.do_put(descriptor(CommandStatementQuery("SELECT 1")), pa.schema([]))
         writer.close()
 
