@@ -30,6 +30,7 @@ from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
 from timedb.storage.delta.table import Table
 from timedb.storage.rows.rows import as_rows, gathered, in_file_order, split_buckets
+from timedb.storage.rows.stamping import StampedRun, stamped
 from timedb.storage.tables.clock import Clock
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.schemas import MIXED, MIXED_GROUP_ROWS
@@ -288,7 +289,7 @@ class CommitLane:
     def _write_files(self, writes: Sequence[Prepared], new: NewFiles) -> None:
         if not writes:
             return
-        rows = writes[0].rows if len(writes) == 1 else _gather([prepared.rows for prepared in writes])
+        rows = _gather([prepared.rows for prepared in writes])
         prefix = UPLOAD_PREFIX if all(prepared.new_keys for prepared in writes) else CORRECTION_PREFIX
         if rows.num_rows <= self._mixed_rows:
             new.files.append(
@@ -311,8 +312,13 @@ def _next_stamp(snapshot: Snapshot, count: int = 1) -> int:
     return max(to_micros(now()) - count + 1, snapshot.transactions.get(CHANGE_TIME, 0) + 1)
 
 
-def _gather(tables: Sequence[pa.Table]) -> pa.Table:
-    return in_file_order(gathered([as_rows(table) for table in tables]))
+def _gather(parts: Sequence[pa.Table | StampedRun]) -> pa.Table:
+    """All rows in the order of a file; those of runs made at once."""
+    runs = [part for part in parts if isinstance(part, StampedRun)]
+    tables = [part for part in parts if not isinstance(part, StampedRun)]
+    if len(parts) == 1:
+        return stamped(runs) if runs else tables[0]
+    return in_file_order(gathered([*([stamped(runs)] if runs else []), *map(as_rows, tables)]))
 
 
 def _merge_info(infos: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

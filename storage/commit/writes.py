@@ -11,6 +11,7 @@ import pyarrow as pa
 from timedb.storage.catalog.catalog import SeriesNeeds
 from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.delta.log import DataFile, Snapshot
+from timedb.storage.rows.stamping import StampedRun
 
 __all__ = ["Answer", "CommitContext", "FileReplacement", "Prepared", "ReplacementWrite", "Write"]
 
@@ -42,8 +43,8 @@ class Answer:
 class Prepared:
     """Rows that are ready to be committed."""
 
-    rows: pa.Table
-    """:data:`VALUES_DATA` columns, text as it is or as a dictionary, sorted by series_id."""
+    rows: pa.Table | StampedRun
+    """:data:`VALUES_DATA` columns, text as it is or as a dictionary, sorted by series_id; or what a run has of them."""
     last_stamp: int
     result: dict[str, Any]
     files: Sequence[DataFile] = ()

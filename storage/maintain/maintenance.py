@@ -13,6 +13,7 @@ from timedb.contract.settings import ServerSettings
 from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.parquet import may_hold_corrections
+from timedb.storage.delta.table import Table
 from timedb.storage.maintain.cleaning import Cleaner
 from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.rows.scan import is_mixed
@@ -24,6 +25,8 @@ from timedb.storage.tables.schemas import MIXED
 __all__ = ["Maintenance"]
 
 _FILES_A_COMMIT = 10
+_CHECKPOINT_SHARE = 30  # checkpoints take a thirtieth of the time
+_AT_MOST = 10  # but no more commits than so many times what is due
 _log = logging.getLogger("timedb.storage")
 
 
@@ -49,6 +52,7 @@ class Maintenance:
         self._compactor = compactor
         self._settings = settings
         self._working = threading.Lock()
+        self._not_before: dict[str, float] = {}
         self.last_compaction: float | None = None
         self._thread = threading.Thread(target=self._run, name="timedb-maintenance", daemon=True)
         self._thread.start()
@@ -87,9 +91,8 @@ class Maintenance:
             self._clock.look(self._values.snapshot().transactions.get(CHANGE_TIME, 0))
             self._tend_mixed()
             self._compact(self._ripe(), self._tend_mixed)
-            for table in self._tables.by_name().values():
-                if self._checkpoint_is_due(table.snapshot()):
-                    table.checkpoint()
+            for name, table in self._tables.by_name().items():
+                self._checkpoint(name, table)
             self._cleaner.look()
 
     def close(self) -> None:
@@ -146,10 +149,14 @@ class Maintenance:
             between()
         return totals
 
-    def _checkpoint_is_due(self, snapshot: Snapshot) -> bool:
-        # One of many files costs more, so it comes less often.
+    def _checkpoint(self, name: str, table: Table) -> None:
+        """Write one where it is due: of many files, which costs more, less often; a share of the time at most."""
+        snapshot, began = table.snapshot(), time.monotonic()
         commits = max(self._settings.checkpoint_commits, len(snapshot.files) // _FILES_A_COMMIT)
-        return snapshot.version - max(snapshot.checkpoint, 0) >= commits
+        since = snapshot.version - max(snapshot.checkpoint, 0)
+        if since >= commits and (began >= self._not_before.get(name, 0.0) or since >= commits * _AT_MOST):
+            table.checkpoint()
+            self._not_before[name] = began + (time.monotonic() - began) * _CHECKPOINT_SHARE
 
 
 def _fresh(snapshot: Snapshot) -> dict[str, tuple[int, int]]:

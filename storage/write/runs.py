@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -21,12 +20,11 @@ from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.parquet import next_stamp
 from timedb.storage.rows.rows import frame_of_rows
+from timedb.storage.rows.stamping import StampedRun
 from timedb.storage.tables.schemas import VALUES_DATA
 from timedb.storage.write.staging import StagedFiles
 
-__all__ = ["FindWithdrawn", "Run", "RunRows", "SkipUnchanged", "run_table"]
-
-_SENT = ("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
+__all__ = ["FindWithdrawn", "Run", "RunRows", "SkipUnchanged"]
 
 SkipUnchanged = Callable[[CommitContext, pl.DataFrame], Sequence[int]]
 FindWithdrawn = Callable[[Snapshot, str], Mapping[str, Any]]
@@ -122,11 +120,11 @@ class Run:
         table = self.content.table
         if self.skip_unchanged is not None:
             table = self.content.only(self.skip_unchanged(context, self.content.with_ids()))
-        rows = run_table(table, self.content.series_ids, context.stamp, self.run_id, self.created_by)
+        rows = StampedRun(table, self.content.series_ids, context.stamp, self.run_id, self.created_by)
         return self._prepared(context, rows, (), table.num_rows, self.content.table.num_rows - table.num_rows)
 
     def _prepared(
-        self, context: CommitContext, rows: pa.Table, files: Sequence[DataFile], written: int, skipped: int
+        self, context: CommitContext, rows: pa.Table | StampedRun, files: Sequence[DataFile], written: int, skipped: int
     ) -> Prepared:
         stored = {
             "rows": written,
@@ -192,32 +190,3 @@ class Run:
                 {"series_key": one.name, "labels": labels[one.labels], "series_id": one.series_id} for one in series
             ],
         }
-
-
-def run_table(rows: pa.Table, series_ids: Sequence[str], stamp: int, run_id: str, created_by: str | None) -> pa.Table:
-    """Rows of a run as the values table stores them.
-
-    Args:
-        rows: ``series`` (index into ``series_ids``) and the columns that clients send.
-        series_ids: The ids.
-        stamp: The change_time, microseconds since 1970.
-        run_id: The run.
-        created_by: Who uploads.
-    """
-    count = rows.num_rows
-    codes = rows.column("series").cast(pa.int32()).combine_chunks()
-    columns = {
-        **{name: rows.column(name) for name in _SENT},
-        "series_id": pa.DictionaryArray.from_arrays(codes, pa.array(series_ids, pa.string())),
-        "change_time": pa.repeat(pa.scalar(stamp, pa.timestamp("us", tz="UTC")), count),
-        "run_id": _constant(run_id, count),
-        "changed_by": _constant(created_by, count),
-        "retracted": pa.nulls(count, pa.bool_()),
-    }
-    return pa.table({name: columns[name] for name in VALUES_DATA.names})
-
-
-def _constant(text: str | None, count: int) -> pa.Array:
-    if text is None:
-        return pa.nulls(count, pa.string())
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([text], pa.string()))

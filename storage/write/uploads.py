@@ -31,8 +31,9 @@ from timedb.storage.rows.normalise import BATCH, SeriesCodes, check_batch, check
 from timedb.storage.rows.rows import split_buckets
 from timedb.storage.rows.scan import scan_staged
 from timedb.storage.rows.sorting import Integers
+from timedb.storage.rows.stamping import StampedRun, stamped
 from timedb.storage.write.ordering import Extent, extent, refuse_duplicates, sorted_by_series
-from timedb.storage.write.runs import FindWithdrawn, Run, RunRows, SkipUnchanged, run_table
+from timedb.storage.write.runs import FindWithdrawn, Run, RunRows, SkipUnchanged
 from timedb.storage.write.staging import StagedFiles
 
 __all__ = ["Upload"]
@@ -278,7 +279,7 @@ class Upload:
             self._numbers.setdefault(series_id, len(self._numbers))
         numbers = np.array([self._numbers[series_id] for series_id in rows.series_ids])
         self._extents.append(extent(rows.table, starts, numbers))
-        table = run_table(rows.table, rows.series_ids, self._staged.stamp, self._run_id, self._created_by)
+        table = stamped([StampedRun(rows.table, rows.series_ids, self._staged.stamp, self._run_id, self._created_by)])
         self._staged.add(split_buckets(table, self._bucket_digits))
 
     def _finish_staging(self, last: RunRows) -> None:

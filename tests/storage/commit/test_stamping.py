@@ -16,7 +16,8 @@ from tests.storage.lakes import (
 from timedb.contract.times import from_micros
 from timedb.storage.delta.parquet import UPLOAD_PREFIX, restamp, stage_file
 from timedb.storage.delta.store import LocalStore
-from timedb.storage.write.runs import run_table
+from timedb.storage.rows.rows import ROWS
+from timedb.storage.rows.stamping import StampedRun, stamped
 
 
 @pytest.mark.parametrize("count", [1, 1000, 300_000], ids=lambda count: f"{count} rows")
@@ -28,13 +29,14 @@ def test_a_restamped_file_is_read_by_everybody(tmp_path: Path, count: int) -> No
             "valid_time_end": pl.Series([None] * count, dtype=pl.Datetime("us", "UTC")),
             "known_time": pl.Series([7] * count).cast(pl.Datetime("us", "UTC")),
             "value": pl.int_range(count, eager=True).cast(pl.Float64),
-            "annotation": pl.Series([None] * count, dtype=pl.String),
-            "tags": pl.Series([None] * count, dtype=pl.List(pl.String)),
         }
     )
     ids = [f"{number:036d}" for number in range(count // 1000 + 1)]
     store, old, new = LocalStore(tmp_path), hour(0), hour(5) + 123_456
-    table = run_table(frame.to_arrow(), ids, old, "run", None)
+    rows = frame.to_arrow()
+    for name in ("annotation", "tags"):
+        rows = rows.append_column(name, pa.nulls(count, ROWS.field(name).type))
+    table = stamped([StampedRun(rows, ids, old, "run", None)])
     file = stage_file(store, table, {"series_bucket": "0", "tier": "fresh"}, UPLOAD_PREFIX)
     before = pq.read_table(tmp_path / file.path, partitioning=None)
     restamped = restamp(store, file, old, new)
