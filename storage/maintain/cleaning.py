@@ -52,8 +52,8 @@ class Cleaner:
 
     @property
     def promised_seconds(self) -> float:
-        """For how long replaced files stay."""
-        return self.settings.retention_hours * 3600.0
+        """For how long replaced files stay: no call of the service's own may lose what it reads."""
+        return max(self.settings.retention_hours * 3600.0, self.settings.max_call_seconds)
 
     def look(self) -> None:
         """Do what is due: the first time since the start at once, for a server that was killed may have left something.

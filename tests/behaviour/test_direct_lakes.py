@@ -200,7 +200,9 @@ def test_what_is_scanned_is_streamed(labelled: tuple[str, Tenant]) -> None:
 def test_files_that_maintenance_took(tmp_path: Path) -> None:
     path = str(tmp_path / "lake")
     # No service may be told to keep nothing for its readers; here they are meant to find nothing.
-    settings = load_settings(ServerSettings, lake=path).model_copy(update={"retention_hours": 0.0})
+    settings = load_settings(ServerSettings, lake=path).model_copy(
+        update={"retention_hours": 0.0, "max_call_seconds": 0.0}
+    )
     with closing(Lake.open(path, settings)) as lake, duckdb_with_delta() as connection:
         tenant = lake.tenant(OPEN_TENANT_ID)
         door = StorageDoor(tenant)

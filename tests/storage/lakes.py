@@ -120,6 +120,8 @@ def _frozen(overrides: tuple[tuple[str, Any], ...]) -> ServerSettings:
     given = dict(overrides)
     immediate = {name: given.pop(name) for name in list(given) if name.endswith("retention_hours")}
     # No service may be told to keep nothing for its readers; these tests are their only reader.
+    if immediate and "max_call_seconds" not in given:
+        immediate["max_call_seconds"] = 0.0
     return load_settings(ServerSettings, **{**TINY, **given}).model_copy(update=immediate)
 
 
