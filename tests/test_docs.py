@@ -15,6 +15,7 @@ from timedb._version import __version__
 from timedb.contract import wire
 from timedb.contract.columns import COLUMN_TYPES, UPLOAD_COLUMNS
 from timedb.contract.errors import error_classes
+from timedb.contract.quantiles import PROBABILITY_COLUMNS
 from timedb.flight_server.call.authentication import METHODS
 from timedb.flight_server.call.errors import FLIGHT_CLASSES
 from timedb.flight_server.rpc.actions import ACTIONS
@@ -75,7 +76,7 @@ def test_every_error_is_in_the_table() -> None:
 
 def test_every_column_is_named() -> None:
     upload = " ".join(row[0] for row in table_after("### do_put: upload"))
-    assert set(re.findall(r"`(\w+)`", upload)) == set(UPLOAD_COLUMNS)
+    assert set(re.findall(r"`(\w+)`", upload)) == {*UPLOAD_COLUMNS, *PROBABILITY_COLUMNS}
     listed = re.search(r"All that there are:\s+`([^`]+)`", WIRE)
     assert listed
     assert sorted(listed[1].split(", ")) == sorted(COLUMN_TYPES)

@@ -28,6 +28,7 @@ from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.store import Store
 from timedb.storage.memory.budget import Memory, MemoryShare
 from timedb.storage.rows.normalise import BATCH, SeriesCodes, check_batch, check_columns, normalise
+from timedb.storage.rows.probability import with_labels, without_them
 from timedb.storage.rows.rows import split_buckets
 from timedb.storage.rows.scan import scan_staged
 from timedb.storage.rows.sorting import Integers
@@ -85,7 +86,7 @@ class Upload:
         created_by: str | None,
         memory: Memory,
     ) -> None:
-        check_columns(schema)
+        check_columns(without_them(schema))
         self._command = command
         self._catalog = catalog
         self._bucket_digits = bucket_digits
@@ -136,6 +137,7 @@ class Upload:
                 f"batch: the upload has over {self._settings.max_upload_bytes} bytes, the limit of one upload"
             )
         if batch.num_rows:
+            batch = with_labels(batch, self.received)
             self._batches.append(normalise(batch, self._codes, self.received))
             self._waiting_bytes += self._batches[-1].nbytes
         self.received += batch.num_rows

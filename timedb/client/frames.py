@@ -14,6 +14,7 @@ import pyarrow.types as pt
 
 from timedb.contract.columns import UPLOAD_COLUMNS, is_text
 from timedb.contract.errors import InvalidRequest
+from timedb.contract.quantiles import PROBABILITY_COLUMNS
 from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import quoted
 
@@ -110,9 +111,10 @@ def wire_schema(schema: pa.Schema) -> pa.Schema:
     Raises:
         InvalidRequest: names a column that an upload cannot have, that is there twice, or whose times have no zone.
     """
+    known = (*UPLOAD_COLUMNS, *PROBABILITY_COLUMNS)
     for name in schema.names:
-        if name not in UPLOAD_COLUMNS:
-            raise InvalidRequest(f"{quoted(name)[1:-1]}: unknown column{did_you_mean(name, UPLOAD_COLUMNS)}")
+        if name not in known:
+            raise InvalidRequest(f"{quoted(name)[1:-1]}: unknown column{did_you_mean(name, known)}")
         if schema.names.count(name) > 1:
             raise InvalidRequest(f"{name}: the column is there twice")
     return pa.schema([(column.name, _wire_type(column)) for column in schema])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -31,6 +32,7 @@ from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.contract.json_counts import MAX_JSON_VALUES, check_json_counts
 from timedb.contract.json_keys import check_keys
 from timedb.contract.numbers import float_of
+from timedb.contract.quantiles import check_quantile
 from timedb.contract.times import format_time, midnight, parse_time, to_utc
 
 __all__ = [
@@ -71,6 +73,9 @@ _SHOWN_CHARS = 80
 _UNKNOWN = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _ALIKE = 0.75  # of 1: how much a name has to be like another to be meant
 _MAX_FAULTS_LISTED = 10_000
+
+
+_Labels = TypeVar("_Labels", bound=Mapping[str, object])
 
 
 def _read_time(value: object) -> datetime:
@@ -137,6 +142,13 @@ Length = Annotated[
     Duration, BeforeValidator(_read_duration, json_schema_input_type=str), PlainSerializer(str, when_used="json")
 ]
 Number = Annotated[float | None, BeforeValidator(_read_number)]
+
+
+def _check_labels(labels: _Labels) -> _Labels:
+    check_quantile(labels)
+    return labels
+
+
 _NAME = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
 _CLOCK = r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$"
 _MEANT_BY = {
@@ -149,7 +161,9 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS,
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 Tag = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
-Labels = dict[Name, Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]]
+Labels = Annotated[
+    dict[Name, Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]], AfterValidator(_check_labels)
+]
 TimeOfDay = Annotated[str, StringConstraints(pattern=_CLOCK)]
 UnitChange = Annotated[Literal["declare"], BeforeValidator(_read_unit_change)]
 Days = Annotated[int, Field(le=365_000)]
@@ -193,7 +207,9 @@ def _check_json(value: object, path: str, depth: int) -> bool:
 
 MAX_RUN_PARAMS_DEPTH = 100
 _SAID_IN_JSON = (str, int, float, Decimal, date, UUID, type(None))
-SelectedLabels = Annotated[dict[str, str | list[str] | None], BeforeValidator(_read_label_keys)]
+SelectedLabels = Annotated[
+    dict[str, str | list[str] | None], BeforeValidator(_read_label_keys), AfterValidator(_check_labels)
+]
 """Labels that series are chosen by: a value, one of several, or None for "has it not"."""
 RunParams = Annotated[dict[str, Any], BeforeValidator(_read_run_params)]
 """Anything that JSON can say, within :data:`MAX_RUN_PARAMS_DEPTH` levels."""

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
-
 import pyarrow as pa
 
 from timedb.contract.errors import InvalidRequest
+from timedb.contract.quantiles import canonical_quantile
 from timedb.contract.wire import quoted
 from timedb.files.cells import Cells
 from timedb.layouts.time_columns import plain_texts
 
-__all__ = ["canonical_quantile", "quantile_texts"]
-
-
-def canonical_quantile(text: str) -> str:
-    """The shortest decimal text of the number that a text says: ``0.10`` and ``1e-1`` are ``0.1``.
-
-    Raises:
-        ValueError: it is no number in (0, 1).
-    """
-    try:
-        number = float(Decimal(text.strip()))
-    except (InvalidOperation, ValueError, OverflowError):
-        raise ValueError("is not a number in (0, 1)") from None
-    if not 0 < number < 1:
-        raise ValueError("is not a number in (0, 1), without 0 and 1")
-    return format(Decimal(repr(number)), "f")
+__all__ = ["quantile_texts"]
 
 
 def quantile_texts(cells: Cells) -> pa.Array:
