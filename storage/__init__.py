@@ -8,10 +8,13 @@ from timedb.storage.read.parts import ReadPart
 from timedb.storage.read.reading import ReadPlan
 from timedb.storage.read.tenant_snapshot import TenantSnapshot
 from timedb.storage.tenant import Plan, Tenant
+from timedb.storage.write.appends import Appends, ArrivingRun
 from timedb.storage.write.uploads import Upload
 
 __all__ = [
     "AccuracyPart",
+    "Appends",
+    "ArrivingRun",
     "Lake",
     "Memory",
     "MemoryOfServer",

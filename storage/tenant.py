@@ -62,8 +62,10 @@ from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.layout import TenantTables
 from timedb.storage.tables.schemas import TIERS
 from timedb.storage.users.users import LabelLimits
+from timedb.storage.write.appends import Appends
 from timedb.storage.write.corrections import Corrections, StoredRows
-from timedb.storage.write.unchanged import UnchangedFilter
+from timedb.storage.write.incoming import IncomingRuns
+from timedb.storage.write.runs import Writer
 from timedb.storage.write.uploads import Upload
 from timedb.storage.write.withdrawals import Restoration, Withdrawal
 
@@ -136,6 +138,7 @@ class Tenant:
             clock=self.clock,
             recorded=self.records.soon,
         )
+        self._incoming = IncomingRuns(self.values, self.lane, bucket_digits, settings, self.memory.calls)
         compactor = Compactor(
             self.values,
             self.lane,
@@ -222,25 +225,19 @@ class Tenant:
 
     @translating_errors()
     def begin_upload(self, command: UploadCommand, schema: pa.Schema, *, created_by: str | None) -> Upload:
-        """Begin to receive a run.
+        """Begin to receive a run; InvalidRequest: the columns do not fit."""
+        return self._incoming.upload(command, schema, self._writer(created_by))
 
-        Raises:
-            InvalidRequest: the columns do not fit.
-        """
-        return Upload(
-            command,
-            schema,
-            catalog=self.catalog,
-            store=self.values.store,
-            bucket_digits=self.bucket_digits,
-            submit=self.lane.submit,
-            skip_unchanged=UnchangedFilter(self.values, self.bucket_digits),
-            withdrawn=lambda snapshot, run_id: self._withdrawn(snapshot, [run_id]).get(run_id, STANDING),
-            newest=lambda: self.values.snapshot().transactions.get(CHANGE_TIME, 0),
-            settings=self.settings,
-            created_by=created_by,
-            memory=self.memory.calls,
-        )
+    @translating_errors()
+    def begin_appends(self, schema: pa.Schema, *, created_by: str | None, max_run_bytes: int) -> Appends:
+        """Begin to receive runs, one after the other, that are committed together; as :meth:`begin_upload`."""
+        return self._incoming.appends(schema, self._writer(created_by), max_run_bytes)
+
+    def _writer(self, created_by: str | None) -> Writer:
+        def withdrawn(snapshot: Snapshot, run_id: str) -> Mapping[str, Any]:
+            return self._withdrawn(snapshot, [run_id]).get(run_id, STANDING)
+
+        return Writer(self.catalog, withdrawn, created_by)
 
     def plan(self, ticket: ReadTicket | AccuracyTicket) -> Plan:
         """Resolve whatever streams rows against the newest snapshot; see the methods below."""
@@ -411,7 +408,7 @@ class Tenant:
             "change_time": None if newest is None else format_time(from_micros(newest)),
             "change_time_ahead_seconds": 0.0 if newest is None else max(0.0, newest / 1e6 - now().timestamp()),
             "clock_fault": self.clock.fault,
-            "queued_writes": self.lane.queued,
+            "queued_writes": self.lane.queued + self._incoming.queued,
             "last_compaction": None if compacted is None else format_time(datetime.fromtimestamp(compacted, UTC)),
         }
 
@@ -452,6 +449,7 @@ class Tenant:
     def close(self) -> None:
         """Finish the writes that wait and the maintenance that is under way."""
         self.upkeep.close()
+        self._incoming.close()
         self.lane.close()
         self.records.close()
         if not self.values.is_lost:

@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[1]
 WIRE = (ROOT / "docs" / "wire.md").read_text()
 COMMANDS = re.findall(r"<!-- model: (\w+) -->\n```json\n(.*?)```", WIRE, re.DOTALL)
 
-SHOWN_FILLED = {"AccuracyTicket": ("actual_id", "horizon")}  # what it cannot be without
+# What they cannot be without.
+SHOWN_FILLED = {"AccuracyTicket": ("actual_id", "horizon"), "AppendedRun": ("seq", "upload")}
 
 
 def table_after(heading: str) -> list[list[str]]:

@@ -15,6 +15,7 @@ from timedb._version import __version__
 if TYPE_CHECKING:
     from timedb.client import Client, connect
     from timedb.client.receipt import Receipt
+    from timedb.client.writer import Writer
     from timedb.contract.errors import (
         Busy,
         Conflict,
@@ -66,6 +67,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Writer",
     "__version__",
     "activate_user",
     "check_api",
@@ -92,6 +94,7 @@ _HOMES = {
     "timedb.client": ("Client", "connect"),
     "timedb.direct": ("duckdb_macros", "load_duckdb_delta", "scan_lake", "spark_functions", "split_read"),
     "timedb.client.receipt": ("Receipt",),
+    "timedb.client.writer": ("Writer",),
     "timedb.run.sdk": ("check_api", "create", "delete", "start_api", "start_api_background", "stop_api"),
     "timedb.run.users": (
         "activate_user",

@@ -14,7 +14,7 @@ from pyarrow import flight
 from timedb.contract import errors
 from timedb.contract.errors import TimeDBError
 
-__all__ = ["FLIGHT_CLASSES", "as_timedb_error", "to_flight_error", "to_schema_error"]
+__all__ = ["FLIGHT_CLASSES", "as_timedb_error", "error_body", "to_flight_error", "to_schema_error"]
 
 FLIGHT_CLASSES: dict[type[TimeDBError], type[Exception]] = {
     TimeDBError: flight.FlightInternalError,
@@ -71,13 +71,19 @@ def _listed(error: TimeDBError) -> type[TimeDBError]:
     return next(cls for cls in type(error).__mro__ if cls in FLIGHT_CLASSES)
 
 
-def _wire_form(error: TimeDBError, request_id: str) -> tuple[str, bytes]:
+def error_body(error: TimeDBError, request_id: str) -> dict[str, str]:
+    """What a client is told of an error: ``code``, ``message``, ``detail``, ``request_id``, perhaps ``field``."""
     # The detail of an internal error may have come from inside; the log has it.
     detail = error.summary if error.code == errors.Internal.code else _trimmed(error.detail)
     body = {"code": error.code, "message": error.summary, "detail": detail, "request_id": request_id}
     if error.field is not None and detail.startswith(error.field):
         body["field"] = error.field
-    return f"{error.code}: {detail}", json.dumps(body, ensure_ascii=False).encode()
+    return body
+
+
+def _wire_form(error: TimeDBError, request_id: str) -> tuple[str, bytes]:
+    body = error_body(error, request_id)
+    return f"{error.code}: {body['detail']}", json.dumps(body, ensure_ascii=False).encode()
 
 
 def _trimmed(detail: str) -> str:

@@ -12,7 +12,7 @@ from timedb.contract.errors import InvalidRequest, Unimplemented
 from timedb.contract.json_counts import check_json_counts
 from timedb.contract.wire import AccuracyTicket, ReadTicket, WireModel, parse
 
-__all__ = ["command_of", "parse_command", "parse_read", "to_json"]
+__all__ = ["command_of", "op_of", "parse_command", "parse_read", "to_json"]
 
 M = TypeVar("M", bound=WireModel)
 
@@ -51,18 +51,24 @@ def parse_read(body: bytes, *, what: str, max_bytes: int, max_values: int) -> Re
     Raises:
         Unimplemented, InvalidRequest, TooLarge: as :func:`parse_command`.
     """
-    if len(body) <= max_bytes:
-        check_json_counts(body, what, max_values)
-        if _op_of(body) == "accuracy":
-            return parse_command(AccuracyTicket, body, what=what, max_bytes=max_bytes, max_values=max_values)
+    if op_of(body, max_bytes, max_values, what=what) == "accuracy":
+        return parse_command(AccuracyTicket, body, what=what, max_bytes=max_bytes, max_values=max_values)
     return parse_command(ReadTicket, body, what=what, max_bytes=max_bytes, max_values=max_values)
 
 
-def _op_of(body: bytes) -> object:
+def op_of(body: bytes, max_bytes: int, max_values: int, *, what: str = "command") -> object:
+    """The ``op`` of a command, as far as it can be read; whatever is wrong with it is said where it is parsed.
+
+    Raises:
+        TooLarge: it holds more than ``max_values``.
+    """
+    if len(body) > max_bytes:
+        return None
+    check_json_counts(body, what, max_values)
     try:
         message = json.loads(body)
     except (ValueError, RecursionError):
-        return None  # whatever is wrong with it is said where it is read in earnest
+        return None
     return message.get("op") if isinstance(message, dict) else None
 
 

@@ -18,7 +18,7 @@ from timedb.contract.errors import TooLarge
 from timedb.contract.message_sizes import MESSAGE_BYTES_HEADER
 from timedb.flight_server.call.messages import to_json
 
-__all__ = ["batches_that_fit", "check_fits", "fits", "info_that_fits", "pieces_of"]
+__all__ = ["answers_of", "batches_that_fit", "check_fits", "fits", "info_that_fits", "pieces_of"]
 
 _ENVELOPE_BYTES = 1024  # what Flight and gRPC put around a body
 _ITEMS_AT_ONCE = 10_000
@@ -89,6 +89,18 @@ def pieces_of(answer: Mapping[str, Any], most: int) -> Iterator[bytes]:
         length = _ITEMS_AT_ONCE
     for start in range(0, longest, length):
         yield from pieces_of({name: _slice(value, start, length) for name, value in answer.items()}, most)
+
+
+def answers_of(seq: int, receipt: Mapping[str, Any], most: int) -> Iterator[bytes]:
+    """The receipt of one of many runs: in one message, or in several, all but the last of which say ``more``."""
+    body = to_json({"seq": seq, "receipt": receipt})
+    if fits(len(body), most):
+        yield body
+        return
+    pieces = list(pieces_of(receipt, most - _ENVELOPE_BYTES))
+    for place, piece in enumerate(pieces):
+        more = b',"more":true' if place + 1 < len(pieces) else b""
+        yield b'{"seq":%d,"receipt":%s%s}' % (seq, piece, more)
 
 
 def _is_list(value: object) -> bool:

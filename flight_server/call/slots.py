@@ -210,6 +210,11 @@ class Gate:
             self._changed.notify_all()
 
     @property
+    def closed(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self._closed
+
+    @property
     def inside(self) -> int:
         """How many calls are inside."""
         with self._changed:

@@ -13,7 +13,16 @@ from pyarrow import flight
 
 from timedb.contract.errors import TooLarge
 from timedb.contract.settings import ServerSettings
-from timedb.contract.wire import AccuracyTicket, ListSeries, LookupCommand, Nothing, ReadTicket, UploadCommand, parse
+from timedb.contract.wire import (
+    AccuracyTicket,
+    AppendCommand,
+    ListSeries,
+    LookupCommand,
+    Nothing,
+    ReadTicket,
+    UploadCommand,
+    parse,
+)
 from timedb.flight_server.call.audit import facts_of, require_room
 from timedb.flight_server.call.authentication import (
     ANY_KEY,
@@ -29,12 +38,14 @@ from timedb.flight_server.call.authentication import (
 from timedb.flight_server.call.boundary import MIDDLEWARE_KEY, guarded_results, guarded_stream, rpc
 from timedb.flight_server.call.context import CallContext, RequestIds, end_if_gone, refuse_strangers
 from timedb.flight_server.call.errors import as_timedb_error, to_flight_error, to_schema_error
-from timedb.flight_server.call.messages import command_of, parse_command, parse_read, to_json
+from timedb.flight_server.call.messages import command_of, op_of, parse_command, parse_read, to_json
 from timedb.flight_server.call.metrics import Metrics
 from timedb.flight_server.call.pieces import check_fits, info_that_fits, pieces_of
 from timedb.flight_server.call.slots import Gate, Lease, Slots
 from timedb.flight_server.call.tls import ServerTls
 from timedb.flight_server.rpc.actions import ACTIONS, HEALTH, find_action
+from timedb.flight_server.rpc.append import AppendStream
+from timedb.flight_server.rpc.append_room import AppendRoom
 from timedb.flight_server.rpc.exchange import answer_lookups
 from timedb.flight_server.rpc.reads import flight_of_plan, flights_of_series, rows_of_plan, schema_of_plan
 from timedb.flight_server.rpc.uploads import UploadStream
@@ -47,6 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FlightServer"]
 
+_APPEND_SHARE = 8  # of the memory for calls, what waits being held four times
 _MAX_HEALTH_BYTES = 1024  # of a body for which nobody's key has been asked
 _ASK_SECONDS = 0.02
 """How often a handler asks whether its client is still there: gRPC takes a tenth of a millisecond to say so."""
@@ -90,6 +102,9 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
             settings.max_open_streams,
             math.inf,
             tenant_limit=settings.max_open_streams_per_tenant,
+        )
+        self._append_room = AppendRoom(
+            settings.max_append_in_flight, min(settings.max_append_bytes, lake.memory.calls.for_calls // _APPEND_SHARE)
         )
         queries = _slots("sql", settings, wait_seconds=settings.sql_wait_seconds)
         self.sql = FlightSql(settings, queries, lake.memory.calls)
@@ -262,11 +277,35 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         reader: flight.MetadataRecordBatchReader,
         writer: flight.MetadataRecordBatchWriter,
     ) -> None:
-        """Look values up: each batch of questions is answered by a batch."""
+        """Look values up: each batch of questions is answered by a batch. Or write runs, each answered by itself."""
+        body = command_of(descriptor)
+        if op_of(body, self._settings.max_message_bytes, self._settings.max_json_values) == "append":
+            self._parse_command(AppendCommand, body, "command")
+            return self._append(call, context, reader, writer)
         tenant = self._tenant(call)
-        command = self._parse_command(LookupCommand, command_of(descriptor), "command")
+        command = self._parse_command(LookupCommand, body, "command")
         with self.reads.lease(tenant.tenant_id, self._recheck(call)) as lease:
             answer_lookups(tenant, command, call, context, reader, writer, lease=lease)
+
+    def _append(
+        self,
+        call: CallContext,
+        context: flight.ServerCallContext,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.MetadataRecordBatchWriter,
+    ) -> None:
+        call.method = "do_exchange/append"
+        tenant = self._tenant(call, METHODS["do_put"])
+        stream = AppendStream(
+            call, context, reader, writer, settings=self._settings, whole=self._append_room, gate=self.gate
+        )
+        try:
+            with self.uploads.lease(tenant.tenant_id, self._recheck(call)) as lease:
+                stream.receive(tenant, lease, created_by=_principal(call))
+        finally:
+            # Outside: a client that does not read keeps its handler waiting here, but no slot.
+            stream.finish()
+            call.facts = {"runs": stream.runs}
 
     def _health(self) -> dict[str, Any]:
         fault = self._lake.fault(self._settings.stuck_seconds)

@@ -111,6 +111,26 @@ class CommitLane:
         self._enqueue(waiting)
         return waiting.done.result()
 
+    def enqueue(self, writes: Sequence[tuple[Write, str]]) -> list[Future[dict[str, Any]]]:
+        """Line writes up one behind the other, and do not wait for them; they are taken however many wait already.
+
+        Args:
+            writes: Each with the id of the request that it is of, for the log.
+
+        Returns:
+            For each what :meth:`submit` would return or raise.
+
+        Raises:
+            Busy: the service is stopping.
+        """
+        waiting = [_Waiting(write, request_id) for write, request_id in writes]
+        with self._changed:
+            if self._closing:
+                raise Busy("the service is stopping")
+            self._waiting.extend(waiting)
+            self._changed.notify()
+        return [each.done for each in waiting]
+
     def replace_files(self, write: ReplacementWrite) -> bool:
         """Wait for the turn of a replacement of files; False where it was given up.
 
@@ -236,7 +256,7 @@ class CommitLane:
                     committed.version,
                     len(ready),
                     sum(waiting.write.rows for waiting, _ in ready),
-                    ",".join(waiting.request_id for waiting, _ in ready),
+                    ",".join(dict.fromkeys(waiting.request_id for waiting, _ in ready)),
                 )
                 for waiting, prepared in ready:
                     waiting.done.set_result(prepared.result)

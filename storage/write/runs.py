@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from timedb.contract.errors import Conflict, InvalidRequest
 from timedb.contract.times import format_time, from_micros, now
-from timedb.contract.wire import UploadCommand, quoted
-from timedb.storage.catalog.catalog import DEFAULT_UNIT, Series, SeriesNeeds
+from timedb.contract.wire import UploadFields, quoted
+from timedb.storage.catalog.catalog import DEFAULT_UNIT, Catalog, Series, SeriesNeeds
 from timedb.storage.catalog.resolve import ResolvedSeries
 from timedb.storage.catalog.withdrawn import STANDING
 from timedb.storage.commit.writes import Answer, CommitContext, Prepared
@@ -24,10 +24,27 @@ from timedb.storage.rows.stamping import StampedRun
 from timedb.storage.tables.schemas import VALUES_DATA
 from timedb.storage.write.staging import StagedFiles
 
-__all__ = ["FindWithdrawn", "Run", "RunRows", "SkipUnchanged"]
+__all__ = ["FREE_FIELDS", "FindWithdrawn", "Run", "RunRows", "SkipUnchanged", "Writer"]
 
+FREE_FIELDS = frozenset({"op", "run_id", "rows"})
+"""Fields of an upload that may differ between a run and its retry."""
 SkipUnchanged = Callable[[CommitContext, pl.DataFrame], Sequence[int]]
 FindWithdrawn = Callable[[Snapshot, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who writes runs.
+
+    Attributes:
+        catalog: The series as the caller sees them.
+        withdrawn: Tells what is withdrawn of a run that is in already, as far as the caller sees it.
+        created_by: The key's e-mail.
+    """
+
+    catalog: Catalog
+    withdrawn: FindWithdrawn
+    created_by: str | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,7 @@ class Run:
     Times are text as the runs table has them; ``digest`` is empty where the server chose the run_id.
     """
 
-    command: UploadCommand
+    command: UploadFields
     run_id: str
     run_start_time: str
     known_time: str

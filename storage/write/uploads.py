@@ -15,13 +15,12 @@ import polars as pl
 import pyarrow as pa
 
 from timedb.contract.digest import RowsDigest, fields_digest
-from timedb.contract.errors import IncompleteUpload, InvalidRequest, TooLarge
+from timedb.contract.errors import IncompleteUpload, TooLarge
 from timedb.contract.identity import series_bucket
 from timedb.contract.settings import ServerSettings
 from timedb.contract.times import format_time, from_micros, now, to_micros
 from timedb.contract.wire import UploadCommand
 from timedb.storage.boundary import translating_errors
-from timedb.storage.catalog.catalog import Catalog
 from timedb.storage.catalog.resolve import ResolvedSeries, resolve
 from timedb.storage.commit.writes import Write
 from timedb.storage.delta.log import DataFile
@@ -34,8 +33,9 @@ from timedb.storage.rows.scan import scan_staged
 from timedb.storage.rows.sorting import Integers
 from timedb.storage.rows.stamping import StampedRun, stamped
 from timedb.storage.write.ordering import Extent, extent, refuse_duplicates, sorted_by_series
-from timedb.storage.write.runs import FindWithdrawn, Run, RunRows, SkipUnchanged
+from timedb.storage.write.runs import FREE_FIELDS, Run, RunRows, SkipUnchanged, Writer
 from timedb.storage.write.staging import StagedFiles
+from timedb.storage.write.stated_unit import StatedUnit
 
 __all__ = ["Upload"]
 
@@ -43,7 +43,6 @@ _CHUNK_BYTES = 64 << 20  # rows that wait in memory
 _CHUNK_SHARE = 16  # of the memory for calls
 _CHUNKS_HELD = 4  # one that arrives, one that is put in order, its copy, and what is encoded
 _SMALL_PART = 8
-_FREE_FIELDS = {"op", "run_id", "rows"}
 
 
 class Upload:
@@ -55,15 +54,13 @@ class Upload:
     Args:
         command: What the client said of the run.
         schema: The columns of its stream.
-        catalog: The tenant's series.
+        writer: Who uploads.
         store: The folder of the values table.
         bucket_digits: Hex digits of a series_id that name its bucket; None: all.
         submit: Gives a write its turn in the commit lane.
         skip_unchanged: Drops the rows that only repeat their predecessor; used where the command asks for it.
-        withdrawn: Tells what is withdrawn of a run that is in already.
         newest: The greatest change_time that the values have, microseconds since 1970.
         settings: Limits.
-        created_by: The key's e-mail.
         memory: Of which a large upload takes a share.
 
     Raises:
@@ -75,33 +72,30 @@ class Upload:
         command: UploadCommand,
         schema: pa.Schema,
         *,
-        catalog: Catalog,
+        writer: Writer,
         store: Store,
         bucket_digits: int | None,
         submit: Callable[[Write], dict[str, Any]],
         skip_unchanged: SkipUnchanged,
-        withdrawn: FindWithdrawn,
         newest: Callable[[], int],
         settings: ServerSettings,
-        created_by: str | None,
         memory: Memory,
     ) -> None:
         check_columns(without_them(schema))
         self._command = command
-        self._catalog = catalog
+        self._catalog = writer.catalog
         self._bucket_digits = bucket_digits
         self._submit = submit
         self._skip_unchanged = skip_unchanged if command.skip_unchanged else None
         self._settings = settings
-        self._withdrawn = withdrawn
-        self._created_by = created_by
+        self._withdrawn = writer.withdrawn
+        self._created_by = writer.created_by
         self._received_time = now()
         self._known_time = command.known_time or self._default_known_time(newest)
         self._run_id = command.run_id or str(uuid4())
         self._codes = SeriesCodes()
         self._series: list[ResolvedSeries] = []
-        self._stored_units: dict[str, str] = {}
-        self._unit_fault: InvalidRequest | None = None
+        self._unit = StatedUnit(command.unit, named=command.run_id is not None)
         self._digest = RowsDigest()
         self._batches: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = self._bytes = 0
@@ -230,38 +224,13 @@ class Upload:
         if self._command.run_id is not None:
             # Of what was sent: a retry stays one whatever the series' units have become.
             self._digest.add(table, ids)
-        table = _set(table, "value", self._in_stored_units(table, ids))
+        table = _set(table, "value", self._unit.converted(table, ids, self._series))
         known_times = table.column("known_time")
         if known_times.null_count:
             known_time = pa.scalar(self._known_time, known_times.type)
             table = _set(table, "known_time", known_times.fill_null(known_time))
         table, starts = sorted_by_series(table, ids)
         return RunRows(table, ids), starts
-
-    def _in_stored_units(self, table: pa.Table, ids: Sequence[str]) -> pa.ChunkedArray:
-        """Values in the unit of their series: of each that exists its own, of a new one that of the upload."""
-        unit = self._command.unit
-        if unit is None or self._unit_fault is not None:
-            return table.column("value")
-        from timedb.storage.measures.units import check_unit, convert_column
-
-        for one in self._series:
-            self._stored_units.setdefault(one.series_id, one.unit or unit)
-        names = {one.series_id: one.name for one in self._series}
-        old, new = [unit] * len(ids), [self._stored_units[series_id] for series_id in ids]
-        frame = pl.DataFrame(table.select(["value", "series"]))
-        try:
-            if any(one.new for one in self._series):
-                check_unit(unit, field="unit")
-            values = convert_column(
-                frame["value"], frame["series"], old, new, series=[names[series_id] for series_id in ids], field="unit"
-            )
-        except InvalidRequest as error:
-            if self._command.run_id is None:
-                raise
-            self._unit_fault = error
-            return table.column("value")
-        return pa.chunked_array([values.to_arrow()])
 
     def _stage_aside(self, rows: RunRows) -> None:
         """Sort and write rows in a thread of the upload's own, one chunk at a time, while the next one arrives."""
@@ -323,7 +292,7 @@ class Upload:
             self._aside = None
 
     def _run(self, content: RunRows | StagedFiles) -> Run:
-        fields = self._command.model_dump(mode="json", include=self._command.model_fields_set - _FREE_FIELDS)
+        fields = self._command.model_dump(mode="json", include=self._command.model_fields_set - FREE_FIELDS)
         return Run(
             command=self._command,
             run_id=self._run_id,
@@ -335,8 +304,8 @@ class Upload:
             created_by=self._created_by,
             skip_unchanged=self._skip_unchanged,
             withdrawn=self._withdrawn,
-            stored_units=self._stored_units,
-            unit_fault=self._unit_fault,
+            stored_units=self._unit.stored,
+            unit_fault=self._unit.fault,
         )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.behaviour.doors import Door, FlightDoor, RestDoor, StorageDoor
+from tests.behaviour.doors import AppendDoor, Door, FlightDoor, RestDoor, StorageDoor
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.storage import Lake, Tenant
@@ -50,6 +50,14 @@ def storage_door(lake: Lake) -> Door:
 @pytest.fixture(scope="session")
 def flight_door(service: Service, client: Client) -> Door:
     return FlightDoor(client, service.flight_url)
+
+
+@pytest.fixture(scope="session")
+def append_door(service: Service, client: Client) -> Iterator[Door]:
+    door = AppendDoor(client, service.flight_url)
+    yield door
+    door.writer.close()
+    door.skipping_writer.close()
 
 
 @pytest.fixture(scope="session")

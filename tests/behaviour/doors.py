@@ -163,6 +163,20 @@ class FlightDoor:
         self.client.compact()
 
 
+class AppendDoor(FlightDoor):
+    """Arrow Flight, where uploads are runs of one stream."""
+
+    def __init__(self, client: Client, url: str) -> None:
+        super().__init__(client, url)
+        self.writer = client.writer()
+        self.skipping_writer = client.writer(skip_unchanged=True)
+
+    def upload(self, rows: list[Row], *, run_id: str, known_time: int, skip_unchanged: bool = False) -> int:
+        writer = self.skipping_writer if skip_unchanged else self.writer
+        receipt = writer.upload(upload_table(rows), run_id=run_id, known_time=instant(known_time))
+        return receipt.result(60).skipped
+
+
 class RestDoor:
     """The REST gateway over HTTP; bodies are JSON, answers are Arrow streams so that no bit is lost on the way."""
 

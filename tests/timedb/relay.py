@@ -36,6 +36,12 @@ class Relay:
         for thread in self._threads:
             thread.join(10)
 
+    def cut(self) -> None:
+        """End the connections that there are; others may be made."""
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def _start(self, work: object, *args: object) -> None:
         thread = threading.Thread(target=work, args=args, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)

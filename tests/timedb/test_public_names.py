@@ -30,6 +30,7 @@ NAMES = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Writer",
     "__version__",
     "activate_user",
     "check_api",

@@ -22,6 +22,7 @@ from timedb.client.retrying import RETRIED, retrying
 from timedb.client.run_calls import RunCalls, warn_if_withdrawn
 from timedb.client.selection import Length, Rows, Selection, Time, fields_of, message_of, read_command
 from timedb.client.series_calls import SeriesCalls
+from timedb.client.writer import Writer
 from timedb.contract.errors import InvalidRequest, OutcomeUnknown
 from timedb.contract.settings import ClientSettings, load_settings
 from timedb.contract.wire import (
@@ -222,6 +223,37 @@ class Client(SeriesCalls, RunCalls, FileCalls):
             receipt = Receipt.from_message(self._send_safely(command, content, count))
         warn_if_withdrawn(receipt, level=2)
         return receipt
+
+    def writer(
+        self,
+        *,
+        workflow_id: str | None = None,
+        create_series: bool = True,
+        skip_unchanged: bool = False,
+        unit: str | None = None,
+    ) -> Writer:
+        """A writer of many runs over one stream, for those who write often: each is durable before it is answered, and
+        they are committed together.
+
+        Leaving its block waits for all runs and raises the first error. Arguments are those of :meth:`upload`, for all
+        runs of the writer.
+
+        Examples:
+            >>> with client.writer(workflow_id="meters") as writer:
+            ...     rows = pl.DataFrame({"series_key": "meter", "valid_time": [day], "value": [21.5]})
+            ...     receipt = writer.upload(rows, run_id="meter-1")  # a future
+            >>> receipt.result().rows
+            1
+        """
+        return Writer(
+            self._connection,
+            {
+                "workflow_id": workflow_id,
+                "create_series": create_series,
+                "skip_unchanged": skip_unchanged,
+                "unit": unit,
+            },
+        )
 
     def _send_safely(self, command: UploadCommand, data: UploadData, count: RowCount | None) -> dict[str, Any]:
         unknown = threading.Event()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 
 from timedb.contract.columns import is_text
 
-__all__ = ["RowsDigest", "Words", "fields_digest", "row_words", "rows_checksum"]
+__all__ = ["RowsDigest", "Words", "digests_of_runs", "fields_digest", "row_words", "rows_checksum"]
 
 _CHUNK_ROWS = 16_384  # what is mixed stays in the processor's cache
 _NULL = np.uint64(0x6E756C6C6E756C6C)
 _NAN = np.uint64(0x7FF8000000000000)
 _SENT = ("valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
 Words = np.ndarray[Any, np.dtype[np.uint64]]
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def fields_digest(fields: dict[str, Any], rows: str) -> str:
@@ -47,11 +48,9 @@ class RowsDigest:
                 annotation, tags, as the client sent them.
             series_ids: The ids.
         """
-        ids = np.array([_word(series_id) for series_id in series_ids], dtype=np.uint64)
         with np.errstate(over="ignore"):
-            columns = [ids[rows.column("series").to_numpy()], *(_bits(rows.column(name)) for name in _SENT)]
-            for start in range(0, rows.num_rows, _CHUNK_ROWS):
-                self.add_words(_row_words([_piece(column, start) for column in columns]))
+            for words in _words_of_rows(rows, series_ids):
+                self.add_words(words)
 
     def add_words(self, words: Words) -> None:
         """Count further rows in, by the word of each."""
@@ -63,7 +62,37 @@ class RowsDigest:
 
     def text(self) -> str:
         """The digest so far."""
-        return f"{self._rows}:{self._total:016x}{self._mixed:016x}{self._parity:016x}"
+        return _text(self._rows, self._total, self._mixed, self._parity)
+
+
+def digests_of_runs(rows: pa.Table, series_ids: Sequence[str], counts: Integers) -> list[str]:
+    """What :class:`RowsDigest` makes of each of several runs that lie one behind the other.
+
+    Args:
+        rows: As for :meth:`RowsDigest.add`.
+        series_ids: The same.
+        counts: Rows of each run.
+    """
+    sums = np.zeros((3, len(counts)), dtype=np.uint64)
+    if rows.num_rows:
+        with np.errstate(over="ignore"):
+            words = np.concatenate(list(_words_of_rows(rows, series_ids)))
+            there = counts > 0  # reduceat gives an empty run the first word of the next
+            starts = (np.cumsum(counts) - counts)[there]
+            for place, reduce, each in ((0, np.add, words), (1, np.add, _mix(words)), (2, np.bitwise_xor, words)):
+                sums[place, there] = reduce.reduceat(each, starts)
+    return [_text(int(count), *found) for count, found in zip(counts, sums.T, strict=True)]
+
+
+def _text(rows: int, total: np.uint64, mixed: np.uint64, parity: np.uint64) -> str:
+    return f"{rows}:{total:016x}{mixed:016x}{parity:016x}"
+
+
+def _words_of_rows(rows: pa.Table, series_ids: Sequence[str]) -> Iterator[Words]:
+    ids = np.array([_word(series_id) for series_id in series_ids], dtype=np.uint64)
+    columns = [ids[rows.column("series").to_numpy()], *(_bits(rows.column(name)) for name in _SENT)]
+    for start in range(0, rows.num_rows, _CHUNK_ROWS):
+        yield _row_words([_piece(column, start) for column in columns])
 
 
 def row_words(columns: Sequence[pa.ChunkedArray]) -> Words:

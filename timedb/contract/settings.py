@@ -90,6 +90,18 @@ class ServerSettings(BaseSettings):
         4_000_000, ge=1, description="Stored rows that a lookup has in memory at once, about"
     )
     max_queued_writes: int = Field(1024, ge=1, description="Writes of a tenant that may wait for their commit")
+    max_append_in_flight: int = Field(
+        4096, ge=1, description="Runs of all streams of append together that may wait for their answers"
+    )
+    max_append_in_flight_per_stream: int = Field(
+        256, ge=1, description="Runs of one stream of append that may wait for their answers; further ones are not read"
+    )
+    max_append_bytes: int = Field(
+        256 << 20, ge=1, description="Arrow bytes of the runs of all streams of append together that may wait"
+    )
+    max_append_bytes_per_stream: int = Field(
+        64 << 20, ge=1, description="Arrow bytes of the runs of one stream of append that may wait, and of one such run"
+    )
     max_concurrent_reads: int = Field(32, ge=1, description="Reads that may run at once")
     max_concurrent_reads_per_tenant: int = Field(24, ge=1, description="Reads of one tenant that may run at once")
     max_concurrent_uploads: int = Field(64, ge=1, description="Uploads that may be received at once")

@@ -11,6 +11,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from timedb.contract.durations import Duration
+from timedb.contract.upload_commands import (
+    AppendCommand,
+    AppendedRun,
+    AppendedUpload,
+    CommitMarker,
+    UploadCommand,
+    UploadFields,
+)
 from timedb.contract.wire_fields import (
     HOW_UNITS_CHANGE,
     MAX_NAME_CHARS,
@@ -20,7 +28,6 @@ from timedb.contract.wire_fields import (
     Length,
     Name,
     Number,
-    RunParams,
     SelectedLabels,
     Tags,
     Text,
@@ -40,6 +47,9 @@ __all__ = [
     "MAX_NAME_CHARS",
     "AccuracyCommand",
     "AccuracyTicket",
+    "AppendCommand",
+    "AppendedRun",
+    "AppendedUpload",
     "ApplyRetention",
     "Command",
     "CommitMarker",
@@ -63,6 +73,7 @@ __all__ = [
     "UpdateSeries",
     "UpdateValues",
     "UploadCommand",
+    "UploadFields",
     "ValueUpdate",
     "WireModel",
     "WithdrawRun",
@@ -80,35 +91,6 @@ OrderBy = Literal["series", "valid_time", "known_time", "change_time"]
 Compression = Literal["lz4", "zstd"]
 Identifiers = Literal["dictionary", "plain"]
 Aggregate = Literal["mean", "sum", "min", "max", "first", "last", "count"]
-
-
-class UploadCommand(Command):
-    """``do_put`` descriptor: one run of values. ``rows`` or a final :class:`CommitMarker` must confirm the count."""
-
-    op: Literal["upload"] = "upload"
-    run_id: Name | None = None
-    workflow_id: Name = "flight-upload"
-    run_start_time: Time | None = None
-    run_finish_time: Time | None = None
-    known_time: Time | None = None
-    run_params: RunParams | None = None
-    rows: Annotated[int, Field(ge=0)] | None = None
-    create_series: bool = True
-    skip_unchanged: bool = False
-    series_descriptions: dict[Name, Text] | None = None
-    unit: Name | None = None
-
-    @model_validator(mode="after")
-    def _finish_after_start(self) -> Self:
-        check_range(self.run_start_time, self.run_finish_time, ("run_start_time", "run_finish_time"))
-        return self
-
-
-class CommitMarker(WireModel):
-    """The last metadata message of an upload: the client's word that it sent all ``rows`` rows."""
-
-    commit: Literal[True]
-    rows: Annotated[int, Field(ge=0)]
 
 
 def _check_one_length(name: str, length: Duration) -> None:

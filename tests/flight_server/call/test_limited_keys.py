@@ -13,6 +13,7 @@ import pytest
 from adbc_driver_flightsql.dbapi import connect
 from pyarrow import flight
 
+from tests.flight_server.appends import Stream, code_of
 from tests.flight_server.callers import calling, exchange, outcome
 from tests.flight_server.flights import (
     act,
@@ -247,6 +248,14 @@ def test_it_makes_series_that_fit_and_no_others(divided: Divided, name: str) -> 
         send(north, mixed, rows=6, run_id=f"{name}-mixed")
     with fails("not_found"):
         act(divided.everything, "get_run", {"run_id": f"{name}-mixed"})
+
+
+def test_each_run_that_it_appends_is_held_to_its_labels(divided: Divided, name: str) -> None:
+    stream = Stream(divided.north, labelled(name, NORTH).schema)
+    for seq, labels in enumerate((NORTH, SOUTH, None, NORTH)):
+        stream.run(seq, labelled(f"{name}-{seq}", labels), f"{name}-{seq}")
+    assert [code_of(answer) for answer in stream.end().values()] == ["forbidden", "forbidden", "ok", "ok"]
+    assert [bool(series_named(divided.everything, f"{name}-{seq}")) for seq in range(4)] == [True, False, False, True]
 
 
 def test_it_corrects_and_withdraws_its_rows_of_runs_of_others(divided: Divided, name: str) -> None:

@@ -15,9 +15,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
+from tests.flight_server.appends import Stream, code_of
 from tests.flight_server.callers import calling, exchange, outcome
 from tests.flight_server.flights import (
     act,
+    command,
     eventually,
     fails,
     hours,
@@ -133,6 +135,19 @@ def test_each_scope_opens_its_calls_and_no_others(closed: Closed, scope: str) ->
                 assert code in ("ok", "invalid_request", "not_found"), (name, code, detail)
             else:
                 assert (code, detail) == ("forbidden", f"the key may not do this: it needs the scope {needed!r}"), name
+
+
+def test_runs_of_a_stream_need_the_scope_to_write(closed: Closed) -> None:
+    with closed.call(closed.user("reads@appends.example", scopes=["read", "admin"])) as client:
+        writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(command("append", {})))
+        with fails("forbidden", "'write'"):  # before the first batch
+            reader.read_chunk()
+        with suppress(pa.ArrowException, OSError):
+            writer.close()
+    with closed.call(closed.user("writes@appends.example", scopes=["write"])) as client:
+        stream = Stream(client, rows_of("appends").schema)
+        stream.run(0, rows_of("appends"), "appends")
+        assert code_of(stream.end()[0]) == "ok"
 
 
 def test_without_a_valid_key_nothing_is_open_but_health(closed: Closed) -> None:
@@ -309,6 +324,25 @@ def test_what_is_written_carries_the_e_mail_of_the_key_whatever_it_says(closed: 
 
 def audit_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [json.loads(record.getMessage()) for record in caplog.records if record.name == "timedb.audit"]
+
+
+def test_every_run_of_a_stream_has_a_line_in_the_audit_log(
+    closed: Closed, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "timedb.audit")
+    with closed.call(closed.user("ann@lines.example")) as client:
+        stream = Stream(client, rows_of(name).schema)
+        stream.run(0, rows_of(name), f"{name}-0")
+        stream.run(1, rows_of(name), f"{name}-1", rows=4)
+        stream.end()
+    eventually(lambda: len(audit_lines(caplog)) == 3)
+    lines = sorted(audit_lines(caplog), key=lambda line: str(line.get("run_id", "")))
+    assert {(line["principal"], line["method"]) for line in lines} == {("ann@lines.example", "do_exchange/append")}
+    assert [(line.get("run_id"), line["code"], line.get("rows")) for line in lines[1:]] == [
+        (f"{name}-0", "ok", 3),
+        (f"{name}-1", "incomplete_upload", None),
+    ]
+    assert lines[0]["runs"] == 1
 
 
 def test_every_write_has_a_line_in_the_audit_log(closed: Closed, name: str, caplog: pytest.LogCaptureFixture) -> None:
