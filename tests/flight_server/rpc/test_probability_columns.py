@@ -78,7 +78,7 @@ def test_they_stand_beside_other_labels(client: flight.FlightClient) -> None:
 
 
 def test_a_run_is_the_same_by_column_and_by_label(client: flight.FlightClient) -> None:
-    run = {"rows": 4, "run_id": "either-way", "known_time": "2025-01-01T00:00:00Z"}
+    run: dict[str, Any] = {"rows": 4, "run_id": "either-way", "known_time": "2025-01-01T00:00:00Z"}
     send(client, table("either way", quantile=QUANTILES), **run)
     labels = [json.dumps({"quantile": str(each)}) if each else None for each in QUANTILES]
     again = send(client, table("either way", labels=labels), **run)
