@@ -22,6 +22,7 @@ from timedb.client.retrying import RETRIED, retrying
 from timedb.client.run_calls import RunCalls, warn_if_withdrawn
 from timedb.client.selection import Length, Rows, Selection, Time, fields_of, message_of, read_command
 from timedb.client.series_calls import SeriesCalls
+from timedb.client.sql import stream_sql
 from timedb.client.writer import Writer
 from timedb.contract.errors import InvalidRequest, OutcomeUnknown
 from timedb.contract.settings import ClientSettings, load_settings
@@ -343,6 +344,24 @@ class Client(SeriesCalls, RunCalls, FileCalls):
         except ModuleNotFoundError:
             raise ModuleNotFoundError("read_pandas needs pandas: pip install pandas") from None
         return self.read_arrow(parallel=parallel, progress=progress, **selection).to_pandas()
+
+    def sql(self, query: str) -> pl.DataFrame:
+        """The answer of a query of SQL, over the tables ``flat``, ``overlapping``, ``values``, ``series`` and ``runs``.
+
+        Raises:
+            InvalidRequest: it is no query, or names what there is not.
+
+        Examples:
+            >>> client.sql("SELECT max(value) AS most FROM flat WHERE series_key = 'wind'")["most"].to_list()
+            [7.0]
+        """
+        import polars as pl
+
+        return pl.DataFrame(self.stream_sql(query).read_all())
+
+    def stream_sql(self, query: str) -> ReadStream:
+        """Run a query as :meth:`sql` does, and get its batches as they arrive."""
+        return stream_sql(self._connection, query)
 
     def lookup(self, frame: Any, *, as_of: Time | None = None) -> pl.DataFrame:
         """The value of each row as it was known then: the join of a backtest.

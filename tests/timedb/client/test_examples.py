@@ -67,4 +67,4 @@ def test_each_call_has_an_example() -> None:
     with_example = {each.name.rpartition(".")[2] for each in examples()}
     bare = {name for name in vars(client.Client) if callable(getattr(client.Client, name)) and not name.startswith("_")}
     bare |= {name for part in PARTS for name in vars(part) if name[0] != "_"}
-    assert bare - with_example == {"call", "stream", "send", "close", "health", "compact", "maintain"}
+    assert bare - with_example == {"call", "stream", "stream_sql", "send", "close", "health", "compact", "maintain"}
