@@ -23,18 +23,22 @@ from timedb.contract.settings import ServerSettings, load_settings
 from timedb.run.launch import start_service
 
 HARMLESS = {
+    "watch": "adds runs, and moves the files that it was told to take",
     "accuracy": "reads",
     "api": "serves",
     "backup": "fills an empty folder",
     "create": "leaves what is there",
+    "diff": "reads",
     "export": "reads; of the file that it writes, see test_cli_answers",
     "maintain": "keeps every row",
     "read": "reads; of the file that it writes, see test_cli_answers",
     "restore": "fills an empty folder",
     "restore-run": "is taken back by withdraw",
+    "runs": "reads",
     "series": "reads",
     "serve": "serves",
-    "sql": "prints",
+    "show": "reads",
+    "sql": "reads, or prints",
     "status": "reads",
     "update-series": "is taken back by another one",
     "upgrade": "keeps every row",
