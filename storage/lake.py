@@ -27,6 +27,7 @@ from timedb.storage.delta.object_store import PROBE_FOLDER, ObjectStore, check_c
 from timedb.storage.delta.privacy import close_folder
 from timedb.storage.delta.standing import DELETED_TIME, LAKE_ID, Standing, identity_of
 from timedb.storage.delta.store import ASIDE_PREFIX, LocalStore, Store, make_folder
+from timedb.storage.maintain.rounds import Rounds
 from timedb.storage.memory.server import MemoryOfServer
 from timedb.storage.tables.clock import Clock
 from timedb.storage.tables.layout import (
@@ -96,6 +97,7 @@ class Lake:
         self._bucket_digits: int | None = None if marker["bucket_digits"] == "full" else int(marker["bucket_digits"])
         self._tenants: dict[str, Tenant] = {}
         self.memory = MemoryOfServer(settings)
+        self._rounds = Rounds()
         self._lease: Lease | None = None
         self._lock = threading.Lock()
 
@@ -325,6 +327,7 @@ class Lake:
                     self._standing,
                     self.memory,
                     self._clock,
+                    self._rounds,
                 )
                 try:
                     note_tenant(self._store, name)  # once there is something, for who finds nothing then calls it lost
@@ -389,6 +392,7 @@ class Lake:
         with self._lock:
             for tenant in self._tenants.values():
                 tenant.close()
+            self._rounds.close()
             if self._lease is not None:
                 self._lease.close()
 

@@ -47,6 +47,7 @@ from timedb.storage.delta.store import Store
 from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.maintain.maintenance import Maintenance
 from timedb.storage.maintain.retention import Retention
+from timedb.storage.maintain.rounds import Rounds
 from timedb.storage.memory.cache import CachedFiles
 from timedb.storage.memory.server import MemoryOfServer
 from timedb.storage.read.accuracy import AccuracyPlan, plan_accuracy
@@ -71,7 +72,6 @@ from timedb.storage.write.withdrawals import Restoration, Withdrawal
 
 __all__ = ["Tenant"]
 
-
 _log = logging.getLogger("timedb.storage")
 
 Plan: TypeAlias = ReadPlan | AccuracyPlan
@@ -88,7 +88,7 @@ class Tenant:
         settings: Limits.
         standing: Watches the lake.
         shared: The memory that it shares with other tenants; None: it has one of its own.
-        clock: Stamps what is written; None: one of its own.
+        clock, rounds: What stamps its writes, and the threads of upkeep, both shared; None: its own.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Tenant:
         standing: Standing | None = None,
         shared: MemoryOfServer | None = None,
         clock: Clock | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
         self.tenant_id = tenant_id
         self.clock = Clock(settings.max_clock_skew_seconds) if clock is None else clock
@@ -136,7 +137,7 @@ class Tenant:
             group_rows=settings.group_rows,
             mixed_rows=settings.mixed_rows,
             clock=self.clock,
-            recorded=self.records.soon,
+            recorded=self._recorded,
         )
         self._incoming = IncomingRuns(self.values, self.lane, bucket_digits, settings, self.memory.calls)
         compactor = Compactor(
@@ -147,7 +148,7 @@ class Tenant:
             input_rows=min(settings.compact_input_rows, self.memory.work_rows),
             memory=self.memory.calls,
         )
-        self.upkeep = Maintenance(tables, self.ledger, compactor, settings, self.clock)
+        self.upkeep = Maintenance(tables, self.ledger, compactor, settings, self.clock, rounds or Rounds())
         self._retention = Retention(
             self.values,
             self.lane,
@@ -454,6 +455,10 @@ class Tenant:
         self.records.close()
         if not self.values.is_lost:
             self.note_tables()
+
+    def _recorded(self) -> None:
+        self.records.soon()
+        self.upkeep.wake()
 
     def _catch_up(self, snapshot: Snapshot) -> None:
         """Know all runs and updates of a snapshot, those of other servers, too, which may not live to write them."""

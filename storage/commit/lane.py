@@ -37,6 +37,8 @@ from timedb.storage.tables.schemas import MIXED, MIXED_GROUP_ROWS
 
 __all__ = ["CommitLane"]
 
+_IDLE_SECONDS = 60.0
+"""For so long the thread of a lane waits for another write before it ends; the next write starts one."""
 _log = logging.getLogger("timedb.storage")
 
 
@@ -56,7 +58,7 @@ class _WaitingReplacement:
 
 
 class CommitLane:
-    """One writer thread over the values table of a tenant.
+    """One writer thread over the values table of a tenant, as long as there is anything to write.
 
     Args:
         values: The values table.
@@ -96,8 +98,7 @@ class CommitLane:
         self._turn_of: _Waiting | _WaitingReplacement | None = None
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="timedb-commit-lane", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def submit(self, write: Write) -> dict[str, Any]:
         """Wait for the write's turn and its commit.
@@ -149,6 +150,10 @@ class CommitLane:
             if len(self._waiting) >= self._max_queued:
                 raise Busy(f"{self._max_queued} writes are waiting already; retry")
             self._waiting.append(waiting)
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="timedb-commit-lane", daemon=True)
+                thread.start()
+                self._thread = thread  # not before: one that has not begun looks like one that has died
             self._changed.notify()
 
     @property
@@ -158,8 +163,9 @@ class CommitLane:
 
     @property
     def alive(self) -> bool:
-        """Whether the lane still gives turns."""
-        return self._thread.is_alive()
+        """Whether the lane still gives turns; one without a thread begins with the next write."""
+        thread = self._thread
+        return thread is None or thread.is_alive()
 
     @property
     def oldest_seconds(self) -> float:
@@ -173,7 +179,9 @@ class CommitLane:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
 
     def _run(self) -> None:
         while group := self._next_group():
@@ -194,7 +202,9 @@ class CommitLane:
             while not self._waiting:
                 if self._closing:
                     return []
-                self._changed.wait()
+                if not self._changed.wait(_IDLE_SECONDS) and not self._waiting:
+                    self._thread = None
+                    return []
             first = self._turn_of = self._waiting.popleft()
             if isinstance(first, _WaitingReplacement):
                 return first

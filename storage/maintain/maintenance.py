@@ -16,6 +16,7 @@ from timedb.storage.delta.parquet import may_hold_corrections
 from timedb.storage.delta.table import Table
 from timedb.storage.maintain.cleaning import Cleaner
 from timedb.storage.maintain.compaction import Compactor
+from timedb.storage.maintain.rounds import Rounds
 from timedb.storage.rows.scan import is_mixed
 from timedb.storage.tables.clock import Clock
 from timedb.storage.tables.commit_marks import CHANGE_TIME
@@ -27,11 +28,13 @@ __all__ = ["Maintenance"]
 _FILES_A_COMMIT = 10
 _CHECKPOINT_SHARE = 30  # checkpoints take a thirtieth of the time
 _AT_MOST = 10  # but no more commits than so many times what is due
+_IDLE_SECONDS = 300.0
+"""The longest pause between two looks at a tenant that nobody writes to: each is twice as long as the one before."""
 _log = logging.getLogger("timedb.storage")
 
 
 class Maintenance:
-    """One thread a tenant; every job can also be asked for.
+    """Looks at a tenant whenever it has its round; every job can also be asked for.
 
     Args:
         tables: The tenant's tables.
@@ -39,10 +42,17 @@ class Maintenance:
         compactor: Compacts the values table.
         settings: Thresholds.
         clock: Says how old files are.
+        rounds: The threads, which tenants share.
     """
 
     def __init__(
-        self, tables: TenantTables, ledger: Ledger, compactor: Compactor, settings: ServerSettings, clock: Clock
+        self,
+        tables: TenantTables,
+        ledger: Ledger,
+        compactor: Compactor,
+        settings: ServerSettings,
+        clock: Clock,
+        rounds: Rounds,
     ) -> None:
         self._clock = clock
         self._values = tables.values
@@ -54,8 +64,10 @@ class Maintenance:
         self._working = threading.Lock()
         self._not_before: dict[str, float] = {}
         self.last_compaction: float | None = None
-        self._thread = threading.Thread(target=self._run, name="timedb-maintenance", daemon=True)
-        self._thread.start()
+        self._pause = settings.maintenance_seconds
+        self._seen = -1
+        self._rounds = rounds
+        self._round = rounds.add(self._look_again, self._pause)
 
     def compact(self) -> dict[str, Any]:
         """Settle all fresh rows: ``{buckets, rows, files_before, files_after}``."""
@@ -80,7 +92,7 @@ class Maintenance:
         return dict(self._cleaner.use or {})
 
     def look(self) -> None:
-        """Do what is due, as is done by itself every ``maintenance_seconds``.
+        """Do what is due, as is done by itself every ``maintenance_seconds``, and less often while nobody writes.
 
         Raises:
             OSError, TimeDBError: something could not be done; the next look tries again.
@@ -98,19 +110,31 @@ class Maintenance:
     def close(self) -> None:
         """Stop; what is under way is finished first."""
         self._stopping.set()
-        self._thread.join()
+        self._rounds.end(self._round)
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._settings.maintenance_seconds):
-            try:
-                self.look()
-                self._tables.note()
-            except OSError as error:
-                _log.warning("maintenance was put off: %s", error)
-            except TimeDBError as error:
-                _log.warning("maintenance was put off: %s", error)
-            except BaseException:  # PanicException of the engines is no Exception
-                _log.exception("maintenance failed; the tables are as before")
+    def wake(self) -> None:
+        """Something has been written: look at it before long."""
+        self._rounds.wake(self._round, self._settings.maintenance_seconds)
+
+    def _look_again(self) -> float:
+        """Look, and say for how many seconds that will do."""
+        shortest = self._settings.maintenance_seconds
+        before, self._pause = self._pause, shortest
+        if self._stopping.is_set():
+            return shortest
+        try:
+            self.look()
+            self._tables.note()
+            seen, self._seen = self._seen, self._values.snapshot().version
+            if seen == self._seen:
+                self._pause = max(shortest, min(2 * before, _IDLE_SECONDS))
+        except OSError as error:
+            _log.warning("maintenance was put off: %s", error)
+        except TimeDBError as error:
+            _log.warning("maintenance was put off: %s", error)
+        except BaseException:  # PanicException of the engines is no Exception
+            _log.exception("maintenance failed; the tables are as before")
+        return self._pause
 
     def _tend_mixed(self) -> None:
         """Keep small writes few files: gather them while they are few rows, then move them into their buckets."""
