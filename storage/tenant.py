@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 import polars as pl
@@ -56,6 +57,7 @@ from timedb.storage.read.latest import LastRows
 from timedb.storage.read.lookup import Lookup
 from timedb.storage.read.planning import plan_read
 from timedb.storage.read.reading import ReadPlan
+from timedb.storage.read.runs_seen import RunsSeen
 from timedb.storage.read.tenant_snapshot import TenantSnapshot
 from timedb.storage.rows.scan import is_mixed
 from timedb.storage.tables.clock import Clock
@@ -256,6 +258,7 @@ class Tenant:
             table=self.values,
             catalog=self.catalog,
             bucket_digits=self.bucket_digits,
+            runs=RunsSeen(self._all_runs, self._limited_to),
             max_sorted_rows=self.settings.max_sorted_rows,
         )
 
@@ -264,15 +267,11 @@ class Tenant:
         """The tables as they are now, for several reads of one state."""
         snapshot = self.values.snapshot()
 
-        def runs() -> pl.LazyFrame:
-            self._catch_up(snapshot)
-            return self._visible_runs()
-
         def withdrawn() -> dict[str, dict[str, Any]]:
             self._catch_up(snapshot)
             return self._withdrawn(snapshot, None)
 
-        series = self.catalog.known().by_id
+        series, runs = self.catalog.known().by_id, partial(self._visible_runs, snapshot)
         return TenantSnapshot(snapshot, series, lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn)
 
     @translating_errors()
@@ -287,6 +286,7 @@ class Tenant:
             table=self.values,
             catalog=self.catalog,
             bucket_digits=self.bucket_digits,
+            runs=RunsSeen(self._all_runs, self._limited_to),
             last_rows=self._last_rows,
             cache=self._cache,
             slice_rows=self.memory.slice_rows,
@@ -363,8 +363,7 @@ class Tenant:
     def list_runs(self, message: ListRuns) -> list[dict[str, Any]]:
         """Rows of the runs table, newest first, and what is withdrawn of each."""
         snapshot = self.values.snapshot()
-        self._catch_up(snapshot)
-        rows = self._visible_runs()
+        rows = self._visible_runs(snapshot)
         if message.workflow_id is not None:
             rows = rows.filter(pl.col("workflow_id") == message.workflow_id)
         if message.start is not None:
@@ -466,8 +465,12 @@ class Tenant:
         if self.ledger.is_behind:
             self.records.soon()
 
-    def _visible_runs(self) -> pl.LazyFrame:
-        rows = self.ledger.runs.scan()
+    def _all_runs(self, snapshot: Snapshot) -> pl.LazyFrame:
+        self._catch_up(snapshot)
+        return self.ledger.runs.scan()
+
+    def _visible_runs(self, snapshot: Snapshot) -> pl.LazyFrame:
+        rows = self._all_runs(snapshot)
         return rows if self._limited_to is None else rows.filter(pl.col("created_by") == self._limited_to)
 
     def _withdrawn(self, snapshot: Snapshot, run_ids: Iterable[str] | None) -> dict[str, dict[str, Any]]:

@@ -55,6 +55,8 @@ def _parameter(option: ReadOption) -> Any:
             kind: Any = QueryTime
         case "count":
             kind = Annotated[field.annotation, *field.metadata, COUNT]
+        case "texts":
+            kind = list[str]
         case "word":
             kind = field.annotation
         case _:

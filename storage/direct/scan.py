@@ -22,6 +22,7 @@ from timedb.contract.settings import local_path
 from timedb.contract.wire import ReadTicket, quoted
 from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import KnownSeries, StoredCatalog
+from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.delta.log import DeltaLog, Snapshot
 from timedb.storage.delta.object_store import ObjectStore
 from timedb.storage.delta.store import LocalStore, Store
@@ -29,11 +30,12 @@ from timedb.storage.delta.table import Promised, Table
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.planning import plan_read
 from timedb.storage.read.reading import ReadPlan
+from timedb.storage.read.runs_seen import RunsSeen
 from timedb.storage.rows import views
 from timedb.storage.rows.scan import is_mixed, scan
 from timedb.storage.tables.inventory import Inventory
 from timedb.storage.tables.layout import FORMAT_VERSION, MARKER, tenant_folder
-from timedb.storage.tables.schemas import PARTITIONS, SERIES, VALUES, VALUES_DATA
+from timedb.storage.tables.schemas import PARTITIONS, RUNS, SERIES, UPDATES, VALUES, VALUES_DATA
 
 __all__ = ["DirectTenant", "State", "find_tenant", "open_folder", "scan_lake"]
 
@@ -103,11 +105,23 @@ class DirectTenant:
             table=Table(values, VALUES, PARTITIONS),
             catalog=FixedCatalog(Table(self.store.below("series"), SERIES), self.tenant_id, state.series),
             bucket_digits=_bucket_digits(state.values, ticket.bucket),
+            runs=RunsSeen(self._runs),
             last_rows=LastRows(values),
             max_sorted_rows=0,
             max_windows=_MAX_WINDOWS,
             snapshot=state.values,
         )
+
+    def _runs(self, snapshot: Snapshot) -> pl.LazyFrame:
+        """The runs of a snapshot: those of the runs table, and those that only the log of the values has yet."""
+        promised = Inventory(self.store).promised
+        tables = {
+            name: Table(self.store.below(name), schema, promised=promised.get(name))
+            for name, schema in (("runs", RUNS), ("updates", UPDATES))
+        }
+        ledger = Ledger(Table(self.store.below("values"), VALUES, PARTITIONS), tables["runs"], tables["updates"])
+        ledger.catch_up(snapshot)
+        return ledger.runs.scan()
 
 
 def find_tenant(path: str, tenant: str | None = None) -> DirectTenant:

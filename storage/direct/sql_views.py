@@ -29,7 +29,7 @@ _COLUMNS = ", ".join(VALUES_DATA.names)
 class _Filter:
     """A filter: what kind of value it takes, what it asks of a row, and whether another row can win under it."""
 
-    kind: Literal["instant", "length", "text", "number"]
+    kind: Literal["instant", "length", "text", "texts", "number"]
     test: str | None = None
     decides: bool = False
     default: str = "NULL"
@@ -41,6 +41,7 @@ _FILTERS = {
     "start_known": _Filter("instant", "known_time >= {start_known}"),
     "end_known": _Filter("instant", "known_time < {end_known}", decides=True),
     "as_of": _Filter("instant", "change_time <= {as_of}", decides=True),
+    "run_ids": _Filter("texts", "array_contains({run_ids}, run_id)", decides=True),
     "lead_time": _Filter("length", "{micros}(known_time) <= {lead}", decides=True),
     "time_zone": _Filter("text", f"{{micros}}(known_time) <= greatest({MIN_MICROS}, gate)", decides=True),
     "days_ahead": _Filter("number", default="1"),
@@ -99,7 +100,13 @@ ATTACH OR REPLACE '{series}' AS {prefix}_catalog (TYPE delta);
 CREATE OR REPLACE MACRO {prefix}_series() AS TABLE SELECT * FROM {prefix}_catalog;""",
     table="CREATE OR REPLACE MACRO {name}({parameters}) AS TABLE",
     scalar="CREATE OR REPLACE MACRO {name}({parameters}) AS",
-    types={"instant": "TIMESTAMPTZ", "length": "INTERVAL", "text": "VARCHAR", "number": "BIGINT"},
+    types={
+        "instant": "TIMESTAMPTZ",
+        "length": "INTERVAL",
+        "text": "VARCHAR",
+        "texts": "VARCHAR[]",
+        "number": "BIGINT",
+    },
     typed=False,
     argument="{name} := {name}",
     micros="epoch_us",
@@ -117,7 +124,13 @@ CREATE OR REPLACE TEMPORARY VIEW {prefix}_values AS SELECT * FROM delta.`{values
 CREATE OR REPLACE TEMPORARY VIEW {prefix}_series AS SELECT * FROM delta.`{series}`;""",
     table="CREATE OR REPLACE TEMPORARY FUNCTION {name}({parameters}) RETURNS TABLE RETURN",
     scalar="CREATE OR REPLACE TEMPORARY FUNCTION {name}({parameters}) RETURNS BIGINT RETURN",
-    types={"instant": "TIMESTAMP", "length": "INTERVAL DAY TO SECOND", "text": "STRING", "number": "BIGINT"},
+    types={
+        "instant": "TIMESTAMP",
+        "length": "INTERVAL DAY TO SECOND",
+        "text": "STRING",
+        "texts": "ARRAY<STRING>",
+        "number": "BIGINT",
+    },
     typed=True,
     argument="{name} => {name}",
     micros="unix_micros",

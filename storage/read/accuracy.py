@@ -27,6 +27,7 @@ from timedb.storage.read.latest import LastRows
 from timedb.storage.read.parts import UNKNOWN
 from timedb.storage.read.planning import plan_read, select_series
 from timedb.storage.read.reading import ReadPlan
+from timedb.storage.read.runs_seen import RunsSeen
 
 __all__ = ["AccuracyPart", "AccuracyPlan", "accuracy_schema", "plan_accuracy"]
 
@@ -229,12 +230,18 @@ def _by_whole_series(batches: Iterator[pa.RecordBatch]) -> Iterator[pl.DataFrame
 
 
 def plan_accuracy(
-    ticket: AccuracyTicket, *, table: Table, catalog: Catalog, bucket_digits: int | None, max_sorted_rows: int
+    ticket: AccuracyTicket,
+    *,
+    table: Table,
+    catalog: Catalog,
+    bucket_digits: int | None,
+    runs: RunsSeen,
+    max_sorted_rows: int,
 ) -> AccuracyPlan:
     """Resolve a comparison against the newest snapshot.
 
-    ``start_known`` and ``end_known`` bound the forecasts only. The actuals series is not compared with itself unless
-    ``series_ids`` or ``series_keys`` name it.
+    ``start_known``, ``end_known``, ``run_ids`` and ``workflow_id`` are about the forecasts only. The actuals series is
+    not compared with itself unless ``series_ids`` or ``series_keys`` name it.
 
     Raises:
         InvalidRequest: as ``plan_read``; or the actual values cannot be converted to the unit of a
@@ -251,6 +258,7 @@ def plan_accuracy(
             last_rows=LastRows(table.store),
             max_sorted_rows=max_sorted_rows,
             max_windows=1,
+            runs=runs,
         )
 
     actual = _actual_series(ticket, catalog)

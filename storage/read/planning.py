@@ -22,6 +22,7 @@ from timedb.storage.read.buckets import BucketRead
 from timedb.storage.read.cursor import Cursor
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.reading import ReadPlan, stored_columns
+from timedb.storage.read.runs_seen import RunsSeen
 from timedb.storage.read.token import Token
 from timedb.storage.rows.scan import RowSelection, is_mixed, live_files, shares_bucket
 from timedb.storage.tables.commit_marks import CHANGE_TIME
@@ -42,6 +43,7 @@ def plan_read(
     last_rows: LastRows,
     max_sorted_rows: int,
     max_windows: int,
+    runs: RunsSeen,
     cache: BatchCache | None = None,
     slice_rows: int = SLICE_ROWS,
     snapshot: Snapshot | None = None,
@@ -68,7 +70,8 @@ def plan_read(
         )
     if ticket.unit is not None:
         _check_units(ticket.unit, known, series_ids)
-    selection = _selection(ticket, from_micros(snapshot.transactions.get(CHANGE_TIME, 0)), series_ids)
+    run_ids = runs.named(snapshot, ticket.run_ids, ticket.workflow_id)
+    selection = _selection(ticket, from_micros(snapshot.transactions.get(CHANGE_TIME, 0)), series_ids, run_ids)
     if selection.as_of is not None:
         refuse_removed(
             snapshot, _names_of_buckets(ticket, series_ids, bucket_digits), selection.as_of, selection.start_valid
@@ -93,7 +96,9 @@ def plan_read(
     )
 
 
-def _selection(ticket: ReadTicket, newest: datetime, series_ids: Collection[str] | None) -> RowSelection:
+def _selection(
+    ticket: ReadTicket, newest: datetime, series_ids: Collection[str] | None, run_ids: Collection[str] | None
+) -> RowSelection:
     """The filters of a ticket, with ``as_of`` only where it leaves something out."""
     cut_offs, start_valid, changed_after = [ticket.as_of or newest], ticket.start_valid, None
     if ticket.token is not None:
@@ -114,6 +119,7 @@ def _selection(ticket: ReadTicket, newest: datetime, series_ids: Collection[str]
         ticket.end_known,
         as_of if as_of < newest else None,  # nothing is younger: no cut-off, so that the tiers can be used
         changed_after,
+        run_ids,
     )
 
 

@@ -63,7 +63,7 @@ _FLAT: dict[_Fresh, Recipe] = {
     "corrections": Recipe(WINNING, views.flat, _SETTLED_WINNING),
     "withdrawals": Recipe(STANDING, views.flat, _SETTLED_WINNING),
 }
-_FLAT_AS_KNOWN: dict[_Fresh, Recipe] = {  # known_time is bounded above, so that a revised row can win
+_FLAT_AMONG: dict[_Fresh, Recipe] = {  # known_time is bounded above, or runs are named, so that a revised row can win
     "nothing": Recipe(STANDING, views.winners),
     "uploads": Recipe(STANDING, views.winners),
     "corrections": Recipe(STANDING, views.flat),
@@ -86,7 +86,8 @@ def recipe_for(read: ReadCommand, selection: RowSelection, fresh: Collection[Dat
         return _PAST["overlapping" if overlapping else "flat"]
     if overlapping:
         return _OVERLAPPING[_kind(fresh)]
-    return (_FLAT if selection.end_known is None and not read.has_cut_off else _FLAT_AS_KNOWN)[_kind(fresh)]
+    among = selection.end_known is not None or selection.run_ids is not None or read.has_cut_off
+    return (_FLAT_AMONG if among else _FLAT)[_kind(fresh)]
 
 
 def _kind(fresh: Collection[DataFile]) -> _Fresh:

@@ -59,19 +59,22 @@ def stream_rows(
     tests = _tests(selection)
     for file in files:
         series, bucket = _series_to_pick(selection, file), selection.bucket_to_pick(file)
-        asked = [*tests, *(["series_id"] if series or bucket is not None else [])]
-        wanted = [*columns, *(name for name in (*_BOUNDED, "series_id") if name in asked and name not in columns)]
+        picked = {"series_id": bool(series) or bucket is not None, "run_id": selection.run_ids is not None}
+        asked = [*tests, *(name for name, is_picked in picked.items() if is_picked)]
+        wanted = [*columns, *(name for name in (*_BOUNDED, *picked) if name in asked and name not in columns)]
         for batch in _batches(store, file, wanted, batch_rows, series, tests, cache):
             if bucket is not None:
                 batch = _of_bucket(batch, bucket)
             for name, bounds in tests.items():
                 batch = batch.filter(_mask(batch.column(name), bounds))
             if series:
-                batch = batch.filter(_of_series(batch.column("series_id"), series))
+                batch = batch.filter(_is_one_of(batch.column("series_id"), series))
+            if selection.run_ids is not None:
+                batch = batch.filter(_is_one_of(batch.column("run_id"), list(selection.run_ids)))
             if batch.num_rows:
                 batch = batch.select(list(columns))
-                # Whoever asked for some series is not told the names of others.
-                yield used_entries(batch) if series or bucket is not None else batch
+                # Whoever asked for some series or runs is not told the names of others.
+                yield used_entries(batch) if any(picked.values()) else batch
 
 
 def _series_to_pick(selection: RowSelection, file: DataFile) -> list[str]:
@@ -82,8 +85,8 @@ def _series_to_pick(selection: RowSelection, file: DataFile) -> list[str]:
     return [] if low == high and low in selection.series_ids else sorted(selection.series_ids)
 
 
-def _of_series(column: pa.DictionaryArray, series: Sequence[str]) -> pa.Array:
-    picked = pc.is_in(column.dictionary, value_set=pa.array(series, column.dictionary.type))
+def _is_one_of(column: pa.DictionaryArray, texts: Sequence[str]) -> pa.Array:
+    picked = pc.is_in(column.dictionary, value_set=pa.array(texts, column.dictionary.type))
     return picked.take(column.indices)
 
 

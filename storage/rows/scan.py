@@ -47,6 +47,7 @@ class RowSelection:
     end_known: datetime | None = None
     as_of: datetime | None = None
     changed_after: datetime | None = None
+    run_ids: Collection[str] | None = None
     bucket: str | None = None
     """The bucket whose rows it is about; that alone leaves out rows of mixed files, which hold those of others, too."""
 
@@ -66,6 +67,8 @@ class RowSelection:
             found.append(pl.col("series_id") == next(iter(self.series_ids)))
         elif self.series_ids is not None:
             found.append(pl.col("series_id").is_in(pl.Series(sorted(self.series_ids), dtype=pl.String).implode()))
+        if self.run_ids is not None:
+            found.append(pl.col("run_id").is_in(pl.Series(sorted(self.run_ids), dtype=pl.String).implode()))
         return found
 
     def may_hold(self, file: DataFile) -> bool:

@@ -53,11 +53,10 @@ def flight_door(service: Service, client: Client) -> Door:
 
 
 @pytest.fixture(scope="session")
-def append_door(service: Service, client: Client) -> Iterator[Door]:
+def append_door(service: Service, client: Client) -> Iterator[AppendDoor]:
     door = AppendDoor(client, service.flight_url)
     yield door
-    door.writer.close()
-    door.skipping_writer.close()
+    door.close()
 
 
 @pytest.fixture(scope="session")

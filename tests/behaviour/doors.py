@@ -47,7 +47,7 @@ class Door(Protocol):
     """What every door can do. Times are integer microseconds, as in the oracle."""
 
     def create_series(self, name: str) -> str: ...
-    def upload(self, rows: list[Row], *, run_id: str, known_time: int, skip_unchanged: bool = False) -> int: ...
+    def upload(self, rows: list[Row], *, run_id: str, known_time: int, **options: Any) -> int: ...
     def read(self, view: str = "flat", *, all_versions: bool = False, **filters: Any) -> pa.Table: ...
     def update_values(self, updates: list[dict[str, Any]]) -> dict[str, Any]: ...
     def withdraw_run(self, run_id: str, reason: str | None) -> int: ...
@@ -101,8 +101,8 @@ class StorageDoor:
         created = self.tenant.create_series(CreateSeries(name=name, unit="MW"), created_by=None)
         return str(created["series_id"])
 
-    def upload(self, rows: list[Row], *, run_id: str, known_time: int, skip_unchanged: bool = False) -> int:
-        command = UploadCommand(run_id=run_id, known_time=instant(known_time), skip_unchanged=skip_unchanged)
+    def upload(self, rows: list[Row], *, run_id: str, known_time: int, **options: Any) -> int:
+        command = UploadCommand(run_id=run_id, known_time=instant(known_time), **options)
         table = upload_table(rows)
         upload = self.tenant.begin_upload(command, table.schema, created_by=None)
         for batch in table.to_batches():
@@ -140,8 +140,8 @@ class FlightDoor:
     def create_series(self, name: str) -> str:
         return self.client.create_series(name, unit="MW")
 
-    def upload(self, rows: list[Row], *, run_id: str, known_time: int, skip_unchanged: bool = False) -> int:
-        command = UploadCommand(run_id=run_id, known_time=instant(known_time), skip_unchanged=skip_unchanged)
+    def upload(self, rows: list[Row], *, run_id: str, known_time: int, **options: Any) -> int:
+        command = UploadCommand(run_id=run_id, known_time=instant(known_time), **options)
         return int(self.client.send(command, upload_table(rows).to_reader())["skipped"])
 
     def read(self, view: str = "flat", *, all_versions: bool = False, **filters: Any) -> pa.Table:
@@ -168,13 +168,19 @@ class AppendDoor(FlightDoor):
 
     def __init__(self, client: Client, url: str) -> None:
         super().__init__(client, url)
-        self.writer = client.writer()
-        self.skipping_writer = client.writer(skip_unchanged=True)
+        self.writers: dict[tuple[object, ...], Any] = {}
 
-    def upload(self, rows: list[Row], *, run_id: str, known_time: int, skip_unchanged: bool = False) -> int:
-        writer = self.skipping_writer if skip_unchanged else self.writer
-        receipt = writer.upload(upload_table(rows), run_id=run_id, known_time=instant(known_time))
-        return receipt.result(60).skipped
+    def upload(self, rows: list[Row], *, run_id: str, known_time: int, **options: Any) -> int:
+        key = tuple(options.items())
+        if key not in self.writers:
+            self.writers[key] = self.client.writer(**options)
+        receipt = self.writers[key].upload(upload_table(rows), run_id=run_id, known_time=instant(known_time))
+        return int(receipt.result(60).skipped)
+
+    def close(self) -> None:
+        """End the streams."""
+        for writer in self.writers.values():
+            writer.close()
 
 
 class RestDoor:
@@ -187,8 +193,8 @@ class RestDoor:
     def create_series(self, name: str) -> str:
         return str(self._send("POST", "/series", {"name": name, "unit": "MW"})["series_id"])
 
-    def upload(self, rows: list[Row], *, run_id: str, known_time: int, skip_unchanged: bool = False) -> int:
-        assert not skip_unchanged, "REST uploads write what they are given"
+    def upload(self, rows: list[Row], *, run_id: str, known_time: int, **options: Any) -> int:
+        assert not options.pop("skip_unchanged", False), "REST uploads write what they are given"
         values = [
             {
                 "series_id": row.series_id,
@@ -206,6 +212,7 @@ class RestDoor:
             "run_start_time": iso(known_time),
             "known_time": iso(known_time),
             "value_rows": values,
+            **options,
         }
         self._send("POST", "/upload", body)
         return 0

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.behaviour.oracle import micros
 
 SERIES = 3
+WORKFLOWS = 2
 ZONE = "Europe/Stockholm"
 
 
@@ -120,6 +121,10 @@ class Read:
     lead_time: str | None
     as_of: float | None
     series: list[int]
+    runs: list[int] | None = None
+    """Of these runs, counted round and round."""
+    workflow: int | None = None
+    """Of the runs of this workflow, counted round and round."""
 
 
 def some(draw: st.DrawFn, instants: list[int], most: int) -> st.SearchStrategy[int]:
@@ -213,6 +218,8 @@ def reads() -> st.SearchStrategy[Read]:
         known=bounds,
         as_of=st.one_of(st.none(), st.none(), share),
         series=st.one_of(everything, st.lists(st.integers(0, SERIES - 1), min_size=1, max_size=2, unique=True)),
+        runs=st.one_of(st.none(), st.none(), st.none(), st.lists(st.integers(0, 5), min_size=1, max_size=2)),
+        workflow=st.sampled_from([None, None, None, None, 0, 1, WORKFLOWS]),
     )
 
 
@@ -220,4 +227,15 @@ def _read(kind: dict[str, Any], cut_off: dict[str, Any], **others: Any) -> Read:
     return Read(**{"relative": None, "lead_time": None, **kind, **cut_off, **others})
 
 
-__all__ = ["Compaction", "Correction", "Read", "Restoration", "Upload", "Withdrawal", "Write", "histories", "reads"]
+__all__ = [
+    "WORKFLOWS",
+    "Compaction",
+    "Correction",
+    "Read",
+    "Restoration",
+    "Upload",
+    "Withdrawal",
+    "Write",
+    "histories",
+    "reads",
+]

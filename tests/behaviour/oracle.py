@@ -56,6 +56,7 @@ SEEN = f"""
           AND (cutoff IS NULL OR known_time <= cutoff)
           AND ($lead IS NULL OR known_time + $lead <= valid_time)
           AND ($since IS NULL OR change_rank > $since)
+          AND ($run_ids IS NULL OR list_contains($run_ids, run_id))
     ),
     latest AS (
         SELECT DISTINCT ON ({KEY}) * FROM seen ORDER BY change_rank DESC
@@ -103,6 +104,7 @@ def chosen(
     relative: dict[str, Any] | None = None,
     lead_time: str | None = None,
     since: int | None = None,
+    run_ids: Sequence[str] | None = None,
 ) -> list[int]:
     """The places of the rows that a read must return, in no particular order."""
     find = window_cutoff if relative and "window_length" in relative else cutoff
@@ -120,6 +122,7 @@ def chosen(
             "as_of": as_of,
             "lead": None if lead_time is None else LENGTHS[lead_time].micros,
             "since": since,
+            "run_ids": run_ids,
         },
     )
     return [place for (place,) in answer.fetchall()]

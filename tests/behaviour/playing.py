@@ -12,6 +12,7 @@ from tests.behaviour.complete import Complete
 from tests.behaviour.doors import Door, iso, json_number
 from tests.behaviour.histories import (
     SERIES,
+    WORKFLOWS,
     Bounds,
     Compaction,
     Correction,
@@ -84,11 +85,20 @@ class Played:
         run_id = f"{self.name}-run-{7919 * len(self.runs) % 1000:03}"
         self.runs.append(run_id)
         rows = list({row.key: row for row in (self._row(new, write, run_id) for new in write.rows)}.values())
+        workflow_id = self._workflow(len(self.runs) - 1)
         skipped = self.door.upload(
-            rows, run_id=run_id, known_time=write.known_time, skip_unchanged=write.skip_unchanged
+            rows,
+            run_id=run_id,
+            known_time=write.known_time,
+            skip_unchanged=write.skip_unchanged,
+            workflow_id=workflow_id,
         )
         assert skipped == self.oracle.upload(rows, skip_unchanged=write.skip_unchanged)
         self.complete.upload(rows)
+
+    @staticmethod
+    def _workflow(number: int) -> str:
+        return f"flow-{number % WORKFLOWS}"
 
     def _row(self, new: NewRow, write: Upload, run_id: str) -> Row:
         end = None if new.length is None else new.valid_time + new.length
@@ -146,6 +156,10 @@ class Played:
             fields["relative"] = read.relative
         if read.lead_time is not None:
             fields["lead_time"] = read.lead_time
+        if read.runs is not None:
+            fields["run_ids"] = [self.runs[index % len(self.runs)] for index in read.runs]
+        if read.workflow is not None:
+            fields["workflow_id"] = "of no run" if read.workflow == WORKFLOWS else self._workflow(read.workflow)
         if read.as_of is not None and self.ranks:
             times = sorted(self.ranks)
             # Just before the first write, or exactly at one: as_of is inclusive.
@@ -172,6 +186,10 @@ class Played:
         fields = {"series_ids": self.series, **fields}
         answer = self.door.read(view, all_versions=all_versions, **fields)
         asked = {name: value for name, value in fields.items() if name not in ("series_ids", "as_of", "columns")}
+        if "workflow_id" in fields:
+            workflow, named = asked.pop("workflow_id"), asked.get("run_ids", self.runs)
+            of_workflow = (run for number, run in enumerate(self.runs) if self._workflow(number) == workflow)
+            asked["run_ids"] = [run for run in of_workflow if run in named]
         if "as_of" in fields:
             asked["as_of"] = self.ranks.get(fields["as_of"], 0)
         expected = self.oracle.answer(view, all_versions=all_versions, series=fields["series_ids"], **asked)

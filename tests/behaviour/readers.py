@@ -69,6 +69,8 @@ class DuckReader(StorageDoor):
         if "lead_time" in filters:
             arguments.append(f"lead_time := INTERVAL '{LENGTHS[filters['lead_time']].micros} microseconds'")
         arguments += [f"{name} := {value!r}" for name, value in filters.get("relative", {}).items()]
+        if "run_ids" in filters:
+            arguments.append(f"run_ids := {filters['run_ids']!r}")
         columns = ", ".join(filters.get("columns", VALUES_DATA.names))
         query = f"SELECT {columns} FROM timedb_{view}({', '.join(arguments)}) WHERE list_contains($series, series_id)"
         found = self.connection.execute(query, {"series": filters["series_ids"]}).to_arrow_table()
@@ -83,7 +85,7 @@ class DuckReader(StorageDoor):
     def can(read: Read) -> Read:
         """The read, or one like it that this reader knows."""
         general = read.relative is not None and "window_length" in read.relative
-        return replace(read, relative=None) if general else read
+        return replace(read, relative=None if general else read.relative, workflow=None)
 
 
 class PartsReader(StorageDoor):
@@ -124,6 +126,8 @@ class PolarsByHand(StorageDoor):
         }
         given = [tests[name](instant(value)) for name, value in filters.items() if name in tests]
         given.append(pl.col("series_id").is_in(filters["series_ids"]))
+        if "run_ids" in filters:
+            given.append(pl.col("run_id").is_in(filters["run_ids"]))
         namespace: dict[str, Any] = {"lake": self.path, "tenant": OPEN_TENANT_ID, "filters": given}
         exec(self.code, namespace)
         rows: pl.LazyFrame = namespace["values" if all_versions else "flat" if view == "flat" else "standing"]
@@ -133,7 +137,7 @@ class PolarsByHand(StorageDoor):
     def can(read: Read) -> Read:
         """The read, or one like it that the page has a query for."""
         view = "overlapping" if read.view == "overlapping" or read.all_versions else "flat"
-        return replace(read, view=view, relative=None, lead_time=None)
+        return replace(read, view=view, relative=None, lead_time=None, workflow=None)
 
 
 class SqlByHand(StorageDoor):
@@ -169,6 +173,8 @@ class SqlByHand(StorageDoor):
             "as_of": "change_time <= ",
         }
         given = [f"{tests[name]}TIMESTAMPTZ '{iso(value)}'" for name, value in filters.items() if name in tests]
+        if "run_ids" in filters:
+            given.append(f"list_contains({filters['run_ids']!r}, run_id)")
         where = " AND ".join([*given, "list_contains($series, series_id)", self.tiers])
         query = f"SELECT * FROM {self.scan}" if all_versions else self.flat if view == "flat" else self.standing
         query = query.replace(self.scan, f"(SELECT * FROM {self.scan} WHERE {where})")

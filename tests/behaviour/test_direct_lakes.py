@@ -299,3 +299,26 @@ def test_where_there_is_no_lake(read: Callable[..., Any], tmp_path: Path, own_la
 def test_prefixes_that_are_no_names(prefix: Any, own_lake: tuple[str, Tenant]) -> None:
     with pytest.raises(td.InvalidRequest, match=rf"^prefix: {re.escape(ascii(prefix))} is not up to"):
         td.duckdb_macros(own_lake[0], prefix=prefix)
+
+
+def test_runs_of_a_workflow(own_lake: tuple[str, Tenant]) -> None:
+    path, tenant = own_lake
+    door = StorageDoor(tenant)
+    series = door.create_series("wind")
+    for known, workflow_id in enumerate(["day-ahead", "day-ahead", "nowcast"]):
+        row = some_row(series, f"run-{known}", known, float(known))
+        door.upload([row], run_id=row.run_id, known_time=known, workflow_id=workflow_id)
+    selected: dict[str, Any] = {"series_ids": [series], "workflow_id": "day-ahead"}
+    for _ in ("the runs are in the log of the values alone", "they are in their table"):
+        assert td.scan_lake(path, **selected).collect()["value"].to_list() == [1.0]
+        (part,) = td.split_read(path, **selected).parts
+        assert part.read()["value"].to_list() == [1.0]
+        assert td.scan_lake(path, **selected, run_ids="run-2").collect().is_empty()
+        tenant.compact()
+        tenant.maintain()
+    runs = f"{path}/tenants/{OPEN_TENANT_ID}/runs".replace("'", "''")
+    of_workflow = f"(SELECT list(run_id) FROM delta_scan('{runs}') WHERE workflow_id = 'day-ahead')"
+    with duckdb_with_delta() as connection:
+        connection.execute(td.duckdb_macros(path))
+        found = connection.execute(f"SELECT value FROM timedb_flat(run_ids := {of_workflow})").fetchall()
+    assert found == [(1.0,)]

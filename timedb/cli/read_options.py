@@ -52,10 +52,14 @@ def _parameter(option: ReadOption | FileOption) -> inspect.Parameter:
     if isinstance(option, FileOption):
         return file_parameter(option)
     kind = _TYPES.get(option.kind, str)
-    names = (f"--{option.name.replace('_', '-')}",)
+    names = [f"--{option.name.replace('_', '-')}"]
+    if option.kind == "texts":
+        names.append(names[0].removesuffix("s"))  # of which each is one
     info = typer.Option(*names, metavar=option.metavar or _METAVARS.get(option.kind), help=option.option)
     if kind is bool:
         annotation, default = Annotated[bool, info], False
+    elif option.kind == "texts":
+        annotation, default = Annotated[list[str] | None, info], None
     else:
         annotation, default = Annotated[kind | None, info], None
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
@@ -80,4 +84,6 @@ def fields_typed(time_zone: str | None, *groups: Mapping[str, Any]) -> dict[str,
         if each.kind == "time" and each.name in typed:
             option = f"--{each.name.replace('_', '-')}"
             typed[each.name] = instant_of_option(option, typed[each.name], time_zone)
+        elif each.kind == "texts":
+            typed[each.name] = typed.get(each.name) or None
     return nested(typed, time_zone, zone_is_gate=False)

@@ -39,8 +39,8 @@ def read_command(selection: Selection) -> ReadCommand:
 
 
 def fields_of(rows: Rows | ScannedRows) -> dict[str, Any]:
-    """Its fields, with one series or several as a list."""
+    """Its fields, with one series or run, or several, as a list."""
     fields: dict[str, Any] = dict(rows)
-    for name in ("series_ids", "series_keys"):
+    for name in ("series_ids", "series_keys", "run_ids"):
         fields[name] = texts(fields.get(name))
     return fields

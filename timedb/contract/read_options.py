@@ -56,6 +56,10 @@ class _Selected(TypedDict, total=False):
     end_known: Time | None
     as_of: Time | None
     """What the lake held at that change_time."""
+    run_ids: str | Iterable[str] | None
+    """Only what these runs wrote: of each valid_time the value that they said last."""
+    workflow_id: str | None
+    """Only what the runs of this workflow wrote."""
 
 
 class Rows(_Selected, total=False):
@@ -107,7 +111,7 @@ class ReadOption:
 
     Attributes:
         name: The field of the message, or of the part of it that ``part_of`` names.
-        kind: What it takes; a ``word`` is one of those that the message's field knows.
+        kind: What it takes; a ``word`` is one of those that the message's field knows, ``texts`` may be repeated.
         example: In REST's document.
         option: What the command line says of it.
         parameter: What REST says of it; left out: the same, without the full stop.
@@ -116,7 +120,7 @@ class ReadOption:
     """
 
     name: str
-    kind: Literal["time", "length", "text", "word", "count", "flag"]
+    kind: Literal["time", "length", "text", "texts", "word", "count", "flag"]
     example: object
     option: str
     parameter: str | None = None
@@ -138,6 +142,14 @@ ROWS = (
         "As it was written by then.",
         "What the store held at this change_time, inclusive",
     ),
+    ReadOption(
+        "run_ids",
+        "texts",
+        ["morning-forecast"],
+        "Only what this run wrote; may be repeated.",
+        metavar="RUN",
+    ),
+    ReadOption("workflow_id", "text", "api-workflow", "Only what runs of this workflow wrote.", metavar="TEXT"),
     ReadOption(
         "token",
         "text",

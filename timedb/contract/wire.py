@@ -163,7 +163,7 @@ class Resample(WireModel):
 
 
 class Selecting(WireModel):
-    """Which rows a read is about: series, bounds of the three times, and the token of an earlier answer.
+    """Which rows a read is about: series, bounds of the three times, runs, and the token of an earlier answer.
 
     ``compression`` is that of the buffers on the wire; ``identifiers`` says whether texts come as dictionaries.
     """
@@ -176,6 +176,8 @@ class Selecting(WireModel):
     start_known: Time | None = None
     end_known: Time | None = None
     as_of: Time | None = None
+    run_ids: list[str] | None = None
+    workflow_id: Name | None = None
     token: str | None = None
     compression: Compression | None = None
     identifiers: Identifiers = "dictionary"

@@ -46,6 +46,20 @@ def test_windows_and_lead_times_are_read(ask: Any, revised: str) -> None:
     assert "--issue-offset is missing" in missing.stderr
 
 
+def test_runs_are_chosen(ask: Any, client: Client, revised: str) -> None:
+    values = ("--series", revised, "--json")
+    told = json.loads(ask("read", *values, "--columns", "value", "--run-id", f"{revised}-early"))
+    assert [row["value"] for row in told] == [1.0, 2.0, 3.0]
+    both = ("--run-ids", f"{revised}-early", "--run-ids", f"{revised}-late")
+    assert len(json.loads(ask("read", *values, "--view", "overlapping", *both))) == 6
+    assert json.loads(ask("read", *values, "--workflow-id", "of no run")) == []
+    assert client.read(series_keys=revised, run_ids=f"{revised}-early")["value"].to_list() == [1.0, 2.0, 3.0]
+    assert client.read(series_keys=revised, run_ids=[]).is_empty()
+    actual = ("--actual", f"{revised}-actual", "--horizon", "12h", "--run-id", f"{revised}-late")
+    (row,) = json.loads(ask("accuracy", *values, *actual))
+    assert (row["count"], row["bias"]) == (3, 10.0)
+
+
 def test_accuracy_is_told(ask: Any, revised: str) -> None:
     asked = ("accuracy", "--actual", f"{revised}-actual", "--series", revised, "--horizon", "12h")
     (row,) = json.loads(ask(*asked, "--json"))
