@@ -267,11 +267,8 @@ class Tenant:
         """The tables as they are now, for several reads of one state."""
         snapshot = self.values.snapshot()
 
-        def withdrawn() -> dict[str, dict[str, Any]]:
-            self._catch_up(snapshot)
-            return self._withdrawn(snapshot, None)
-
         series, runs = self.catalog.known().by_id, partial(self._visible_runs, snapshot)
+        withdrawn = partial(self._withdrawn, snapshot, None)
         return TenantSnapshot(snapshot, series, lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn)
 
     @translating_errors()
@@ -474,6 +471,7 @@ class Tenant:
         return rows if self._limited_to is None else rows.filter(pl.col("created_by") == self._limited_to)
 
     def _withdrawn(self, snapshot: Snapshot, run_ids: Iterable[str] | None) -> dict[str, dict[str, Any]]:
+        self._catch_up(snapshot)
         series_ids = self.catalog.known().by_id.keys() if self.catalog.limited else None
         return self._withdrawn_runs.of(snapshot, run_ids, series_ids)
 
