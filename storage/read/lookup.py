@@ -44,6 +44,8 @@ _AS_KNOWN = Order(_WINNER.columns[:2], _WINNER.columns[2:])  # of a point and a 
 _SETTLED = ("fresh", "current", "revised")  # every revision that stands is there
 _END_OF_TIME = from_micros(MAX_MICROS)
 _MICROSECOND = timedelta(microseconds=1)
+_DAY = timedelta(days=1) // _MICROSECOND
+_EVER = 20_000 * 366 * _DAY  # more than the years 1 to 9999
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Lookup:
         self._catalog = catalog
         self._known = catalog.known()  # after the snapshot: a series is made before its first value
         self._bucket_digits = bucket_digits
+        age = command.max_age
+        self._max_age = _EVER if age is None else age.days * _DAY + age.micros
         self._batch_rows = batch_rows
         self._stored_rows = stored_rows
         self._received = 0
@@ -128,7 +132,7 @@ class Lookup:
             for group in self._groups(bucket, asked):
                 points = group.asked.select(_POINT).unique().sort(_POINT).with_row_index("point")
                 rows = group.asked.join(points, on=_POINT, nulls_equal=True)
-                found.add(rows.select("row", "point", "known_by"), self._revisions(group, points))
+                found.add(rows.select("row", "point", "known_by", "oldest"), self._revisions(group, points))
         self._received += batch.num_rows
         return pa.RecordBatch.from_arrays([*batch.columns, *found.columns()], schema=self.schema)
 
@@ -144,7 +148,9 @@ class Lookup:
             schema={"series": pl.Int32, "series_id": pl.String, "bucket": pl.String},
         )
         rows = pl.DataFrame(pa.table(columns)).with_row_index("row").join(named, on="series")
-        rows = rows.with_columns(pl.col("known_by").fill_null(_END_OF_TIME)).drop("series")
+        rows = rows.with_columns(oldest=pl.col("known_by").to_physical() - self._max_age)
+        rows = rows.with_columns(pl.col("known_by").fill_null(_END_OF_TIME), pl.col("oldest").fill_null(-_EVER))
+        rows = rows.drop("series")
         for (bucket,), asked in rows.sort("series_id", "valid_time").group_by("bucket", maintain_order=True):
             yield bucket, asked.drop("bucket")
 
@@ -230,7 +236,7 @@ class _Found:
         """Find for each row of a group the last revision that was known by then.
 
         Args:
-            asked: ``row, point, known_by``.
+            asked: ``row, point, known_by``, and ``oldest``, before which it may not have been known, in microseconds.
             revisions: ``point, known_time, value``, sorted by the first two, one row each.
         """
         known, point = revisions["known_time"].to_physical().to_numpy(), _numbers(revisions["point"])
@@ -243,6 +249,7 @@ class _Found:
         places = np.searchsorted(keys, sought, side="right") - 1
         hit = places >= 0
         hit[hit] = point[places[hit]] == asked_point[hit]
+        hit[hit] = known[places[hit]] >= _numbers(asked["oldest"])[hit]
         piece = revisions.select("value", "known_time")[places[hit]]
         self._place[asked["row"].to_numpy()[hit]] = np.arange(self._height, self._height + piece.height)
         self._pieces.append(piece)

@@ -204,7 +204,7 @@ def reads() -> st.SearchStrategy[Read]:
     windows = st.builds(lambda window, zone: {**window, "time_zone": zone}, windows, zones)
     cut_offs = st.one_of(
         st.fixed_dictionaries({"relative": st.one_of(gates, windows)}),
-        st.fixed_dictionaries({"lead_time": st.sampled_from(["0s", "PT13H", "14h", "PT37H30M"])}),
+        st.fixed_dictionaries({"lead_time": st.sampled_from(["0s", "PT13H", "14h", "PT37H30M", "-PT14H"])}),
     )
     usual = {"view": st.sampled_from(["flat", "flat", "overlapping", "latest"]), "all_versions": st.just(False)}
     chains = {"view": st.sampled_from(["flat", "overlapping"]), "all_versions": st.just(True)}

@@ -183,6 +183,7 @@ def test_what_is_scanned_is_streamed(labelled: tuple[str, Tenant]) -> None:
         {"end_known": datetime(2025, 1, 1, tzinfo=UTC), "columns": ["series_key", "value", "value_id"]},
         {"relative": gate},
         {"lead_time": "1h"},
+        {"lead_time": "-45d"},
     ]
 
     def nodes(query: pl.LazyFrame) -> str:
@@ -258,7 +259,6 @@ def test_moments_before_retention_removed_rows(own_lake: tuple[str, Tenant]) -> 
         ({"as_of": datetime(2025, 1, 1)}, td.InvalidRequest, "as_of: datetime.datetime(2025, 1, 1, 0, 0) has no time"),
         ({"view": "latest", "all_versions": True}, td.InvalidRequest, "all_versions goes with the views flat and"),
         ({"lead_time": "soon"}, td.InvalidRequest, "lead_time: 'soon' is not a duration"),
-        ({"lead_time": "-1h"}, td.InvalidRequest, "lead_time: -PT1H is negative"),
         ({"relative": {"time_zone": "Mars"}}, td.InvalidRequest, "relative"),
         ({"relative": 5}, td.InvalidRequest, "relative: 5 input should be"),
         ({"tenant": 5}, td.InvalidRequest, "tenant: '5' is not a UUID"),

@@ -79,6 +79,7 @@ def test_daily_gates(forecast: str, client: Client, service: Service, service_la
         {"relative": {"window_length": "P1M", "issue_offset": "-P9000Y", "start_window": "2025-01-01T00:00:00Z"}},
         {"lead_time": "PT1H"},
         {"lead_time": "P3650000D"},
+        {"lead_time": "-P3650000D"},
     ],
 )
 def test_windows_and_lead_times(
@@ -90,7 +91,7 @@ def test_windows_and_lead_times(
     asked = cut.get("relative", cut)
     assert by_rest(service, **asked) == sorted((time, value) for time, _, value in found)
     if "lead_time" in cut:
-        most = {"PT1H": 1 / 24, "P3650000D": 3_650_000}[cut["lead_time"]]
+        most = {"PT1H": 1 / 24, "P3650000D": 3_650_000, "-P3650000D": -3_650_000}[cut["lead_time"]]
         assert len(found) == sum((time - known).total_seconds() >= most * 86_400 for time in TIMES for known in KNOWN)
 
 

@@ -35,13 +35,18 @@ def questions(played: Played) -> list[Question]:
     return random.Random(len(found)).sample(found, len(found))
 
 
-def expected(played: Played, asked: list[Question], as_of: int | None) -> list[Answer]:
-    """What the oracle says: the flat view of what was known by then, end inclusive."""
+AGES = (None, 0, 90 * 60 * 1_000_000)
+"""Microseconds that lookups let what they find be old."""
+
+
+def expected(played: Played, asked: list[Question], as_of: int | None, max_age: int | None = None) -> list[Answer]:
+    """What the oracle says: the flat view of what was known by then, end inclusive, and not too long before."""
     rank = None if as_of is None else played.ranks.get(as_of, 0)
     views: dict[int | None, dict[Any, Answer]] = {}
     for known_by in {question[3] for question in asked}:
         end = None if known_by is None else known_by + 1
-        rows = played.oracle.answer("flat", series=played.series, end_known=end, as_of=rank)
+        start = None if known_by is None or max_age is None else known_by - max_age
+        rows = played.oracle.answer("flat", series=played.series, start_known=start, end_known=end, as_of=rank)
         views[known_by] = {row.key[:3]: (True, float_bits(row.value), row.known_time) for row in rows}
     return [views[known_by].get((*point,), (False, None, None)) for *point, known_by in asked]
 
@@ -57,9 +62,15 @@ def as_table(asked: list[Question]) -> pa.Table:
     return pa.table([list(column) for column in zip(*asked, strict=True)], schema=SCHEMA)
 
 
-def look_up(tenant: Tenant, table: pa.Table, as_of: int | None, stored_rows: int) -> pa.Table:
+def look_up(
+    tenant: Tenant, table: pa.Table, as_of: int | None, stored_rows: int, max_age: int | None = None
+) -> pa.Table:
     """A lookup of three batches, without a server."""
-    command = parse_object(LookupCommand, {} if as_of is None else {"as_of": instant(as_of)})
+    fields = {
+        "as_of": None if as_of is None else instant(as_of),
+        "max_age": None if max_age is None else f"{max_age}us",
+    }
+    command = parse_object(LookupCommand, {name: value for name, value in fields.items() if value is not None})
     lookup = Lookup(
         command,
         table.schema,
@@ -88,9 +99,10 @@ def test_every_lookup_is_the_oracles(storage_door: StorageDoor) -> None:
         played = play(storage_door, history)
         asked = questions(played)
         for as_of in cut_offs(played):
-            right = expected(played, asked, as_of)
-            for stored_rows in (1_000_000, 1):  # the latter cuts the work into the smallest pieces
-                assert answers(look_up(storage_door.tenant, as_table(asked), as_of, stored_rows)) == right
+            # The fewest rows cut the work into the smallest pieces.
+            for stored_rows, max_age in zip((1_000_000, 1, 1_000_000), AGES, strict=True):
+                right = expected(played, asked, as_of, max_age)
+                assert answers(look_up(storage_door.tenant, as_table(asked), as_of, stored_rows, max_age)) == right
 
     holds()
 
@@ -103,8 +115,9 @@ def test_every_lookup_over_flight_is_the_oracles(flight_door: Door, client: Clie
         asked = questions(played)
         frame = pl.DataFrame(as_table(asked)).with_columns(mine=pl.int_range(pl.len()))
         for as_of in cut_offs(played):
-            found = client.lookup(frame, as_of=None if as_of is None else instant(as_of))
+            age = AGES[-1]
+            found = client.lookup(frame, as_of=None if as_of is None else instant(as_of), max_age=f"{age}us")
             assert found.select(frame.columns).equals(frame)
-            assert answers(found.to_arrow()) == expected(played, asked, as_of)
+            assert answers(found.to_arrow()) == expected(played, asked, as_of, age)
 
     holds()

@@ -160,7 +160,7 @@ BAD_QUERIES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("/values", {"time_zone": "UTC", "time_of_day": "25:00"}, ("time_of_day", "25:00")),
     ("/values", {"window_length": "6h"}, ("issue_offset is missing",)),
     ("/values", {"window_length": "6"}, ("window_length: '6'",)),
-    ("/values", {"lead_time": "-1h"}, ("lead_time", "-PT1H", "negative")),
+    ("/values", {"lead_time": "-1mo"}, ("lead_time", "-P1M", "months")),
     ("/values", {"lead_time": "soon"}, ("lead_time", "'soon'")),
     ("/values", {"period": "1h", "time_zone": "Europe/Atlantis"}, ("time_zone: 'Europe/Atlantis'",)),
     ("/values", {"period": "an hour"}, ("period", "'an hour'")),

@@ -363,7 +363,7 @@ class Client(SeriesCalls, RunCalls, FileCalls):
         """Run a query as :meth:`sql` does, and get its batches as they arrive."""
         return stream_sql(self._connection, query)
 
-    def lookup(self, frame: Any, *, as_of: Time | None = None) -> pl.DataFrame:
+    def lookup(self, frame: Any, *, as_of: Time | None = None, max_age: Length | None = None) -> pl.DataFrame:
         """The value of each row as it was known then: the join of a backtest.
 
         Args:
@@ -372,6 +372,7 @@ class Client(SeriesCalls, RunCalls, FileCalls):
                 it means null. ``known_by`` is the cut-off, inclusive; null, or left out, is no cut-off. Other columns
                 are not sent.
             as_of: As the lake held it at that change_time; None: now. All rows see one state of the lake.
+            max_age: Nothing that was known longer before ``known_by`` than this; a null ``known_by`` has no age.
 
         Returns:
             The frame, its rows in their order, with ``value`` (``Float64``), ``known_time`` (``Datetime("us",
@@ -387,7 +388,7 @@ class Client(SeriesCalls, RunCalls, FileCalls):
             >>> client.lookup(asked)["value"].to_list()
             [5.0, 5.5, 5.5]
         """
-        return look_up(self._connection, message_of(LookupCommand, {"as_of": as_of}), frame)
+        return look_up(self._connection, message_of(LookupCommand, {"as_of": as_of, "max_age": max_age}), frame)
 
     def accuracy(
         self,

@@ -82,7 +82,7 @@ class ScannedRows(_Selected, total=False):
     """``{"days_ahead", "time_of_day", "time_zone"}``: per local day only what was known by then; or ``{"window_length",
     "issue_offset", "start_window", "time_zone"}``: per window what was known so long before it began."""
     lead_time: Length | None
-    """Only what was known at least so long before its valid_time."""
+    """Only what was known at least so long before its valid_time; negative: up to so long after it."""
     columns: list[str] | None
 
 
@@ -171,8 +171,8 @@ READ = (
         "lead_time",
         "length",
         "36h",
-        "Only what was known so long before, say 36h.",
-        "Only what was known at least so long before its valid_time, such as 36h",
+        "Only what was known so long before, say 36h; -45d: up to 45 days after.",
+        "Only what was known at least so long before its valid_time, such as 36h; -45d: up to 45 days after it",
     ),
     ReadOption(
         "days_ahead",

@@ -208,10 +208,6 @@ class ReadCommand(Selecting):
     @model_validator(mode="after")
     def _fields_go_together(self) -> Self:
         if self.lead_time is not None:
-            if self.lead_time.sign < 0:
-                raise ValueError(
-                    f"lead_time: {self.lead_time} is negative: values known after their time are no forecasts"
-                )
             if self.lead_time.months:
                 raise ValueError(
                     f"lead_time: {self.lead_time} has months, which have no fixed length; use days or hours"
@@ -278,11 +274,19 @@ class AccuracyTicket(Command, AccuracyCommand):
 class LookupCommand(Command):
     """``do_exchange`` descriptor: each row that the client sends gets the value that was known by its ``known_by``.
 
-    ``as_of``: as the lake held it at that change_time.
+    ``as_of``: as the lake held it at that change_time. ``max_age``: nothing that was known longer before ``known_by``.
     """
 
     op: Literal["lookup"] = "lookup"
     as_of: Time | None = None
+    max_age: Length | None = None
+
+    @model_validator(mode="after")
+    def _age_is_a_length_of_time(self) -> Self:
+        if self.max_age is not None and (self.max_age.sign < 0 or self.max_age.months):
+            fault = "is negative" if self.max_age.sign < 0 else "has months, which have no fixed length"
+            raise ValueError(f"max_age: {self.max_age} {fault}; use days or hours")
+        return self
 
 
 class CreateSeries(WireModel):

@@ -235,6 +235,9 @@ def test_metadata_in_the_stream_is_refused(client: flight.FlightClient, revised:
         (b'{"op": "lookup", "as_of": "yesterday"}', "invalid_request", "as_of"),
         (b"", "invalid_request", "command: is empty"),
         (b"\x0a\x01x", "unimplemented", "Flight SQL"),
+        (b'{"op": "lookup", "max_age": "-PT1H"}', "invalid_request", "max_age: -PT1H is negative"),
+        (b'{"op": "lookup", "max_age": "P1M"}', "invalid_request", "max_age: P1M has months"),
+        (b'{"op": "lookup", "max_age": "old"}', "invalid_request", "max_age: 'old' is not a duration"),
     ],
 )
 def test_a_command_that_is_no_lookup(client: flight.FlightClient, body: bytes, code: str, said: str) -> None:
