@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_settings import BaseSettings
 
 from timedb.contract.settings import ClientSettings, ServerSettings, load_settings
+from timedb.layouts.options import FILE_OPTIONS, RUN_OPTIONS
 from timedb.rest_gateway import create_app
 
 DOCS = Path(__file__).parent
@@ -35,6 +36,21 @@ def settings_table(settings: type[BaseSettings]) -> str:
         default = "" if field.default is None else f"`{field.default}`"
         rows.append(f"| `TIMEDB_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows) + "\n"
+
+
+def file_options_page() -> str:
+    """docs/file-options.md: the options of a file, as every door reads them."""
+    head = f"{NOTE}# The options of a file\n\nOf `timedb upload` and `timedb watch`, recipes (TOML), `client.upload_file`, and "
+    head += "bodies of `POST /runs`. Recipes, Python and REST write them with `_` for `-`. How they go together: "
+    head += "[Files as people have them](how-to/files.md).\n\n"
+    rows = ["| option | | example | REST |", "|---|---|---|---|"]
+    for each in (*FILE_OPTIONS, *RUN_OPTIONS):
+        help = each.help.replace("|", "\\|")
+        words = f": {', '.join(f'`{word}`' for word in each.words)}" if each.words else ""
+        example = each.example.replace("|", "\\|")
+        option = f"`--{each.name.replace('_', '-')}`"
+        rows.append(f"| {option} | {help}{words} | `{example}` | {'yes' if each.over_rest else ''} |")
+    return head + "\n".join(rows) + "\n"
 
 
 def rest_page() -> str:
@@ -76,7 +92,11 @@ def kinds(content: dict[str, Any]) -> str:
 
 def pages() -> dict[Path, str]:
     """Every generated page with its text."""
-    return {DOCS / "settings.md": settings_page(), DOCS / "rest.md": rest_page()}
+    return {
+        DOCS / "settings.md": settings_page(),
+        DOCS / "rest.md": rest_page(),
+        DOCS / "file-options.md": file_options_page(),
+    }
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "flight_server": (CONTRACT, "storage", "flight_server/*"),
     "rest_gateway/http": (CONTRACT, "timedb/client"),
     "rest_gateway/answer": (CONTRACT, "timedb/client", "timedb/files"),
-    "rest_gateway/openapi": (CONTRACT, "timedb/files", "rest_gateway/http", "rest_gateway/answer"),
+    "rest_gateway/openapi": (CONTRACT, "timedb/files", "timedb/layouts", "rest_gateway/http", "rest_gateway/answer"),
     "rest_gateway/ask": (
         CONTRACT,
         "timedb/client",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import cache
 from typing import Any, TypeVar
 
@@ -62,10 +62,16 @@ def query(model: type[M]) -> Callable[[Request], Awaitable[M]]:
     return read
 
 
-def read_query(model: type[M], request: Request) -> M:
-    """The query parameters of a request as ``model``, with the errors of :func:`query`."""
+def read_query(model: type[M], request: Request, apart: Collection[str] = ()) -> M:
+    """The query parameters of a request as ``model``, with the errors of :func:`query`.
+
+    Args:
+        model: What they become.
+        request: The request.
+        apart: Parameters that are none of the model's, or are read elsewhere this time.
+    """
     lists = _lists_of(model)
-    given = request.query_params.multi_items()
+    given = [(name, value) for name, value in request.query_params.multi_items() if name not in apart]
     counts = Counter(name for name, _ in given)
     fields: dict[str, Any] = {}
     for name, value in given:

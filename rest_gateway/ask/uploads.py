@@ -24,9 +24,11 @@ from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import WireModel, parse, quoted
 from timedb.contract.wire_fields import MAX_TAGS
 from timedb.files.table_files import Reading, TableFile, TableKind, TableLimits, open_table
+from timedb.layouts.spool import Spool
 from timedb.rest_gateway.answer.ipc_sizes import check_stream
 from timedb.rest_gateway.ask.bodies import BodyBudget
 from timedb.rest_gateway.ask.inputs import is_json, media_type_of, read_query
+from timedb.rest_gateway.ask.layouts import layout_said, prepared_body
 from timedb.rest_gateway.ask.models import RowLines, UploadQuery, UploadRequest
 from timedb.rest_gateway.ask.rows import rows_to_table
 from timedb.rest_gateway.http.exchange import has_body
@@ -45,6 +47,7 @@ _OF_ROW = re.compile(r"^value_rows\.(\d+)")
 _OF_COLUMN = re.compile(r"(?P<column>[a-z_]+): (?:row (?P<row>\d+):? )?")
 _PIECES_HELD = 3  # of a table: as it is, as ours, and on its way
 _TABLE_PART = 2  # of a body, what its rows take as columns, about
+_LAID_OUT_PART = 8  # of a body, what its rows take until they are in the spool, about
 _UNPACKED = 8
 """How many times the greatest body a batch of Arrow or a row group of Parquet may be once it is decompressed."""
 
@@ -94,11 +97,19 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
     if (media_type or has_body(request.headers)) and not is_table and not is_json(media_type):
         offers = ", ".join(("application/json", *FILE_TYPES, LINES_TYPES[0]))
         raise InvalidRequest(f"Content-Type: {quoted(media_type)} is none of {offers}")
-    beside = read_query(UploadQuery, request)
+    said = layout_said(request)
+    if said and media_type not in FILE_TYPES:
+        raise InvalidRequest(f"{next(iter(said))}: is about tables, as {', '.join(FILE_TYPES)}", field=next(iter(said)))
+    beside = read_query(UploadQuery, request, apart=said)
     async with budget.receive(request) as body:
         if media_type in LINES_TYPES:
             lines = partial(_of_lines, body, _given(beside), budget.max_json_values)
             yield await budget.on_thread(body, _bytes_of_lines, lines)
+        elif said:
+            with Spool() as spool:
+                async with budget.room(_LAID_OUT_PART * len(body)):
+                    laid_out = partial(_of_layout, body, FILE_TYPES[media_type], said, _given(beside), budget, spool)
+                    yield await run_in_threadpool(laid_out)
         elif media_type in FILE_TYPES:
             kind = FILE_TYPES[media_type]
             table = await run_in_threadpool(_open_table, body, kind, budget)
@@ -166,10 +177,24 @@ def _bytes_of_lines(body: bytes) -> int:
     return _bytes_of_rows(body) + json_memory_bytes(body) // slices
 
 
+def _of_layout(
+    body: bytes, kind: TableKind, said: dict[str, Any], fields: dict[str, Any], budget: BodyBudget, spool: Spool
+) -> RunUpload:
+    if kind == "arrow":
+        check_stream(pa.py_buffer(body), "body", _UNPACKED * budget.max_body_bytes, MAX_TAGS)
+    done = prepared_body(body, kind, said, fields, _limits(budget), spool)
+    return RunUpload(done.fields, done.rows, done.reader, value_key=False, by_item=False)
+
+
+def _limits(budget: BodyBudget) -> TableLimits:
+    most = _UNPACKED * budget.max_body_bytes
+    return TableLimits(rows=budget.max_rows, columns=budget.max_columns, group_bytes=most, list_items=MAX_TAGS)
+
+
 def _open_table(body: bytes, kind: TableKind, budget: BodyBudget) -> TableFile:
     most = _UNPACKED * budget.max_body_bytes
     longest = check_stream(pa.py_buffer(body), "body", most, MAX_TAGS) if kind == "arrow" else 0
-    limits = TableLimits(rows=budget.max_rows, columns=budget.max_columns, group_bytes=most, list_items=MAX_TAGS)
+    limits = _limits(budget)
     table = open_table(pa.BufferReader(body), kind, what="body", limits=limits)
     return replace(table, piece_bytes=max(longest, table.piece_bytes))
 

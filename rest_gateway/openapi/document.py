@@ -12,10 +12,19 @@ from pydantic import BaseModel, ConfigDict
 from timedb.contract.errors import TimeDBError, Timeout
 from timedb.contract.wire import WireModel
 from timedb.files.formats import FORMATS
+from timedb.layouts.options import FileOption
 from timedb.rest_gateway.http.errors import REQUEST_TIMEOUT, STATUS
 from timedb.rest_gateway.openapi import examples
 
-__all__ = ["ANSWER_HEADERS", "ErrorBody", "answer_formats", "describe_inputs", "errors", "install_openapi"]
+__all__ = [
+    "ANSWER_HEADERS",
+    "ErrorBody",
+    "answer_formats",
+    "describe_inputs",
+    "describe_option",
+    "errors",
+    "install_openapi",
+]
 
 _TEMPLATE = "#/components/schemas/{model}"
 ANSWER_HEADERS = {
@@ -120,6 +129,21 @@ def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, A
     described = schema.pop("description", None)
     parameter = {"name": name, "in": "query", "required": required, "schema": schema}
     return parameter | ({"description": described} if described else {})
+
+
+def describe_option(option: FileOption) -> dict[str, Any]:
+    """An option of files as a query parameter."""
+    kinds: dict[str, dict[str, Any]] = {
+        "flag": {"type": "boolean"},
+        "count": {"type": "integer", "minimum": 0},
+        "texts": {"type": "array", "items": _TEXT},
+    }
+    schema = dict(kinds.get(option.kind, _TEXT))
+    if option.words:
+        schema["enum"] = list(option.words)
+    example: Any = int(option.example) if option.kind == "count" else option.example
+    schema["examples"] = [True if option.kind == "flag" else example]
+    return {"name": option.name, "in": "query", "required": False, "schema": schema, "description": option.help}
 
 
 def _describe_names(schema: Any) -> None:

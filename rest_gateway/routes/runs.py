@@ -14,10 +14,11 @@ from timedb.contract.errors import InvalidRequest, NotFound, OutcomeUnknown
 from timedb.contract.wire import GetRun, ListRuns, RestoreRun, UploadCommand, WithdrawRun, parse_object
 from timedb.rest_gateway.answer.answers import Restored, Run, Runs, Uploaded, Withdrawn, json_answer
 from timedb.rest_gateway.ask.inputs import json_body, query
+from timedb.rest_gateway.ask.layouts import layout_parameters
 from timedb.rest_gateway.ask.models import NoQuery, Restoration, RunsQuery, UploadQuery, UploadRequest, Withdrawal
 from timedb.rest_gateway.ask.uploads import RunUpload, read_upload
 from timedb.rest_gateway.http.connection import TheCaller
-from timedb.rest_gateway.openapi.document import describe_inputs, errors
+from timedb.rest_gateway.openapi.document import describe_inputs, describe_option, errors
 
 __all__ = ["router"]
 
@@ -29,7 +30,9 @@ The body is JSON, or a table by its `Content-Type`: CSV with a line of names, Pa
 an item of `value_rows` a line. Of a table the run's own fields are query parameters (beside JSON they say what the body
 leaves out), and its columns are `series_id` or `series_key` (`labels` beside it as JSON text), `valid_time`, `value`,
 and optionally `valid_time_end`, `known_time`, `annotation` and `tags` (in CSV a JSON array). Times without an offset
-are UTC.
+are UTC. A table (CSV, Parquet, Arrow) that is laid out otherwise is read with the options of `timedb upload`, as
+parameters of the same names with `_` for `-`; `known_time` and `run_start_time` may name a column then. With one of
+them the run_id is a digest of the run unless it is said, so that the same body once more adds nothing.
 
 Every body may be compressed, with `Content-Encoding: gzip` or `zstd`; the limit of `TIMEDB_MAX_BODY_BYTES` holds before
 and after. Larger tables go over Arrow Flight."""
@@ -66,6 +69,9 @@ def _upload(run: Annotated[RunUpload, Depends(read_upload)], caller: TheCaller) 
     return json_answer(answer)
 
 
+_INPUTS = describe_inputs(body=UploadRequest, query=UploadQuery, other_bodies=_OTHER_BODIES)
+_INPUTS["parameters"] += layout_parameters(describe_option)
+
 for _path, _name in (("/runs", "create_run"), ("/upload", "upload_timeseries")):
     router.add_api_route(
         _path,
@@ -75,7 +81,7 @@ for _path, _name in (("/runs", "create_run"), ("/upload", "upload_timeseries")):
         operation_id=_name,
         response_model=Uploaded,
         responses=errors(404, 408, 409, 413),
-        openapi_extra=describe_inputs(body=UploadRequest, query=UploadQuery, other_bodies=_OTHER_BODIES),
+        openapi_extra=_INPUTS,
         summary="Create a new run with time series values",
         description=_UPLOAD_TEXT,
     )

@@ -75,7 +75,9 @@ def test_the_query_says_what_a_json_body_leaves_out_and_never_contradicts_it(res
 
 
 def test_whole_numbers_have_the_bounds_that_they_are_held_to(rest: httpx.Client, document: dict[str, Any]) -> None:
-    numbers = [(path, each) for path, each in parameters(document) if each["schema"].get("type") == "integer"]
+    # Lines that are skipped have no greatest number; test_rest_layouts.py holds them to what they are.
+    found = [(path, each) for path, each in parameters(document) if each["schema"].get("type") == "integer"]
+    numbers = [(path, each) for path, each in found if each["name"] != "skip_lines"]
     assert {(path, each["name"]) for path, each in numbers} == {
         ("/series", "limit"),
         ("/list_timeseries", "limit"),
