@@ -171,6 +171,9 @@ class Answers:
 
     def _last_of_settled(self, bucket: BucketRead) -> pl.DataFrame:
         settled, found = self._last_rows.read(bucket.files_of(("current",))), bucket.files_of(("fresh",))
+        rows = int(sum(max(file.rows, 0) for file in found) * bucket.selection.selectivity(found))
+        if rows > self._slice_rows:
+            self.hold((rows - self._slice_rows) * ROW_BYTES)
         fresh = [bucket.scan(self._store, ("fresh",)).collect(engine="in-memory")] if found or not settled else []
         return latest_over(fresh, settled, bucket.selection)
 

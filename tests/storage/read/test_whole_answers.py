@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from tests.storage.lakes import some_rows, upload
+from tests.storage.lakes import Sent, hour, some_rows, upload
 from timedb.contract.columns import META_CURSOR
-from timedb.contract.errors import Timeout
+from timedb.contract.errors import Timeout, TooLarge
 from timedb.contract.wire import ReadTicket, parse_object
-from timedb.storage import Tenant
+from timedb.storage import Memory, Tenant
 from timedb.storage.read.answers import Answers
 from timedb.storage.read.buckets import BucketRead
 
@@ -77,3 +78,43 @@ def test_it_is_given_up_before_the_next_bucket(tenant: Tenant, fields: dict[str,
     with pytest.raises(Timeout, match="the client gave up"):
         plan.materialise(check_cancelled)
     assert not left
+
+
+HELD_WHOLE: dict[str, dict[str, Any]] = {
+    "latest": {"view": "latest"},
+    "periods": {"view": "flat", "resample": {"period": "P1D", "aggregate": "mean", "time_zone": "UTC"}},
+    "order across series": {"view": "overlapping", "ordered": True, "order_by": "valid_time"},
+}
+
+
+@pytest.mark.parametrize("what", HELD_WHOLE)
+def test_one_long_series_that_is_not_settled_is_held_whole_or_refused(tenant: Tenant, what: str) -> None:
+    rows = 400  # twenty times what is worked on at once
+    sent = [Sent("long", hour(number), None, None, float(number)) for number in range(rows // 2)]
+    for run in ("first", "second"):
+        upload(tenant, sent, run)
+    ticket = parse_object(ReadTicket, {"series_keys": ["long"], **HELD_WHOLE[what]})
+    asked: list[int] = []
+    plan = tenant.plan_read(ticket)
+    plan.hold(asked.append)
+    plan.materialise(lambda: None)
+    found = plan.reader().read_all().num_rows
+    assert sum(asked) > rows * 16, "it asks for the memory of all its rows"
+    memory = Memory(rows * 8, 0.0, measure=lambda: 0)
+
+    def answered() -> int:
+        plan = tenant.plan_read(ticket)
+        with memory.share("ticket", 0) as share:
+            plan.hold(share.grow)
+            plan.materialise(lambda: None)
+            return int(plan.reader().read_all().num_rows)
+
+    with pytest.raises(TooLarge, match=r"TIMEDB_MEMORY_LIMIT_MB.* ask for less"):
+        answered()
+    assert found == {"latest": 1, "periods": 9, "order across series": rows}[what]
+    # Piece by piece it needs no such room.
+    streamed = tenant.plan_read(parse_object(ReadTicket, {"series_keys": ["long"], "ordered": True}))
+    asked.clear()
+    streamed.hold(asked.append)
+    assert streamed.reader().read_all().num_rows == rows // 2
+    assert sum(asked) < rows * 16
