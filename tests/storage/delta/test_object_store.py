@@ -62,9 +62,12 @@ class Proxy(BaseHTTPRequestHandler):
     """What becomes of the next commits: "request" or "answer" is lost."""
     markers: ClassVar[int] = 0
     """How often the marker has been asked for."""
+    asked: ClassVar[list[str]] = []
+    """The requests so far: the method, and what is asked for."""
 
     def _hand_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        Proxy.asked.append(f"{self.command} {self.path}")
         Proxy.markers += self.command == "GET" and "/timedb-lake.json" in self.path
         is_commit = CONDITION in map(str.lower, self.headers) and "/values/_delta_log/" in self.path
         loss = self.losses.pop() if is_commit and self.losses else ""
@@ -331,6 +334,33 @@ def test_the_marker_is_looked_at_once_a_second(bucket: str) -> None:
         for run in range(uploads):
             upload(tenant, some_rows(1), f"run/{run}")
         assert Proxy.markers <= time.monotonic() - began + 1
+
+
+@contextmanager
+def requests() -> Iterator[list[str]]:
+    """Those that are made meanwhile."""
+    made, before = list[str](), len(Proxy.asked)
+    yield made
+    made += Proxy.asked[before:]
+
+
+def test_what_an_upload_and_a_correction_ask_for(bucket: str) -> None:
+    """As much for 2,400 rows as for 24; a look at the marker, one a second, may be among it."""
+    with closing(Lake.open(bucket, tiny_settings(bulk_rows=50_000, upload_chunk_rows=50_000))) as lake:
+        tenant = open_tenant(lake)
+        upload(tenant, some_rows(24), "first")
+        correct(tenant, "first", 5.0, "so that the table of updates is made")
+        tenant.records.write()
+        counts: dict[str, list[str]] = {}
+        for number, rows in enumerate((24, 24, 2400)):
+            with requests() as counts[f"upload {number}"]:
+                upload(tenant, some_rows(rows, known=number + 1), f"run-{number}")
+            with requests() as counts[f"records {number}"]:
+                tenant.records.write()
+        with requests() as counts["correction"]:
+            correct(tenant, "first", 6.0, "mistyped")
+    bounds = {"records 0": 10, "correction": 6 + 5}  # a table is opened once; the files that may hold the row are read
+    assert {what: made for what, made in counts.items() if len(made) > bounds.get(what, 6)} == {}
 
 
 def test_a_store_that_ignores_the_condition_is_refused(
