@@ -23,6 +23,7 @@ __all__ = [
     "measure_in_turn",
     "peak_mib",
     "reset_peak",
+    "rss_mib",
 ]
 
 LIBRARIES = ("deltalake", "polars", "pyarrow", "fastapi", "uvicorn", "orjson", "chdb", "duckdb", "psycopg")
@@ -174,6 +175,15 @@ def measure_in_turn(
         name: Measurement(target, work, name, taken, rows, peak if name == "TimeDB" else None, name in checks)
         for name, taken in seconds.items()
     }
+
+
+def rss_mib(pid: int) -> float:
+    """The resident memory of a process now; nan where the kernel does not tell."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), float("nan"))
 
 
 def reset_peak(pid: int | None) -> None:

@@ -1,6 +1,7 @@
 """Writes the page of results from the JSON of runs: ``python -m benchmarks.report FOLDER > docs/benchmarks.md``.
 
-The folder may hold ``run.json``, ``published.json``, ``growth.json`` and, of an earlier state of the code,
+The folder may hold ``run.json``, ``small_writes.json``, ``published.json``, ``growth.json`` and, of an earlier state of
+the code,
 ``before.json``. Why a target is missed stands in ``benchmarks/reasons.toml``, what was changed in
 ``benchmarks/changes.md``.
 """
@@ -22,6 +23,7 @@ from benchmarks.targets import Outcome
 __all__ = ["page"]
 
 HERE = Path(__file__).parent
+_SMALL = ("P7a", "P7b", "P7d", "P13")
 METHOD = """\
 - **Data** is seeded. The history is series with runs of 48 hourly values of two decimals, a run every two
   hours, so that most values are revised 23 times; at size medium that is 100 series, 4,380 runs, 21,024,000
@@ -56,7 +58,8 @@ its own (`.venv-arcticdb`), and, as root on Debian, PostgreSQL; what is missing 
 def page(folder: Path) -> str:
     """The whole page."""
     parts = ["# Benchmarks", COMMANDS, "## Method", METHOD]
-    for name, section in (("run", _run), ("published", _published), ("growth", _growth)):
+    sections = {"run": _run, "small_writes": _small_writes, "published": _published, "growth": _growth}
+    for name, section in sections.items():
         if (result := _load(folder / f"{name}.json")) is not None:
             parts += section(result)
     parts += _changes(_load(folder / "before.json"), _load(folder / "run.json"))
@@ -108,6 +111,22 @@ def _run(result: dict[str, Any]) -> Iterator[str]:
     yield "## Measurements"
     yield report.to_markdown()
     yield "\n".join(f"- {name}: {figure:.2f}" for name, figure in report.figures.items())
+
+
+def _small_writes(result: dict[str, Any]) -> Iterator[str]:
+    """Small writes that were measured by themselves, later than the rest: ``benchmarks.run --only P7a``."""
+    report = _report(result)
+    yield "## Small writes, by themselves"
+    yield _facts(result)
+    found = [
+        Outcome(*(one[name] for name in ("target", "text", "goal", "at_least", "found"))) for one in result["targets"]
+    ]
+    lines = ["| | target | goal | found | |", "|---|---|---|--:|---|"]
+    yield "\n".join([*lines, *(one.to_markdown() for one in found if one.target in _SMALL)])
+    yield Report([one for one in report.measurements if one.target in _SMALL]).to_markdown()
+    mine = {name: figure for name, figure in report.figures.items() if name.partition(" ")[0] in _SMALL}
+    yield "\n".join(f"- {name}: {figure:.2f}" for name, figure in mine.items())
+    yield result.get("profile", "")
 
 
 def _published(result: dict[str, Any]) -> Iterator[str]:

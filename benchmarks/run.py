@@ -33,6 +33,7 @@ from benchmarks.history import History, many_series
 from benchmarks.measuring import Report, machine
 from benchmarks.peers import Missing, Peer, numbered
 from benchmarks.postgres import PostgreSQL
+from benchmarks.small_writes import small_writes
 from benchmarks.targets import outcomes
 from timedb.client import connect
 from timedb.contract.wire import UploadCommand
@@ -47,7 +48,8 @@ Made = TypeVar("Made", Peer, ArcticDB, PostgreSQL)
 @dataclass(frozen=True)
 class Size:
     """How much of the data: the history's series and runs of 48 values, small uploads of one client, of how many
-    at once and of each of them, the series of a wide run, series and values of the last-value read, rows over REST."""
+    at once and of each of them, the series of a wide run, series and values of the last-value read, rows over REST,
+    small uploads in a long row, corrections in one call."""
 
     series: int
     runs: int
@@ -58,13 +60,39 @@ class Size:
     last: int
     values: int
     rest: int
+    row: int
+    corrections: int
 
 
 SIZES = {
-    "tiny": Size(series=4, runs=6, small=10, clients=2, each=2, wide=5, last=7, values=10, rest=50),
-    "small": Size(series=100, runs=250, small=200, clients=32, each=16, wide=1000, last=1000, values=200, rest=20_000),
+    "tiny": Size(
+        series=4, runs=6, small=10, clients=2, each=2, wide=5, last=7, values=10, rest=50, row=40, corrections=100
+    ),
+    "small": Size(
+        series=100,
+        runs=250,
+        small=200,
+        clients=32,
+        each=16,
+        wide=1000,
+        last=1000,
+        values=200,
+        rest=20_000,
+        row=4000,
+        corrections=100_000,
+    ),
     "medium": Size(
-        series=100, runs=4380, small=1000, clients=32, each=32, wide=6000, last=4000, values=2000, rest=100_000
+        series=100,
+        runs=4380,
+        small=1000,
+        clients=32,
+        each=32,
+        wide=6000,
+        last=4000,
+        values=2000,
+        rest=100_000,
+        row=100_000,
+        corrections=100_000,
     ),
 }
 
@@ -77,6 +105,9 @@ def operations(bench: Bench, size: Size) -> dict[str, Callable[[], None]]:
         "P12": lambda: reads.rest_rows(bench, size.rest),
         "P6": lambda: reads.flat_under_uploads(bench),
         "P7": lambda: small_uploads(bench, size),
+        "P7a P7b P7d P13": lambda: small_writes(
+            bench, clients=size.clients, each=size.each, row=size.row, corrections=size.corrections
+        ),
         "P8": lambda: writes.wide_run(bench, size.wide),
         "P11": lambda: last_value(bench, size),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import reads, writes
+from benchmarks import reads, small_writes, writes
 from benchmarks.bench import US
 from benchmarks.clickhouse import ClickHouse
 from benchmarks.measuring import Report
@@ -13,6 +13,7 @@ from benchmarks.postgres import PostgreSQL
 
 __all__ = ["Outcome", "outcomes"]
 
+_LONG_ROW = (("P7d p50 of the last uploads by that of the first", 1.2), ("P7d live files", 200))
 PEER, OLD = ClickHouse.name, PostgreSQL.name
 
 
@@ -71,7 +72,29 @@ def outcomes(report: Report) -> list[Outcome]:
         Outcome("P6", "flat with uploads uncompacted, time against P2", 3, False, _share(waiting, all_flat)),
         Outcome("P7", "small uploads, time of the last against the first", 1.3, False, _share(*small)),
         Outcome("P7", "32 clients at once, uploads/s against TimeDB 0.1", 2, True, speed("P7", writes.MANY, OLD)),
+        Outcome(
+            "P7a",
+            "24 rows by one client, time against a raw do_put",
+            4,
+            False,
+            _inverse(speed("P7a", small_writes.ONE, small_writes.RAW)),
+        ),
+        Outcome(
+            "P7b",
+            "clients at once, uploads/s against a raw do_put",
+            0.7,
+            True,
+            speed("P7b", small_writes.AT_ONCE, small_writes.RAW),
+        ),
+        *(Outcome("P7d", name.removeprefix("P7d "), goal, False, report.figures.get(name)) for name, goal in _LONG_ROW),
         Outcome("P8", "one wide run, speed against ClickHouse's insert", 1.5, True, speed("P8", writes.WIDE, PEER)),
+        Outcome(
+            "P13",
+            "100,000 corrections in one call, s",
+            2,
+            False,
+            report.median("P13", f"100,000 {small_writes.CORRECTIONS}", US),
+        ),
         Outcome("P9", "bytes of the live files against ClickHouse", 0.6, False, _share(*sizes)),
         Outcome("P10", "peak memory of the server in P1 and P3, GiB", 1, False, max(peaks) / 1024 if peaks else None),
         Outcome("P11", "last values, speed against ClickHouse", 10, True, speed("P11", reads.LAST, PEER)),

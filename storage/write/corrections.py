@@ -223,15 +223,27 @@ def _asked(updates: Sequence[ValueUpdate], changed_by: str | None, tenant_id: st
             raise Forbidden(f"updates.{index}.tenant_id: {quoted(item.tenant_id)} is not the caller's tenant")
     rows = []
     for index, item in enumerate(updates):
-        series_id, *times, run_id = _address(index, item)
+        series_id, valid_time, end, known_time, run_id = _address(index, item)
         if series_id not in known.by_id:
             field = "series_id" if item.value_id is None else "value_id"
             raise NotFound(f"updates.{index}.{field}: there is no series {quoted(series_id)}")
-        micros = [None if time is None else to_micros(time) for time in times]
-        annotation = item.annotation if item.annotation and item.annotation.strip() else None
-        said = item.value, annotation, clean_tags(item.tags), item.retracted or None, changed_by or item.changed_by
-        sets = [name in item.model_fields_set for name in _FIELDS]
-        rows.append((index, item.value_id is not None, series_id, *micros, run_id, *said, *sets))
+        annotation, tags, said = item.annotation, item.tags, item.model_fields_set
+        row = (
+            index,
+            item.value_id is not None,
+            series_id,
+            to_micros(valid_time),
+            None if end is None else to_micros(end),
+            None if known_time is None else to_micros(known_time),
+            run_id,
+            item.value,
+            annotation if annotation and annotation.strip() else None,
+            clean_tags(tags) if tags else None,
+            item.retracted or None,
+            changed_by or item.changed_by,
+            *(name in said for name in _FIELDS),
+        )
+        rows.append(row)
     columns = zip(*rows, strict=True) if rows else [()] * len(_ASKED)
     # A number costs Polars a fraction of what a Python datetime does.
     kinds = {name: pl.Int64() if isinstance(kind, pl.Datetime) else kind for name, kind in _ASKED.items()}
