@@ -40,9 +40,9 @@ def settings_table(settings: type[BaseSettings]) -> str:
 
 def file_options_page() -> str:
     """docs/file-options.md: the options of a file, as every door reads them."""
-    head = f"{NOTE}# The options of a file\n\nOf `timedb upload` and `timedb watch`, recipes (TOML), `client.upload_file`, "
-    head += "and bodies of `POST /runs`. Recipes, Python and REST write them with `_` for `-`. How they go together: "
-    head += "[Files as people have them](how-to/files.md).\n\n"
+    head = f"{NOTE}# The options of a file\n\nOf `timedb upload` and `timedb watch`, recipes (TOML), "
+    head += "`client.upload_file`, and bodies of `POST /runs`. Recipes, Python and REST write them with `_` for `-`. "
+    head += "How they go together: [Files as people have them](how-to/files.md).\n\n"
     rows = ["| option | | example | REST |", "|---|---|---|---|"]
     for each in (*FILE_OPTIONS, *RUN_OPTIONS):
         help = each.help.replace("|", "\\|")

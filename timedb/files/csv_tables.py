@@ -136,6 +136,8 @@ class CsvSource:
             yield waiting
 
     def _parsed(self, block: bytes, columns: Sequence[str], line: int) -> pa.RecordBatch:
+        # Before it is parsed: Arrow cannot tell of a torn row that is no text.
+        _check_text(block, line, self._what, self._encoding_hint)
         torn: list[Any] = []
 
         def remember(row: Any) -> str:
@@ -160,7 +162,6 @@ class CsvSource:
                 place = self._rows.line_of((torn[0].number or 1) - 1, block, line)
                 cells = f"{torn[0].actual_columns} cells where the line of names has {torn[0].expected_columns}"
                 raise InvalidRequest(f"{self._what}: {place}: {quoted(torn[0].text)} has {cells}") from None
-            _check_text(block, line, self._what, self._encoding_hint)
             raise
         batch = table.combine_chunks().to_batches()[0] if table.num_rows else _no_rows(table.schema)
         return _without_words(batch, self._nulls[1:]) if b'"' in block else batch

@@ -57,14 +57,17 @@ class Decoded(io.RawIOBase):
             self._ended = not piece
             try:
                 text = self._decoder.decode(piece, final=self._ended)
-            except UnicodeDecodeError as error:
-                line = self._lines + error.object[: error.start].count(b"\n")
-                byte = error.object[error.start : error.start + 1].hex()
-                raise InvalidRequest(
-                    f"{self._what}: line {line}: the byte {byte} is no {self._encoding} text"
-                ) from None
+            except UnicodeError as error:
+                raise InvalidRequest(f"{self._what}: {self._reason(error)}") from None
             self._lines += text.count("\n")
             self._ready = text.encode()
         size = min(len(buffer), len(self._ready))
         buffer[:size], self._ready = self._ready[:size], self._ready[size:]
         return size
+
+    def _reason(self, error: UnicodeError) -> str:
+        if not isinstance(error, UnicodeDecodeError):  # of a codec that wants a mark at the beginning
+            return f"line {self._lines}: {error}"
+        line = self._lines + error.object[: error.start].count(b"\n")
+        byte = error.object[error.start : error.start + 1].hex()
+        return f"line {line}: the byte {byte} is no {self._encoding} text"
