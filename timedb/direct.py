@@ -21,7 +21,7 @@ __all__ = ["duckdb_macros", "load_duckdb_delta", "scan_lake", "spark_functions",
 def scan_lake(
     path: str | PathLike[str],
     tenant: str | UUID | None = None,
-    view: Literal["flat", "overlapping", "latest"] = "flat",
+    view: Literal["flat", "overlapping", "latest", "first"] = "flat",
     **selection: Unpack[ScannedRows],
 ) -> pl.LazyFrame:
     """A view of a lake as a Polars query, without a server.
@@ -33,7 +33,7 @@ def scan_lake(
         path: The lake, or the folder of one tenant in it: a local folder, or ``s3://``, ``az://``, ``gs://``.
         tenant: The tenant (UUID); left out: the one of a lake without users.
         view: ``flat``: per valid time the value known last. ``overlapping``: every revision. ``latest``: of the flat
-            view the last value of each series.
+            view the last value of each series. ``first``: per valid time the value known first, as it stands.
         **selection: Of ``timedb.client.Selection`` those that a scan can do: series, labels, ranges, ``as_of``,
             ``run_ids``, ``workflow_id``, ``all_versions``, ``relative``, ``lead_time``, and ``columns``: any that a
             read can return; left out: all that are stored, identifiers as text.
@@ -52,8 +52,8 @@ def scan_lake(
     from timedb.contract.wire import ReadTicket, quoted
     from timedb.storage.direct.scan import scan_lake as scan
 
-    if view not in ("flat", "overlapping", "latest"):
-        raise InvalidRequest(f"view: {quoted(view)} is not flat, overlapping or latest")
+    if view not in ("flat", "overlapping", "latest", "first"):
+        raise InvalidRequest(f"view: {quoted(view)} is not flat, overlapping, latest or first")
     if others := sorted(selection.keys() - Scanned.__annotations__.keys()):
         raise TypeError(f"scan_lake() got an unexpected keyword argument {others[0]!r}")
     fields = fields_of(selection) | {"view": view}

@@ -87,8 +87,8 @@ class _ViewQuery(RowsQuery):
     mode: Annotated[
         View,
         Field(
-            description="The latest word on each valid_time, all revisions, the last value of each series, or all "
-            "rows written since an answer's token"
+            description="The latest word on each valid_time, all revisions, the last value of each series, all "
+            "rows written since an answer's token, or the first word on each valid_time"
         ),
     ] = "flat"
 

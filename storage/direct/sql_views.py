@@ -17,7 +17,7 @@ from timedb.storage.boundary import translating_errors
 from timedb.storage.delta.addresses import refuse_unreadable
 from timedb.storage.direct.duckdb_extension import load_statement
 from timedb.storage.direct.scan import find_tenant
-from timedb.storage.rows.orders import LAST, NULLABLE, VERSION, WINNER, Order
+from timedb.storage.rows.orders import FIRST, LAST, NULLABLE, VERSION, WINNER, Order
 from timedb.storage.tables.schemas import VALUES_DATA
 
 __all__ = ["duckdb_macros", "place", "spark_functions"]
@@ -245,6 +245,7 @@ def _views(dialect: _Dialect, prefix: str) -> Iterable[tuple[str, str, str]]:
     SELECT *, {place(WINNER)} AS place FROM {_standing(f"SELECT * FROM {candidates}")}
 ) AS ranked WHERE place = 1""",
     )
+    yield "first", "Per (series_id, valid_time, valid_time_end) the revision that was known first.", _first(seen)
     yield "flat_versions", "Every version of the revisions that flat gives, superseded ones too.", _chains(seen)
     yield (
         "latest",
@@ -314,6 +315,16 @@ def _standing(source: str) -> str:
         FROM ({source}) AS source
     ) AS versions WHERE version = 1 AND retracted IS NOT TRUE
 ) AS standing"""
+
+
+def _first(seen: str) -> str:
+    return f"""SELECT {_COLUMNS} FROM (
+    SELECT *, {place(FIRST)} AS place FROM (
+        SELECT *, {place(VERSION)} AS version,
+            min(change_time) OVER (PARTITION BY {", ".join(VERSION.key)}) AS published
+        FROM {seen}
+    ) AS versions WHERE version = 1 AND retracted IS NOT TRUE
+) AS ranked WHERE place = 1"""
 
 
 def _chains(seen: str) -> str:

@@ -26,7 +26,7 @@ from timedb.storage.read.runs_seen import RunsSeen
 from timedb.storage.read.token import Token
 from timedb.storage.rows.scan import RowSelection, is_mixed, live_files, shares_bucket
 from timedb.storage.tables.commit_marks import CHANGE_TIME
-from timedb.storage.tables.removed import refuse_removed
+from timedb.storage.tables.removed import refuse_incomplete, refuse_removed
 
 __all__ = ["SLICE_ROWS", "plan_read", "select_series"]
 
@@ -76,6 +76,9 @@ def plan_read(
         refuse_removed(
             snapshot, _names_of_buckets(ticket, series_ids, bucket_digits), selection.as_of, selection.start_valid
         )
+    if ticket.view == "first":
+        names = _names_of_buckets(ticket, series_ids, bucket_digits)
+        refuse_incomplete(snapshot, names, ticket.start_valid, field="view", wanted="the first release")
     live = live_files(snapshot, selection, bucket_digits)
     buckets = _buckets(ticket, selection, live, known_series, bucket_digits)
     if ticket.relative is not None:

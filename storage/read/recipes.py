@@ -50,6 +50,7 @@ _Fresh = Literal["nothing", "uploads", "corrections", "withdrawals"]
 
 _VERSIONS = Recipe(TIERS)
 _CHAINS = Recipe(TIERS, views.flat_chains)
+_FIRST = Recipe(TIERS, views.first)  # when a revision was published, its first version says
 _PAST = {"overlapping": Recipe(TIERS, views.overlapping), "flat": Recipe(TIERS, views.flat)}
 _OVERLAPPING: dict[_Fresh, Recipe] = {
     "nothing": Recipe(STANDING),
@@ -82,6 +83,8 @@ def recipe_for(read: ReadCommand, selection: RowSelection, fresh: Collection[Dat
     overlapping = read.view == "overlapping"
     if read.view == "changes" or read.all_versions:
         return _CHAINS if read.view == "flat" else _VERSIONS
+    if read.view == "first":
+        return _FIRST
     if selection.as_of is not None:
         return _PAST["overlapping" if overlapping else "flat"]
     if overlapping:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["LAST", "NULLABLE", "POINT", "REVISION", "VERSION", "WINNER", "Order"]
+__all__ = ["FIRST", "LAST", "NULLABLE", "POINT", "REVISION", "VERSION", "WINNER", "Order"]
 
 POINT = ("series_id", "valid_time", "valid_time_end")
 """What a value is about."""
@@ -39,6 +39,10 @@ VERSION = Order(REVISION, ("change_time",))
 
 WINNER = Order(POINT, ("known_time", "change_time", "run_id"))
 """The winner of a point: of the revisions that stand the one that was known last."""
+
+FIRST = Order(POINT, ("known_time", "published", "run_id"), least=True)
+"""The first release of a point: of the revisions that stand the one that was known first; ``published`` is the
+change_time of its first version."""
 
 LAST = Order(("series_id",), ("valid_time", "valid_time_end", *WINNER.by))
 """The last value of a series: the winner of its last point."""

@@ -11,10 +11,11 @@ from typing import TypeVar
 import polars as pl
 
 from timedb.contract.times import MIN_MICROS
-from timedb.storage.rows.orders import LAST, NULLABLE, POINT, REVISION, VERSION, WINNER, Order
+from timedb.storage.rows.orders import FIRST, LAST, NULLABLE, POINT, REVISION, VERSION, WINNER, Order
 from timedb.storage.rows.sorting import sort_rows
 
 __all__ = [
+    "first",
     "flat",
     "flat_chains",
     "last",
@@ -55,6 +56,13 @@ def winners(rows: F) -> F:
 def flat(rows: F) -> F:
     """Per point the winner of the revisions that stand."""
     return winners(overlapping(rows))
+
+
+def first(rows: F) -> F:
+    """Per point the first release of the revisions that stand; of rows with all versions of each."""
+    published = rows.group_by(REVISION).agg(published=pl.col("change_time").min())
+    standing: F = overlapping(rows).join(published, on=list(REVISION), how="left", nulls_equal=True)
+    return picked(standing, FIRST).drop("published")
 
 
 def flat_chains(rows: F) -> F:

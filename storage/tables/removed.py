@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.times import format_time, from_micros, to_micros
 from timedb.storage.delta.log import Snapshot
 
-__all__ = ["refuse_removed"]
+__all__ = ["refuse_incomplete", "refuse_removed"]
 
 REMOVED = "timedb.retention."
-
-
 REMOVED_VALID = "timedb.retention_valid."
 
 
@@ -34,13 +32,44 @@ def refuse_removed(
     Raises:
         InvalidRequest: names the cut-off, the retention's change_time and the valid_time.
     """
-    for app_id, removed in snapshot.transactions.items():
-        if not app_id.startswith(REMOVED) or to_micros(as_of) >= removed:
-            continue
-        bucket = app_id.removeprefix(REMOVED)
-        last = snapshot.transactions[REMOVED_VALID + bucket]
-        if (buckets is None or bucket in buckets) and (start_valid is None or to_micros(start_valid) <= last):
+    for removed, last in _marks(snapshot, buckets, start_valid):
+        if to_micros(as_of) < removed:
             raise InvalidRequest(
                 f"as_of: {format_time(as_of)} is before {format_time(from_micros(removed))}, when retention removed "
                 f"values of valid_time up to {format_time(from_micros(last))}; ask for a later as_of, or start after it"
             )
+
+
+def refuse_incomplete(
+    snapshot: Snapshot, buckets: Collection[str] | None, start_valid: datetime | None, *, field: str, wanted: str
+) -> None:
+    """Refuse a read that needs every revision ever written, where retention may have taken one.
+
+    Args:
+        snapshot: The values table.
+        buckets: The buckets that the read is about; None: all.
+        start_valid: Where its valid_times begin; None: they have no beginning.
+        field: What of the read needs them.
+        wanted: What it says of that.
+
+    Raises:
+        InvalidRequest: names the field and the valid_time.
+    """
+    for _, last in _marks(snapshot, buckets, start_valid):
+        raise InvalidRequest(
+            f"{field}: {wanted} is not known where retention has removed revisions, which it has of valid_time up to "
+            f"{format_time(from_micros(last))}; give a start_valid after it"
+        )
+
+
+def _marks(
+    snapshot: Snapshot, buckets: Collection[str] | None, start_valid: datetime | None
+) -> Iterator[tuple[int, int]]:
+    """When retention removed rows that a read may be about, and their last valid_time; microseconds since 1970."""
+    for app_id, removed in snapshot.transactions.items():
+        bucket = app_id.removeprefix(REMOVED)
+        if bucket == app_id or (buckets is not None and bucket not in buckets):
+            continue
+        last = snapshot.transactions[REMOVED_VALID + bucket]
+        if start_valid is None or to_micros(start_valid) <= last:
+            yield removed, last

@@ -206,7 +206,10 @@ def reads() -> st.SearchStrategy[Read]:
         st.fixed_dictionaries({"relative": st.one_of(gates, windows)}),
         st.fixed_dictionaries({"lead_time": st.sampled_from(["0s", "PT13H", "14h", "PT37H30M", "-PT14H"])}),
     )
-    usual = {"view": st.sampled_from(["flat", "flat", "overlapping", "latest"]), "all_versions": st.just(False)}
+    usual = {
+        "view": st.sampled_from(["flat", "flat", "overlapping", "latest", "first"]),
+        "all_versions": st.just(False),
+    }
     chains = {"view": st.sampled_from(["flat", "overlapping"]), "all_versions": st.just(True)}
     everything = st.just(list(range(SERIES)))
     kinds = [st.fixed_dictionaries(kind) for kind in (usual, usual, chains)]

@@ -77,6 +77,13 @@ ANSWERS = {
             PARTITION BY series_id ORDER BY valid_time DESC, valid_time_end DESC NULLS LAST
         ) = 1
     """,
+    ("first", False): f"""
+        SELECT DISTINCT ON ({SLOT}) standing.*
+        FROM standing JOIN (SELECT {KEY}, min(change_rank) AS published FROM seen GROUP BY ALL) AS releases
+        USING (series_id, valid_time, known_time, run_id)
+        WHERE standing.valid_time_end IS NOT DISTINCT FROM releases.valid_time_end
+        ORDER BY known_time, published, run_id
+    """,
     ("flat", True): """
         SELECT seen.* FROM seen JOIN winner
         ON  seen.series_id = winner.series_id AND seen.valid_time = winner.valid_time

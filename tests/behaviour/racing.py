@@ -60,6 +60,7 @@ def every_read() -> list[Read]:
         like("flat", True),
         like("overlapping", True),
         like("latest"),
+        like("first"),
         like(as_of=0.7),
         like("overlapping", as_of=0.4),
         like("flat", True, as_of=0.8),

@@ -238,6 +238,9 @@ def test_moments_before_retention_removed_rows(own_lake: tuple[str, Tenant]) -> 
     for read in (td.scan_lake, td.split_read):
         with pytest.raises(td.InvalidRequest, match=r"^as_of: .* is before .*, when retention removed"):
             read(path, as_of=before)
+        with pytest.raises(td.InvalidRequest, match="^view: the first release is not known where retention has removed"):
+            read(path, view="first")
+    assert td.scan_lake(path, view="first", start_valid="2025-01-01T00:00:00Z").collect()["value"].to_list() == [1.0]
     assert td.scan_lake(path, as_of=before, start_valid="2025-01-01T00:00:00Z").collect()["value"].to_list() == [1.0]
 
 
@@ -248,7 +251,7 @@ def test_moments_before_retention_removed_rows(own_lake: tuple[str, Tenant]) -> 
         ({"tenant": "somebody"}, td.InvalidRequest, "tenant: 'somebody' is not a UUID"),
         ({"series_keys": "nobody"}, td.NotFound, "series_key: there is no series 'nobody'"),
         ({"series_ids": ["x"]}, td.NotFound, "series_ids: there is no series 'x'"),
-        ({"view": "changes"}, td.InvalidRequest, "view: 'changes' is not flat, overlapping or latest"),
+        ({"view": "changes"}, td.InvalidRequest, "view: 'changes' is not flat, overlapping, latest or first"),
         ({"columns": ["speed"]}, td.InvalidRequest, "columns: unknown column 'speed'"),
         ({"start_valid": "yesterday"}, td.InvalidRequest, "start_valid: 'yesterday'"),
         ({"columns": []}, td.InvalidRequest, "columns: [] names no column"),
@@ -258,6 +261,7 @@ def test_moments_before_retention_removed_rows(own_lake: tuple[str, Tenant]) -> 
         ({"series_ids": 5}, td.InvalidRequest, "series_ids: 5 input should be a valid list"),
         ({"as_of": datetime(2025, 1, 1)}, td.InvalidRequest, "as_of: datetime.datetime(2025, 1, 1, 0, 0) has no time"),
         ({"view": "latest", "all_versions": True}, td.InvalidRequest, "all_versions goes with the views flat and"),
+        ({"view": "first", "all_versions": True}, td.InvalidRequest, "all_versions goes with the views flat and"),
         ({"lead_time": "soon"}, td.InvalidRequest, "lead_time: 'soon' is not a duration"),
         ({"relative": {"time_zone": "Mars"}}, td.InvalidRequest, "relative"),
         ({"relative": 5}, td.InvalidRequest, "relative: 5 input should be"),

@@ -33,7 +33,7 @@ def check_battery(played: Played, extra: list[Read]) -> None:
     for view in ("flat", "overlapping"):
         for all_versions in (False, True):
             played.check(view, all_versions=all_versions)
-    for view in ("latest", "changes"):
+    for view in ("latest", "changes", "first"):
         played.check(view)
     played.check_runs()
     for read in extra:

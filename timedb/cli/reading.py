@@ -16,7 +16,7 @@ from timedb.contract.errors import InvalidRequest
 
 __all__ = ["register"]
 
-View = Literal["flat", "overlapping", "latest", "changes"]
+View = Literal["flat", "overlapping", "latest", "changes", "first"]
 SeriesNames = Annotated[
     list[str] | None, typer.Option("--series", metavar="NAME", help="Only this series; may be repeated.")
 ]
@@ -43,7 +43,9 @@ def read(
     series: SeriesNames = None,
     series_id: SeriesIds = None,
     labels: Labels = None,
-    view: Annotated[View, typer.Option(help="The value known last, every revision, ….")] = "flat",
+    view: Annotated[
+        View, typer.Option(help="The value known last, every revision, …, or known first.")
+    ] = "flat",
     rows: Rows,
     asked: Asked,
     time_zone: Annotated[

@@ -89,9 +89,10 @@ class ScannedRows(_Selected, total=False):
 class Selection(Rows, ScannedRows, total=False):
     """What a read selects and how it comes; all may be left out."""
 
-    view: Literal["flat", "overlapping", "latest", "changes"]
+    view: Literal["flat", "overlapping", "latest", "changes", "first"]
     """``flat``: per valid time the value known last. ``overlapping``: every revision. ``latest``: of the flat view the
-    last value of each series. ``changes``: every row written since an answer's token, in all its versions."""
+    last value of each series. ``changes``: every row written since an answer's token, in all its versions. ``first``:
+    per valid time the value known first, as it stands."""
     resample: Resample | Mapping[str, Any] | None
     """``{"period", "aggregate", "time_zone"}``: the values of each period as one."""
     unit: str | None

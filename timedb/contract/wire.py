@@ -86,7 +86,7 @@ CONTRACT_VERSION = 1
 INSTANCE_HEADER = "x-timedb-instance"
 """In every answer of a Flight server: a random text, another one each time that a server is started."""
 MAX_LIMIT = 1_000_000_000
-View = Literal["flat", "overlapping", "latest", "changes"]
+View = Literal["flat", "overlapping", "latest", "changes", "first"]
 OrderBy = Literal["series", "valid_time", "known_time", "change_time"]
 Compression = Literal["lz4", "zstd"]
 Identifiers = Literal["dictionary", "plain"]
@@ -219,8 +219,10 @@ class ReadCommand(Selecting):
         if self.view in ("latest", "changes") and (self.all_versions or self.resample is not None):
             other = "all_versions" if self.all_versions else "resample"
             raise ValueError(f"{other} goes with the views flat and overlapping, not with {self.view}")
+        if self.view == "first" and self.all_versions:
+            raise ValueError("all_versions goes with the views flat and overlapping, not with first")
         if self.view == "changes" and self.has_cut_off:
-            raise ValueError("relative and lead_time go with flat, overlapping and latest, not with changes")
+            raise ValueError("relative and lead_time go with every view but changes")
         if self.resample is not None and self.all_versions:
             raise ValueError("resample would mix versions of one value; leave out all_versions")
         return self
