@@ -238,7 +238,7 @@ def test_moments_before_retention_removed_rows(own_lake: tuple[str, Tenant]) -> 
     for read in (td.scan_lake, td.split_read):
         with pytest.raises(td.InvalidRequest, match=r"^as_of: .* is before .*, when retention removed"):
             read(path, as_of=before)
-        with pytest.raises(td.InvalidRequest, match="^view: the first release is not known where retention has removed"):
+        with pytest.raises(td.InvalidRequest, match=r"^view: the first release is not known"):
             read(path, view="first")
     assert td.scan_lake(path, view="first", start_valid="2025-01-01T00:00:00Z").collect()["value"].to_list() == [1.0]
     assert td.scan_lake(path, as_of=before, start_valid="2025-01-01T00:00:00Z").collect()["value"].to_list() == [1.0]

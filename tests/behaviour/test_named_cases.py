@@ -92,6 +92,23 @@ def test_a_tie_in_known_time_goes_to_the_later_change(story: Story) -> None:
     assert story.values() == [3.0]
 
 
+def test_the_first_release_stays_the_first_when_it_is_corrected(story: Story) -> None:
+    story.upload("z", NOON, {NOON: 1.0})
+    story.upload("b", NOON, {NOON: 2.0})
+    story.upload("c", NOON + HOUR, {NOON: 3.0})
+    address = {"run_id": story.run_id("z"), "series_id": story.series, "valid_time": iso(NOON)}
+    story.door.update_values([{**address, "value": 1.5}])
+    for _ in range(2):
+        assert story.values("first") == [1.5]
+        assert story.values("first", as_of=story.change_times()[2]) == [1.0]
+        assert story.values("first", start_known=NOON + 1) == [3.0]
+        story.door.compact()
+    story.door.withdraw_run(story.run_id("z"), None)
+    assert story.values("first") == [2.0]
+    story.upload("late", NOON - HOUR, {NOON: 4.0})
+    assert story.values("first") == [4.0]
+
+
 def test_what_was_known_and_written_by_then_never_changes(story: Story) -> None:
     story.upload("a", NOON, {NOON + hour * HOUR: float(hour) for hour in range(5)})
     (then,) = story.change_times()

@@ -43,9 +43,7 @@ def read(
     series: SeriesNames = None,
     series_id: SeriesIds = None,
     labels: Labels = None,
-    view: Annotated[
-        View, typer.Option(help="The value known last, every revision, …, or known first.")
-    ] = "flat",
+    view: Annotated[View, typer.Option(help="The value known last, every revision, …, or known first.")] = "flat",
     rows: Rows,
     asked: Asked,
     time_zone: Annotated[
