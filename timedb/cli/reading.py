@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,12 @@ from timedb.cli.options import AsJson, FlightUrl, Format, Labels, client_of, sel
 from timedb.cli.output import say, show
 from timedb.cli.read_options import AllVersions, Asked, Rows, fields_typed, with_read_options
 from timedb.contract.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from timedb.files.formats import Piece
+    from timedb.files.local_csv import LocalCsv
 
 __all__ = ["register"]
 
@@ -24,6 +30,13 @@ SeriesIds = Annotated[list[str] | None, typer.Option("--series-id", help="Only t
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Replace a file that is there without asking.")]
 WithoutFormulas = Annotated[
     bool, typer.Option("--without-formulas", help="Of CSV for spreadsheets: ' before texts that begin like a formula.")
+]
+Delimiter = Annotated[
+    str | None, typer.Option(metavar="CHARACTER", help="Of CSV: what stands between cells; tab is the tab. [,]")
+]
+Decimal = Annotated[str | None, typer.Option(metavar="CHARACTER", help="Of CSV: before decimals: . or , [.]")]
+LocalTimes = Annotated[
+    bool, typer.Option("--local-times", help="Of CSV: times as the clock of --time-zone shows them, without an offset.")
 ]
 TimeZone = Annotated[
     str | None, typer.Option(metavar="ZONE", help="Of times and dates without an offset, say Europe/Stockholm.")
@@ -63,6 +76,9 @@ def read(
         Path | None, typer.Option("--output", "-o", dir_okay=False, help="A file; - is standard output. [-]")
     ] = None,
     without_formulas: WithoutFormulas = False,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    local_times: LocalTimes = False,
     yes: Yes = False,
     flight_url: FlightUrl = None,
     json: AsJson = False,
@@ -79,7 +95,8 @@ def read(
     if json and format not in (None, "json"):
         raise InvalidRequest(f"--json, --format: say one of them; --format is {format}")
     said: Format | None = "json" if json else format
-    answer = _Answer.to("--output", output, said, yes=yes, without_formulas=without_formulas)
+    local = _local_csv(delimiter, decimal, time_zone if local_times else None, local_times, without_formulas)
+    answer = _Answer.to("--output", output, said, yes=yes, without_formulas=without_formulas, local=local)
     answer.write(fields, flight_url)
 
 
@@ -99,6 +116,9 @@ def export(
     time_zone: TimeZone = None,
     format: Annotated[Format | None, typer.Option(help="Another format than the suffix says.")] = None,
     without_formulas: WithoutFormulas = False,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    local_times: LocalTimes = False,
     yes: Yes = False,
     flight_url: FlightUrl = None,
 ) -> None:
@@ -109,7 +129,8 @@ def export(
         "view": view,
         "columns": (_EXPORTED_VERSIONS if versions["all_versions"] else _EXPORTED).split(","),
     }
-    answer = _Answer.to("OUTPUT", output, format, yes=yes, labels=True, without_formulas=without_formulas)
+    local = _local_csv(delimiter, decimal, time_zone if local_times else None, local_times, without_formulas)
+    answer = _Answer.to("OUTPUT", output, format, yes=yes, labels=True, without_formulas=without_formulas, local=local)
     answer.write(fields, flight_url)
 
 
@@ -151,6 +172,7 @@ class _Answer:
         format: How it is written.
         labels: With a column of each row's labels, as an upload takes them.
         without_formulas: Whether CSV is for spreadsheets.
+        local: How CSV is written for a spreadsheet of some country; None: as it is everywhere.
     """
 
     option: str
@@ -158,9 +180,10 @@ class _Answer:
     format: Format
     labels: bool = False
     without_formulas: bool = False
+    local: LocalCsv | None = None
 
     @classmethod
-    def to(cls, option: str, output: Path | None, said: Format | None, *, yes: bool, **more: bool) -> _Answer:
+    def to(cls, option: str, output: Path | None, said: Format | None, *, yes: bool, **more: Any) -> _Answer:
         """An answer that goes there, once it is clear how it is written and that a file may be replaced."""
         from timedb.cli.formats import format_of, may_write
 
@@ -168,6 +191,10 @@ class _Answer:
         may_write(output, yes=yes)
         if more.get("without_formulas") and format != "csv":
             raise InvalidRequest(f"--without-formulas: is about CSV, and {option} is {format}")
+        if more.get("local") is not None and format != "csv":
+            raise InvalidRequest(
+                f"--delimiter, --decimal, --local-times: are about CSV, and {option} is {format}", field="delimiter"
+            )
         return cls(option, output, format, **more)
 
     def write(self, fields: dict[str, Any], flight_url: str | None) -> None:
@@ -185,10 +212,26 @@ class _Answer:
             batches = LabelledBatches(client, stream) if self.labels else stream
             with bar("Reading") if self.output is not None else nullcontext() as show:
                 counted = batches if show is None else CountedBatches(batches, RowCount(show))
-                made = pieces_of(self.format, batches.schema, counted, without_formulas=self.without_formulas)
+                made: Iterator[Piece]
+                if self.local is not None:
+                    made = self.local.pieces(batches.schema, counted)
+                else:
+                    made = pieces_of(self.format, batches.schema, counted, without_formulas=self.without_formulas)
                 for piece in made:
                     sink.write(piece)
             say(f"token: {(stream.schema.metadata or {}).get(META_TOKEN, b'').decode()}")
+
+
+def _local_csv(
+    delimiter: str | None, decimal: str | None, zone: str | None, local_times: bool, without_formulas: bool
+) -> LocalCsv | None:
+    if delimiter is None and decimal is None and not local_times:
+        return None
+    if local_times and zone is None:
+        raise InvalidRequest("--local-times: of which zone? --time-zone says it")
+    from timedb.files.local_csv import LocalCsv
+
+    return LocalCsv.of(delimiter, decimal, zone, without_formulas=without_formulas)
 
 
 def _series(series: list[str] | None, series_id: list[str] | None, labels: list[str] | None) -> dict[str, Any]:

@@ -161,3 +161,30 @@ def test_series_say_how_fresh_they_are(service: Service, ask: Any, name: str, ru
     none = timedb("series", "--name", f"{name}-none", "--stale", "2h", TIMEDB_FLIGHT_URL=service.flight_url)
     assert none.returncode == 17
     assert timedb("series", "--stale", "soon").returncode == 2
+
+
+def test_what_is_written_for_a_german_spreadsheet_is_taken_again(
+    ask: Any, client: Client, name: str, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    path.write_text('valid_time,value,annotation,tags\n2025-10-26T00:00Z,1234.5,=1+1,"[""a""]"\n2025-10-26T01:00Z,,,\n')
+    ask("upload", str(path), "--series", name, "--known-time", "2025-10-25T00:00Z")
+    flags = ("--delimiter", ";", "--decimal", ",", "--local-times", "--time-zone", "Europe/Berlin")
+    ask("read", "--series", name, *flags, "--columns", "valid_time,value", "-o", str(out))
+    assert out.read_text().splitlines() == ["valid_time;value", "2025-10-26 02:00:00;1234,5", "2025-10-26 02:00:00;"]
+    ask("export", str(out), "--series", name, *flags, "--without-formulas", "--yes")
+    assert ";'=1+1;" in out.read_text()
+    ask("export", str(out), "--series", name, *flags, "--yes")
+    told = ("--decimal", ",", "--time-zone", "Europe/Berlin", "--series", f"{name}-b", "--ignore", "run_id")
+    ask("upload", str(out), *told)
+    columns = ["valid_time", "known_time", "value", "annotation", "tags"]
+    first, second = (client.read(series_keys=each, view="overlapping", columns=columns) for each in (name, f"{name}-b"))
+    assert first.sort("valid_time").equals(second.sort("valid_time"))
+    for wrong, reason in [
+        (("--delimiter", "ab"), "--delimiter: 'ab' is not one character"),
+        (("--decimal", ";"), "--decimal: ';' is neither"),
+        (("--local-times",), "--local-times: of which zone?"),
+        (("--decimal", ",", "--format", "json"), "are about CSV"),
+    ]:
+        refused = timedb("read", "--series", name, *wrong)
+        assert (refused.returncode, reason in refused.stderr) == (2, True), refused.stderr
