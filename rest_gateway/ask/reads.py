@@ -22,6 +22,7 @@ _PARAMETERS = {
     "series_key": "name",
     "series_ids": "series_id",
     "after": "cursor",
+    "view": "mode",
     "resample": "period",
 }
 

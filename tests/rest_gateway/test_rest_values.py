@@ -264,6 +264,8 @@ def test_every_view_has_its_parameters(rest: httpx.Client, revised: str) -> None
     assert values(read(rest, revised, **windows)) == [7.0, 8.0]
     assert values(read(rest, revised, lead_time="90m")) == [7.0, 8.0]
     assert values(read(rest, revised, mode="latest")) == [3.0]
+    assert values(read(rest, revised, mode="first")) == [7.0, 8.0, 3.0]
+    assert values(read(rest, revised, mode="first", period="1d", aggregate="max")) == [8.0]
     assert values(read(rest, revised, period="1d", aggregate="max")) == [21.0]
     before = rest.get("/values", params={"name": revised}).headers["x-token"]
     upload(rest, hours(revised, [9.0]), known_time="2025-01-01T20:00:00Z")

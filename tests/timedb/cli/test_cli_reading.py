@@ -46,6 +46,12 @@ def test_windows_and_lead_times_are_read(ask: Any, revised: str) -> None:
     assert "--issue-offset is missing" in missing.stderr
 
 
+def test_the_first_release_is_read(ask: Any, client: Client, revised: str) -> None:
+    told = json.loads(ask("read", "--series", revised, "--columns", "value", "--json", "--view", "first"))
+    assert [row["value"] for row in told] == [1.0, 2.0, 3.0]
+    assert sorted(client.read(series_keys=revised, view="first")["value"]) == [1.0, 2.0, 3.0]
+
+
 def test_runs_are_chosen(ask: Any, client: Client, revised: str) -> None:
     values = ("--series", revised, "--json")
     told = json.loads(ask("read", *values, "--columns", "value", "--run-id", f"{revised}-early"))
