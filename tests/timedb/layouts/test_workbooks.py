@@ -55,7 +55,10 @@ def cell(value: Any) -> str:
     return f"<c><v>{value}</v></c>"
 
 
-PRICES = ("Prices", [["t", "v"], [(45658.0,), 1.5], [(45658.0104166667,), 1234567], ["2025-01-01 00:30", "n/e"]])
+PRICES: tuple[str, list[list[Any]]] = (
+    "Prices",
+    [["t", "v"], [(45658.0,), 1.5], [(45658.0104166667,), 1234567], ["2025-01-01 00:30", "n/e"]],
+)
 
 
 def test_a_sheet_is_read(tmp_path: Path) -> None:
