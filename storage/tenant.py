@@ -266,7 +266,6 @@ class Tenant:
     def snapshot(self) -> TenantSnapshot:
         """The tables as they are now, for several reads of one state."""
         snapshot = self.values.snapshot()
-
         series, runs = self.catalog.known().by_id, partial(self._visible_runs, snapshot)
         withdrawn = partial(self._withdrawn, snapshot, None)
         return TenantSnapshot(snapshot, series, lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn)

@@ -16,7 +16,7 @@ from timedb.contract.times import MIN_MICROS, from_micros, to_micros
 from timedb.contract.wire import ReadCommand, Relative, quoted
 from timedb.storage.measures.local_clock import Instants, LocalClock
 
-__all__ = ["check_time_zone", "check_windows", "gate", "known_by_cut_off", "local_instant"]
+__all__ = ["check_time_zone", "check_windows", "gate", "local_instant", "within_cut_off"]
 
 _DAY = 86_400_000_000
 _EARLIEST = from_micros(MIN_MICROS)
@@ -110,30 +110,25 @@ def check_windows(relative: Relative, start: datetime | None, end: datetime | No
         )
 
 
-def known_by_cut_off(rows: pl.LazyFrame, read: ReadCommand) -> pl.LazyFrame:
-    """Keep the rows that were known by the read's cut-off for their valid_time (inclusive), all where it has none."""
+def within_cut_off(read: ReadCommand, time: str = "known_time") -> list[pl.Expr]:
+    """Whether a time of a row is within the read's cut-off for its valid_time (inclusive); none where it has none."""
     if read.lead_time is not None:
         lead = pl.duration(microseconds=read.lead_time.days * _DAY + read.lead_time.micros)
-        rows = rows.filter(pl.col("known_time") <= pl.col("valid_time") - lead)
+        return [pl.col(time) <= pl.col("valid_time") - lead]
     if read.relative is None:
-        return rows
+        return []
     length = read.relative.window_length
     if length is not None and not length.is_calendar and not _offset(read.relative).is_calendar:
-        return _known_by_fixed_windows(rows, read.relative, length)
-    return _known_by_calendar(rows, read.relative)
+        return [pl.col(time).to_physical() <= _cut_of_fixed_windows(read.relative, length)]
+    # The cut-offs of the windows that the rows touch are found as the rows are read.
+    cut = pl.col("valid_time").map_batches(partial(_cut_offs, read.relative), return_dtype=_TIME, is_elementwise=True)
+    return [pl.col(time) <= cut]
 
 
-def _known_by_fixed_windows(rows: pl.LazyFrame, relative: Relative, length: Duration) -> pl.LazyFrame:
+def _cut_of_fixed_windows(relative: Relative, length: Duration) -> pl.Expr:
     first = to_micros(_start(relative))
     since = pl.col("valid_time").to_physical() - first
-    cut = since.floordiv(length.micros) * length.micros + (first + _offset(relative).micros)
-    return rows.filter(pl.col("known_time").to_physical() <= cut)
-
-
-def _known_by_calendar(rows: pl.LazyFrame, relative: Relative) -> pl.LazyFrame:
-    """The cut-offs of the windows that the rows touch, found as the rows are read."""
-    cut = pl.col("valid_time").map_batches(partial(_cut_offs, relative), return_dtype=_TIME, is_elementwise=True)
-    return rows.filter(pl.col("known_time") <= cut)
+    return since.floordiv(length.micros) * length.micros + (first + _offset(relative).micros)
 
 
 def _cut_offs(relative: Relative, times: pl.Series) -> pl.Series:

@@ -11,7 +11,8 @@ import polars as pl
 from timedb.contract.wire import ReadCommand
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.store import Store
-from timedb.storage.measures.relative import known_by_cut_off
+from timedb.storage.measures.relative import within_cut_off
+from timedb.storage.read.first_versions import Uploaded, counted
 from timedb.storage.read.parts import UNKNOWN
 from timedb.storage.read.recipes import WINNING, Recipe, recipe_for
 from timedb.storage.rows import views
@@ -34,6 +35,7 @@ class BucketRead:
         selection: The filters, with those of the series that lie in the bucket, and with ``as_of`` only where it
             leaves something out.
         recipe: How the answer is made.
+        uploaded: When each run was uploaded.
         slice_rows: How many rows a part of such a read has, about (``timedb.storage.read.slicing``); 0: it is whole.
     """
 
@@ -42,11 +44,12 @@ class BucketRead:
     files: Sequence[DataFile]
     selection: RowSelection
     recipe: Recipe
+    uploaded: Uploaded
     slice_rows: int = 0
 
     @classmethod
     def plan(
-        cls, read: ReadCommand, bucket: str, live: Sequence[DataFile], selection: RowSelection
+        cls, read: ReadCommand, bucket: str, live: Sequence[DataFile], selection: RowSelection, uploaded: Uploaded
     ) -> BucketRead | None:
         """Choose how a bucket is read: each for itself, for one may be settled, another not.
 
@@ -55,13 +58,14 @@ class BucketRead:
             bucket: The bucket.
             live: Its files that can hold rows of the selection.
             selection: The filters.
+            uploaded: When each run was uploaded.
 
         Returns:
             None where no file is needed.
         """
         recipe = recipe_for(read, selection, _of_tiers(live, ("fresh",)))
         files = _of_tiers(live, recipe.tiers)
-        return cls(read, bucket, files, selection, recipe) if files else None
+        return cls(read, bucket, files, selection, recipe, uploaded) if files else None
 
     @property
     def is_stored(self) -> bool:
@@ -85,7 +89,7 @@ class BucketRead:
 
     @property
     def _is_more(self) -> bool:
-        return self.read.has_cut_off or self.read.view == "latest"
+        return self.read.has_cut_off or self.read.view == "latest" or self.read.corrections != "all"
 
     @property
     def rows(self) -> int:
@@ -110,7 +114,8 @@ class BucketRead:
             store: The folder of the values table.
             tiers: The tiers.
         """
-        return known_by_cut_off(scan_selected(store, self.files_of(tiers), self.selection), self.read)
+        rows = scan_selected(store, self.files_of(tiers), self.selection).filter(*within_cut_off(self.read))
+        return counted(rows, self.read, self.selection.end_known, self.uploaded)
 
     def answer(self, rows: Callable[[Collection[str]], F], columns: Sequence[str]) -> F:
         """The rows of the answer, in no particular order.

@@ -20,6 +20,7 @@ from timedb.storage.read.answers import Answers
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.read.buckets import BucketRead
 from timedb.storage.read.cursor import Cursor
+from timedb.storage.read.first_versions import Uploaded
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.reading import ReadPlan, stored_columns
 from timedb.storage.read.runs_seen import RunsSeen
@@ -80,7 +81,7 @@ def plan_read(
         names = _names_of_buckets(ticket, series_ids, bucket_digits)
         refuse_incomplete(snapshot, names, ticket.start_valid, field="view", wanted="the first release")
     live = live_files(snapshot, selection, bucket_digits)
-    buckets = _buckets(ticket, selection, live, known_series, bucket_digits)
+    buckets = _buckets(ticket, selection, live, known_series, bucket_digits, runs.uploaded(snapshot))
     if ticket.relative is not None:
         check_windows(ticket.relative, ticket.start_valid, ticket.end_valid, max_windows)
     columns = stored_columns(ticket)
@@ -141,6 +142,7 @@ def _buckets(
     live: Sequence[DataFile],
     known: KnownSeries,
     bucket_digits: int | None,
+    uploaded: Uploaded,
 ) -> list[BucketRead]:
     """The buckets that can hold rows of the answer, in order; of a ticket for one bucket at most that one.
 
@@ -159,7 +161,7 @@ def _buckets(
     for bucket in sorted(names) if ticket.bucket is None else names & {ticket.bucket}:
         of_bucket = replace(selection, series_ids=own[bucket] if own else selection.series_ids, bucket=bucket)
         shared = [file for file in mixed if shares_bucket(file, bucket) and of_bucket.may_hold(file)]
-        found.append(BucketRead.plan(ticket, bucket, [*files.get(bucket, ()), *shared], of_bucket))
+        found.append(BucketRead.plan(ticket, bucket, [*files.get(bucket, ()), *shared], of_bucket, uploaded))
     return [bucket for bucket in found if bucket is not None]
 
 

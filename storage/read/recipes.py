@@ -85,7 +85,7 @@ def recipe_for(read: ReadCommand, selection: RowSelection, fresh: Collection[Dat
         return _CHAINS if read.view == "flat" else _VERSIONS
     if read.view == "first":
         return _FIRST
-    if selection.as_of is not None:
+    if selection.as_of is not None or read.corrections != "all":
         return _PAST["overlapping" if overlapping else "flat"]
     if overlapping:
         return _OVERLAPPING[_kind(fresh)]

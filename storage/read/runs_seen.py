@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cache
 
 import polars as pl
 
 from timedb.storage.delta.log import Snapshot
+from timedb.storage.read.first_versions import Uploaded
 
 __all__ = ["RunsSeen"]
 
@@ -41,3 +43,17 @@ class RunsSeen:
             runs = runs.filter(pl.col("created_by") == self.created_by)
         found = set(runs.select("run_id").collect(engine="in-memory")["run_id"])
         return found if run_ids is None else found.intersection(run_ids)
+
+    def uploaded(self, snapshot: Snapshot) -> Uploaded:
+        """When each run was uploaded, asked for once, when it is first needed.
+
+        Args:
+            snapshot: Of the values table.
+        """
+
+        @cache
+        def found() -> pl.DataFrame:
+            runs = self.known(snapshot).select("run_id", uploaded="change_time")
+            return runs.collect(engine="in-memory")
+
+        return found

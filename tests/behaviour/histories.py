@@ -125,6 +125,7 @@ class Read:
     """Of these runs, counted round and round."""
     workflow: int | None = None
     """Of the runs of this workflow, counted round and round."""
+    corrections: str | None = None
 
 
 def some(draw: st.DrawFn, instants: list[int], most: int) -> st.SearchStrategy[int]:
@@ -204,7 +205,9 @@ def reads() -> st.SearchStrategy[Read]:
     windows = st.builds(lambda window, zone: {**window, "time_zone": zone}, windows, zones)
     cut_offs = st.one_of(
         st.fixed_dictionaries({"relative": st.one_of(gates, windows)}),
-        st.fixed_dictionaries({"lead_time": st.sampled_from(["0s", "PT13H", "14h", "PT37H30M", "-PT14H"])}),
+        st.fixed_dictionaries(
+            {"lead_time": st.sampled_from(["0s", "PT13H", "14h", "PT37H30M", "-PT1H", "-PT14H", "-P1D", "-P45D"])}
+        ),
     )
     usual = {
         "view": st.sampled_from(["flat", "flat", "overlapping", "latest", "first"]),
@@ -223,6 +226,7 @@ def reads() -> st.SearchStrategy[Read]:
         series=st.one_of(everything, st.lists(st.integers(0, SERIES - 1), min_size=1, max_size=2, unique=True)),
         runs=st.one_of(st.none(), st.none(), st.none(), st.lists(st.integers(0, 5), min_size=1, max_size=2)),
         workflow=st.sampled_from([None, None, None, None, 0, 1, WORKFLOWS]),
+        corrections=st.sampled_from([None, None, None, "none", "by_cutoff"]),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from calendar import monthrange
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("run_id", pa.string()),
         ("change_rank", pa.int64()),
         ("retracted", pa.bool_()),
+        ("change_time", pa.int64()),
         ("cutoff", pa.int64()),
         ("place", pa.int64()),
     ]
@@ -45,8 +46,11 @@ SLOT = "series_id, valid_time, valid_time_end"
 
 # Filters come before any winner is picked. The latest row of a revision stands for it, unless it is retracted.
 SEEN = f"""
+    versions AS (
+        SELECT *, change_rank = min(change_rank) OVER (PARTITION BY {KEY}) AS is_first FROM history
+    ),
     seen AS (
-        SELECT * FROM history
+        SELECT * FROM versions
         WHERE list_contains($series, series_id)
           AND ($start_valid IS NULL OR valid_time >= $start_valid)
           AND ($end_valid IS NULL OR valid_time < $end_valid)
@@ -56,6 +60,10 @@ SEEN = f"""
           AND (cutoff IS NULL OR known_time <= cutoff)
           AND ($lead IS NULL OR known_time + $lead <= valid_time)
           AND ($since IS NULL OR change_rank > $since)
+          AND ($corrections = 'all' OR is_first OR $corrections = 'by_cutoff'
+               AND ($end_known IS NULL OR change_time < $end_known)
+               AND (cutoff IS NULL OR change_time <= cutoff)
+               AND ($lead IS NULL OR change_time + $lead <= valid_time))
           AND ($run_ids IS NULL OR list_contains($run_ids, run_id))
     ),
     latest AS (
@@ -112,10 +120,15 @@ def chosen(
     lead_time: str | None = None,
     since: int | None = None,
     run_ids: Sequence[str] | None = None,
+    corrections: str = "all",
+    times: Mapping[int, int] | None = None,
 ) -> list[int]:
-    """The places of the rows that a read must return, in no particular order."""
+    """The places of the rows that a read must return, in no particular order; ``times``: change_rank → change_time."""
     find = window_cutoff if relative and "window_length" in relative else cutoff
-    rows = [(*version, relative and find(version[1], **relative), place) for place, version in enumerate(history)]
+    rows = [
+        (*version, (times or {}).get(version[5]), relative and find(version[1], **relative), place)
+        for place, version in enumerate(history)
+    ]
     columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
     _DUCKDB.register("history", pa.table([*map(list, columns)], schema=SCHEMA))
     answer = _DUCKDB.execute(
@@ -127,9 +140,10 @@ def chosen(
             "start_known": start_known,
             "end_known": end_known,
             "as_of": as_of,
-            "lead": None if lead_time is None else LENGTHS[lead_time].micros,
+            "lead": None if lead_time is None else LENGTHS[lead_time].elapsed,
             "since": since,
             "run_ids": run_ids,
+            "corrections": corrections,
         },
     )
     return [place for (place,) in answer.fetchall()]
@@ -315,6 +329,11 @@ class Length:
     days: int = 0
     micros: int = 0
 
+    @property
+    def elapsed(self) -> int:
+        """Microseconds, a day being 24 hours."""
+        return self.days * 24 * HOUR + self.micros
+
 
 HOUR = 3_600_000_000
 LENGTHS = {
@@ -328,6 +347,7 @@ LENGTHS = {
     "-PT14H": Length(micros=-14 * HOUR),
     "-PT1H": Length(micros=-HOUR),
     "-P1D": Length(days=-1),
+    "-P45D": Length(days=-45),
     "-P1M": Length(months=-1),
     "P1D": Length(days=1),
     "2d": Length(days=2),

@@ -160,8 +160,13 @@ class Played:
             fields["run_ids"] = [self.runs[index % len(self.runs)] for index in read.runs]
         if read.workflow is not None:
             fields["workflow_id"] = "of no run" if read.workflow == WORKFLOWS else self._workflow(read.workflow)
-        if read.as_of is not None and self.ranks:
-            times = sorted(self.ranks)
+        times = sorted(self.ranks)
+        if read.corrections is not None and times:
+            fields["corrections"] = read.corrections
+            if read.corrections == "by_cutoff" and not fields.keys() & {"relative", "lead_time", "end_known"}:
+                # At some write, or a microsecond after it: whether the cut-off is inclusive shows at those.
+                fields["end_known"] = times[len(times) * len(read.series) // 4] + len(times) % 2
+        if read.as_of is not None and times:
             # Just before the first write, or exactly at one: as_of is inclusive.
             position = round(read.as_of * len(times))
             fields["as_of"] = times[position - 1] if position else times[0] - 1
@@ -192,6 +197,8 @@ class Played:
             asked["run_ids"] = [run for run in of_workflow if run in named]
         if "as_of" in fields:
             asked["as_of"] = self.ranks.get(fields["as_of"], 0)
+        if "corrections" in asked:
+            asked["times"] = {rank: time for time, rank in self.ranks.items()}
         expected = self.oracle.answer(view, all_versions=all_versions, series=fields["series_ids"], **asked)
         columns = [name for name in _COMPARED if name in self._names(answer)]
         assert {"series_id", "valid_time", "value"} <= set(columns)

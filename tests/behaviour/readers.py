@@ -67,7 +67,7 @@ class DuckReader(StorageDoor):
         view = f"{view}_versions" if all_versions else view
         arguments = [f"{name} := '{iso(filters[name])}'" for name in _INSTANTS if name in filters]
         if "lead_time" in filters:
-            arguments.append(f"lead_time := INTERVAL '{LENGTHS[filters['lead_time']].micros} microseconds'")
+            arguments.append(f"lead_time := INTERVAL '{LENGTHS[filters['lead_time']].elapsed} microseconds'")
         arguments += [f"{name} := {value!r}" for name, value in filters.get("relative", {}).items()]
         if "run_ids" in filters:
             arguments.append(f"run_ids := {filters['run_ids']!r}")
@@ -85,7 +85,7 @@ class DuckReader(StorageDoor):
     def can(read: Read) -> Read:
         """The read, or one like it that this reader knows."""
         general = read.relative is not None and "window_length" in read.relative
-        return replace(read, relative=None if general else read.relative, workflow=None)
+        return replace(read, relative=None if general else read.relative, workflow=None, corrections=None)
 
 
 class PartsReader(StorageDoor):
@@ -137,7 +137,7 @@ class PolarsByHand(StorageDoor):
     def can(read: Read) -> Read:
         """The read, or one like it that the page has a query for."""
         view = "overlapping" if read.view == "overlapping" or read.all_versions else "flat"
-        return replace(read, view=view, relative=None, lead_time=None, workflow=None)
+        return replace(read, view=view, relative=None, lead_time=None, workflow=None, corrections=None)
 
 
 class SqlByHand(StorageDoor):

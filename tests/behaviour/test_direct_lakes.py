@@ -263,6 +263,7 @@ def test_moments_before_retention_removed_rows(own_lake: tuple[str, Tenant]) -> 
         ({"view": "latest", "all_versions": True}, td.InvalidRequest, "all_versions goes with the views flat and"),
         ({"view": "first", "all_versions": True}, td.InvalidRequest, "all_versions goes with the views flat and"),
         ({"lead_time": "soon"}, td.InvalidRequest, "lead_time: 'soon' is not a duration"),
+        ({"lead_time": "-1mo"}, td.InvalidRequest, "lead_time: -P1M has months"),
         ({"relative": {"time_zone": "Mars"}}, td.InvalidRequest, "relative"),
         ({"relative": 5}, td.InvalidRequest, "relative: 5 input should be"),
         ({"tenant": 5}, td.InvalidRequest, "tenant: '5' is not a UUID"),

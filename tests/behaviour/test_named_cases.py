@@ -64,6 +64,48 @@ def story(door: Door) -> Story:
     return Story(door)
 
 
+def test_a_backtest_sees_no_later_correction(story: Story) -> None:
+    """Corrections keep their known_time, so a cut-off alone lets them through."""
+    six = NOON - 6 * HOUR
+    story.upload("a", six, {NOON: 10.0})
+    address = {"run_id": story.run_id("a"), "series_id": story.series, "valid_time": iso(NOON)}
+    story.door.update_values([{**address, "value": 11.0}])
+    story.door.update_values([{**address, "valid_time": iso(NOON + HOUR), "value": 5.0}])
+    story.door.withdraw_run(story.run_id("a"), "wrong weather")
+    _, corrected, created, withdrawn = story.change_times()
+    assert story.values(end_known=corrected) == []
+
+    def by_cutoff(end_known: int, **filters: Any) -> list[float | None]:
+        return story.values(corrections="by_cutoff", end_known=end_known, **filters)
+
+    for compacted in (False, True):
+        if compacted:
+            story.door.compact()
+        assert by_cutoff(six) == []
+        assert by_cutoff(six + 1) == by_cutoff(corrected) == [10.0]
+        assert by_cutoff(corrected + 1) == by_cutoff(created) == [11.0]
+        assert by_cutoff(created + 1) == by_cutoff(withdrawn) == [11.0, 5.0]
+        assert by_cutoff(withdrawn + 1) == []
+        assert by_cutoff(withdrawn + 1, as_of=created) == [11.0, 5.0]
+        assert by_cutoff(withdrawn, view="latest") == [5.0]
+        assert by_cutoff(corrected + 1, view="overlapping", all_versions=True) == [10.0, 11.0]
+        assert story.values(corrections="none") == [10.0, 5.0]
+        assert story.values("overlapping", corrections="none", lead_time="PT6H") == [10.0, 5.0]
+        assert story.values(corrections="by_cutoff", lead_time="PT6H") == [10.0]
+        assert story.values(corrections="by_cutoff", lead_time="-P36500D") == []
+
+
+def test_the_value_as_known_some_days_afterwards(story: Story) -> None:
+    day = 24 * HOUR
+    story.upload("first", NOON + day, {NOON: 1.0})
+    story.upload("revised", NOON + 45 * day, {NOON: 2.0})
+    story.upload("later", NOON + 45 * day + 1, {NOON: 3.0})
+    assert story.values(lead_time="0s") == []
+    assert story.values(lead_time="-P1D") == story.values(lead_time="-P44D") == [1.0]
+    assert story.values(lead_time="-P45D") == story.values(lead_time="-1080h") == [2.0]
+    assert story.values() == [3.0]
+
+
 def test_the_worked_example_of_the_contract(story: Story) -> None:
     six, seven = NOON - 6 * HOUR, NOON - 5 * HOUR
     story.upload("a", six, {NOON: 10.0})

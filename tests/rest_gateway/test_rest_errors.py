@@ -161,6 +161,8 @@ BAD_QUERIES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("/values", {"window_length": "6h"}, ("issue_offset is missing",)),
     ("/values", {"window_length": "6"}, ("window_length: '6'",)),
     ("/values", {"lead_time": "-1mo"}, ("lead_time", "-P1M", "months")),
+    ("/values", {"corrections": "by_cutoff"}, ("corrections", "cut-off")),
+    ("/values", {"corrections": "none", "mode": "changes"}, ("corrections", "changes")),
     ("/values", {"lead_time": "soon"}, ("lead_time", "'soon'")),
     ("/values", {"period": "1h", "time_zone": "Europe/Atlantis"}, ("time_zone: 'Europe/Atlantis'",)),
     ("/values", {"period": "an hour"}, ("period", "'an hour'")),

@@ -82,7 +82,10 @@ class ScannedRows(_Selected, total=False):
     """``{"days_ahead", "time_of_day", "time_zone"}``: per local day only what was known by then; or ``{"window_length",
     "issue_offset", "start_window", "time_zone"}``: per window what was known so long before it began."""
     lead_time: Length | None
-    """Only what was known at least so long before its valid_time; negative: up to so long after it."""
+    """Only what was known at least so long before its valid_time; ``-P45D``: by 45 days after it."""
+    corrections: Literal["all", "by_cutoff", "none"]
+    """``by_cutoff``: corrections and withdrawals count only if they were written within the cut-off, too. ``none``:
+    everything as first published."""
     columns: list[str] | None
 
 
@@ -172,8 +175,8 @@ READ = (
         "lead_time",
         "length",
         "36h",
-        "Only what was known so long before, say 36h; -45d: up to 45 days after.",
-        "Only what was known at least so long before its valid_time, such as 36h; -45d: up to 45 days after it",
+        "Only what was known so long before, say 36h; -P45D: by 45 days after.",
+        "Only what was known at least so long before its valid_time, such as 36h; -P45D: by 45 days after it",
     ),
     ReadOption(
         "days_ahead",
@@ -209,6 +212,14 @@ READ = (
         part_of="relative",
     ),
     ReadOption("start_window", "time", _TIME, "… counted from the window that starts here.", part_of="relative"),
+    ReadOption(
+        "corrections",
+        "word",
+        "none",
+        "all, by_cutoff (none written after the cut-off) or none. [all]",
+        "Corrections and withdrawals: all, none, or by_cutoff: those alone that were written within the cut-off, too; "
+        "default: all",
+    ),
     ReadOption(
         "period",
         "length",

@@ -88,6 +88,7 @@ INSTANCE_HEADER = "x-timedb-instance"
 MAX_LIMIT = 1_000_000_000
 View = Literal["flat", "overlapping", "latest", "changes", "first"]
 OrderBy = Literal["series", "valid_time", "known_time", "change_time"]
+Corrections = Literal["all", "by_cutoff", "none"]
 Compression = Literal["lz4", "zstd"]
 Identifiers = Literal["dictionary", "plain"]
 Aggregate = Literal["mean", "sum", "min", "max", "first", "last", "count"]
@@ -196,6 +197,7 @@ class ReadCommand(Selecting):
     all_versions: bool = False
     relative: Relative | None = None
     lead_time: Length | None = None
+    corrections: Corrections = "all"
     resample: Resample | None = None
     unit: Name | None = None
     since: str | None = None
@@ -223,6 +225,10 @@ class ReadCommand(Selecting):
             raise ValueError("all_versions goes with the views flat and overlapping, not with first")
         if self.view == "changes" and self.has_cut_off:
             raise ValueError("relative and lead_time go with every view but changes")
+        if self.corrections != "all" and self.view == "changes":
+            raise ValueError("corrections: goes with every view but changes")
+        if self.corrections == "by_cutoff" and not self.has_cut_off and self.end_known is None:
+            raise ValueError("corrections: by_cutoff needs a cut-off: relative, lead_time or end_known")
         if self.resample is not None and self.all_versions:
             raise ValueError("resample would mix versions of one value; leave out all_versions")
         return self

@@ -188,6 +188,7 @@ HOURLY = {"period": "1h", "aggregate": "mean"}
         ({"relative": {"window_length": "PT6H"}}, "issue_offset is missing"),
         ({"relative": {**WINDOWS, "days_ahead": 1}}, "days_ahead belongs to the daily gate"),
         ({"lead_time": "-P1M"}, "lead_time: -P1M has months"),
+        ({"corrections": "by_cutoff"}, "corrections: by_cutoff needs a cut-off"),
         ({"lead_time": "P1M"}, "lead_time: P1M has months"),
         ({"lead_time": "1 h", "view": "latest"}, "lead_time: '1 h' is not a duration such as PT36H"),
         ({"lead_time": "1h", "relative": WINDOWS}, "lead_time and relative are two cut-offs"),

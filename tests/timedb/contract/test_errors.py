@@ -14,7 +14,7 @@ from timedb.contract.wire import ReadCommand, parse_object
         ("limit: 0 is too small", "limit"),
         ("relative.days_ahead: -1 is less than 0", "relative.days_ahead"),
         ("updates.3.value: is missing", "updates.3.value"),
-        ("lead_time: P1M has months", "lead_time"),
+        ("lead_time: -P1M has months", "lead_time"),
         ("TIMEDB_HOST, TIMEDB_REST_PORT: cannot listen", "TIMEDB_HOST"),
         ("the request is over a limit", None),
         ("there is no such host as grpc://x names; start a server", None),
