@@ -65,7 +65,7 @@ def test_a_sheet_is_read(tmp_path: Path) -> None:
     found = micro_rows(tmp_path, workbook(PRICES), null=["n/e"], **S)
     assert found == [("2024-12-31T23:00Z", 1.5), ("2024-12-31T23:15Z", 1234567.0), ("2024-12-31T23:30Z", None)]
     # Numbers of a workbook are numbers, however texts beside them are written.
-    german = ("Prices", [["t", "v"], [(45658.0,), 1.5], [(45658.5,), "1.234,5"]])
+    german: tuple[str, list[list[Any]]] = ("Prices", [["t", "v"], [(45658.0,), 1.5], [(45658.5,), "1.234,5"]])
     told = micro_rows(tmp_path, workbook(german), decimal=",", thousands=".", **S)
     assert [value for _, value in told] == [1.5, 1234.5]
 
