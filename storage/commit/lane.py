@@ -128,8 +128,7 @@ class CommitLane:
         with self._changed:
             if self._closing:
                 raise Busy("the service is stopping")
-            self._waiting.extend(waiting)
-            self._changed.notify()
+            self._line_up(waiting)
         return [each.done for each in waiting]
 
     def replace_files(self, write: ReplacementWrite) -> bool:
@@ -149,12 +148,15 @@ class CommitLane:
                 raise Busy("the service is stopping")
             if len(self._waiting) >= self._max_queued:
                 raise Busy(f"{self._max_queued} writes are waiting already; retry")
-            self._waiting.append(waiting)
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="timedb-commit-lane", daemon=True)
-                thread.start()
-                self._thread = thread  # not before: one that has not begun looks like one that has died
-            self._changed.notify()
+            self._line_up([waiting])
+
+    def _line_up(self, waiting: Sequence[_Waiting | _WaitingReplacement]) -> None:
+        self._waiting.extend(waiting)
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="timedb-commit-lane", daemon=True)
+            thread.start()
+            self._thread = thread  # not before: one that has not begun looks like one that has died
+        self._changed.notify()
 
     @property
     def queued(self) -> int:
