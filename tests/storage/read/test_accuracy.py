@@ -20,6 +20,7 @@ from timedb.contract.times import from_micros
 from timedb.contract.wire import AccuracyTicket, CreateSeries, UpdateValues, WithdrawRun, parse, parse_object
 from timedb.storage import Lake, Tenant
 from timedb.storage.read.accuracy import AccuracyPlan, accuracy_schema, plan_accuracy
+from timedb.storage.read.runs_seen import RunsSeen
 
 NAN = float("nan")
 
@@ -175,7 +176,12 @@ def test_series_that_do_not_exist_are_named(tenant: Tenant) -> None:
 def test_more_actual_values_than_may_be_held(tenant: Tenant) -> None:
     some_forecasts(tenant)
     ticket = parse_object(AccuracyTicket, {"actual_key": "actual", "horizon": "1h"})
-    held: dict[str, Any] = {"table": tenant.values, "catalog": tenant.catalog, "bucket_digits": tenant.bucket_digits}
+    held: dict[str, Any] = {
+        "table": tenant.values,
+        "catalog": tenant.catalog,
+        "bucket_digits": tenant.bucket_digits,
+        "runs": RunsSeen(lambda _: tenant.ledger.runs.scan()),
+    }
     with pytest.raises(TooLarge, match="actual_key: the series has more than 5 values"):
         plan_accuracy(ticket, max_sorted_rows=5, **held).reader().read_all()
     assert plan_accuracy(ticket, max_sorted_rows=6, **held).reader().read_all().num_rows == 9
