@@ -18,6 +18,7 @@ from timedb.contract.settings import ServerSettings
 from timedb.contract.times import format_time, from_micros, now
 from timedb.contract.wire import (
     AccuracyTicket,
+    CorrectCommand,
     CreateManySeries,
     CreateSeries,
     GetRun,
@@ -66,7 +67,8 @@ from timedb.storage.tables.layout import TenantTables
 from timedb.storage.tables.schemas import TIERS
 from timedb.storage.users.users import LabelLimits
 from timedb.storage.write.appends import Appends
-from timedb.storage.write.corrections import Corrections, StoredRows
+from timedb.storage.write.correction_tables import CorrectionTable
+from timedb.storage.write.corrections import AskedCorrections, Corrections, StoredRows, asked_of_message
 from timedb.storage.write.incoming import IncomingRuns
 from timedb.storage.write.runs import Writer
 from timedb.storage.write.uploads import Upload
@@ -319,35 +321,31 @@ class Tenant:
         Raises:
             Forbidden, NotFound, InvalidRequest, Conflict: see ``timedb.storage.write.corrections.Corrections``.
         """
-        known = self.catalog.known()
-        return self.lane.submit(Corrections(message, changed_by, self.tenant_id, known, self._stored, self._known_runs))
+        return self._correct(asked_of_message(message, changed_by, self.tenant_id, self.catalog.known()), changed_by)
+
+    def _correct(self, asked: AskedCorrections, changed_by: str | None) -> dict[str, Any]:
+        return self.lane.submit(Corrections(asked, changed_by, self.tenant_id, self._stored, self._known_runs))
+
+    @translating_errors()
+    def begin_corrections(self, command: CorrectCommand, schema: pa.Schema, changed_by: str | None) -> CorrectionTable:
+        """Begin to receive corrections as a table; InvalidRequest: the columns do not fit."""
+        submit = partial(self._correct, changed_by=changed_by)
+        return CorrectionTable(command, schema, self.catalog, submit, self.settings, changed_by, self.memory.calls)
 
     @translating_errors()
     def withdraw_run(self, message: WithdrawRun, *, changed_by: str | None) -> dict[str, Any]:
-        """Withdraw a run: ``{withdrawn: rows}``.
-
-        Raises:
-            NotFound: there is no such run or series.
-        """
+        """Withdraw a run: ``{withdrawn: rows}``; NotFound: there is no such run or series."""
         return self.lane.submit(Withdrawal(message, changed_by, self.catalog, self._rows_of_runs, self._known_runs))
 
     @translating_errors()
     def restore_run(self, message: RestoreRun, *, changed_by: str | None) -> dict[str, Any]:
-        """Undo the withdrawals of a run: ``{restored: rows, left_retracted: rows}``.
-
-        Raises:
-            NotFound: there is no such run or series.
-        """
+        """Undo the withdrawals of a run: ``{restored: rows, left_retracted: rows}``; as :meth:`withdraw_run`."""
         rows, withdrawn = self._rows_of_runs, self._withdrawn_runs
         return self.lane.submit(Restoration(message, changed_by, self.catalog, rows, self._known_runs, withdrawn))
 
     @translating_errors()
     def get_run(self, message: GetRun) -> dict[str, Any]:
-        """One row of the runs table, times as text, and what is withdrawn of it.
-
-        Raises:
-            NotFound: there is no such run.
-        """
+        """One row of the runs table, times as text, and what is withdrawn of it; NotFound: there is no such run."""
         snapshot = self.values.snapshot()
         self._catch_up(snapshot)
         record = self.ledger.runs.find(message.run_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from timedb.contract.settings import ServerSettings
 from timedb.contract.wire import (
     AccuracyTicket,
     AppendCommand,
+    CorrectCommand,
     ListSeries,
     LookupCommand,
     Nothing,
@@ -163,7 +165,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
                 with self.calls.lease(tenant.tenant_id, self._recheck(call)) as lease:
                     return self.sql.do_put(call, context, descriptor, reader, writer, lease)
         tenant = self._tenant(call)
-        command = ingestion or self._parse_command(UploadCommand, command_of(descriptor), "command")
+        command = ingestion or self._parse_put(command_of(descriptor))
         with self.uploads.lease(tenant.tenant_id, self._recheck(call)) as lease:
             stream = UploadStream(
                 call,
@@ -175,7 +177,10 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
                 is_ingestion=ingestion is not None,
             )
             call.facts = facts_of(command)
-            receipt = stream.receive(tenant, command, created_by=_principal(call))
+            if isinstance(command, CorrectCommand):
+                receipt = stream.receive(partial(tenant.begin_corrections, command, changed_by=_principal(call)))
+            else:
+                receipt = stream.receive(partial(tenant.begin_upload, command, created_by=_principal(call)))
             call.facts = facts_of(command, receipt)
         # Outside: a client that does not read keeps its handler waiting here, but no slot.
         stream.acknowledge(receipt)
@@ -338,6 +343,13 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
 
     def _parse_read(self, body: bytes, what: str) -> ReadTicket | AccuracyTicket:
         return parse_read(body, what=what, **self._message_limits)
+
+    def _parse_put(self, body: bytes) -> UploadCommand | CorrectCommand:
+        is_upload = op_of(body, self._settings.max_message_bytes, self._settings.max_json_values) != "correct"
+        found: UploadCommand | CorrectCommand = self._parse_command(
+            UploadCommand if is_upload else CorrectCommand, body, "command"
+        )
+        return found
 
     def _parse_command(self, model: type[Any], body: bytes, what: str) -> Any:
         return parse_command(model, body, what=what, **self._message_limits)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import pyarrow as pa
 from pyarrow import flight
 
 from timedb.contract.errors import IncompleteUpload, Internal, OutcomeUnknown, TimeDBError, TooLarge
-from timedb.contract.wire import CommitMarker, UploadCommand, parse
+from timedb.contract.wire import CommitMarker, parse
 from timedb.flight_server.call.context import CallContext
 from timedb.flight_server.call.incoming import Incoming
 from timedb.flight_server.call.messages import to_json
@@ -16,14 +17,26 @@ from timedb.flight_server.call.pieces import pieces_of
 from timedb.flight_server.call.slots import Lease
 from timedb.flight_server.sql.messages import DoPutUpdateResult
 
-if TYPE_CHECKING:
-    from timedb.storage import Tenant, Upload
-
 __all__ = ["PROGRESS_ROWS", "UploadStream"]
 
 PROGRESS_ROWS = 1_000_000
 """Rows after which the client is told how many have arrived. So few messages fit any flow-control window, so that a
 client that reads none of them cannot stall the server."""
+
+
+class Received(Protocol):
+    """What takes the batches of a stream: a run, or a table of corrections."""
+
+    received: int
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the next batch."""
+
+    def commit(self, marked_rows: int | None) -> dict[str, Any]:
+        """Write all of it; the receipt."""
+
+    def abort(self) -> None:
+        """Forget what has come so far."""
 
 
 class UploadStream:
@@ -62,8 +75,11 @@ class UploadStream:
         self._max_message_bytes = max_message_bytes
         self._is_ingestion = is_ingestion
 
-    def receive(self, tenant: Tenant, command: UploadCommand, *, created_by: str | None) -> dict[str, Any]:
+    def receive(self, begin: Callable[[pa.Schema], Received]) -> dict[str, Any]:
         """Read the stream to its end and commit it.
+
+        Args:
+            begin: Begins what takes the batches, by their columns.
 
         Returns:
             The receipt.
@@ -73,7 +89,7 @@ class UploadStream:
             InvalidRequest: it is not an Arrow stream, or its rows are refused; nothing was written.
             TimeDBError: the upload failed otherwise.
         """
-        upload = tenant.begin_upload(command, self._incoming.schema(), created_by=created_by)
+        upload = begin(self._incoming.schema())
         try:
             marker = self._add_all(upload)
             self._lease.check()
@@ -111,7 +127,7 @@ class UploadStream:
         except TooLarge:
             self._writer.write(to_json({**receipt, "series_ids": {}, "series": [], "series_omitted": True}))
 
-    def _add_all(self, upload: Upload) -> CommitMarker | None:
+    def _add_all(self, upload: Received) -> CommitMarker | None:
         marker: CommitMarker | None = None
         announced = PROGRESS_ROWS
         for chunk in self._incoming.chunks():
@@ -135,7 +151,7 @@ class UploadStream:
             self._call.log.info("the client left: %s", ascii(error))
             raise _gave_up() from None
 
-    def _abort(self, upload: Upload) -> None:
+    def _abort(self, upload: Received) -> None:
         try:
             upload.abort()
         except TimeDBError as error:

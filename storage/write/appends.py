@@ -20,6 +20,7 @@ from timedb.storage.boundary import our_error, translating_errors
 from timedb.storage.commit.lane import CommitLane
 from timedb.storage.memory.budget import Memory, MemoryShare
 from timedb.storage.rows.normalise import check_batch, check_columns
+from timedb.storage.rows.probability import without_them
 from timedb.storage.write.runs import Run, Writer
 from timedb.storage.write.together import ArrivedRun, RunParts, check_runs
 
@@ -168,7 +169,7 @@ class Appends:
         memory: Memory,
         max_run_bytes: int,
     ) -> None:
-        check_columns(schema)
+        check_columns(without_them(schema))
         self.queue = queue
         self.writer = writer
         self.settings = settings

@@ -26,15 +26,16 @@ from timedb.storage.rows.rows import rows_of_frame
 from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan
 from timedb.storage.tables.schemas import VALUES_DATA
 
-__all__ = ["Corrections", "FindRuns", "StoredRows"]
+__all__ = ["ASKED", "AskedCorrections", "Corrections", "FindRuns", "StoredRows", "asked_of_message"]
 
 FindRuns = Callable[[Snapshot, Collection[str]], Mapping[str, Mapping[str, Any]]]
 """The records of those of some runs that the caller may write to, by run_id, all looked up at once."""
 
 _FIELDS = ("value", "annotation", "tags", "retracted")
 _POINT = list(POINT)
+_TIMES = ("valid_time", "valid_time_end", "known_time")
 _OLD = {name: f"old_{name}" for name in VALUES_DATA.names if name not in POINT}
-_ASKED = pl.Schema(
+ASKED = pl.Schema(
     {
         "item": pl.UInt32(),
         "by_value_id": pl.Boolean(),
@@ -71,46 +72,84 @@ class StoredRows:
         return views.latest_versions(rows.collect(engine="in-memory"))
 
 
-class Corrections:
-    """One batch of corrections that waits for its turn: all of it or nothing.
+@dataclass(frozen=True)
+class AskedCorrections:
+    """Corrections as columns, whichever way they came.
 
-    Which rows the items mean is read from them at once, so that little is left to do in the turn, where others wait.
+    Attributes:
+        rows: Which row each means, and what it sets there (columns of :data:`ASKED`).
+        update_id: Names the batch; None: a retry is another batch.
+        digest: Of its content; empty without an update_id.
+        create: Whether rows that are not there are made, where their run is.
+        as_table: Whether it came as a table: errors then name rows, and the answer counts.
+    """
+
+    rows: pl.DataFrame
+    update_id: str | None
+    digest: str
+    create: bool = True
+    as_table: bool = False
+
+    def place(self, item: int, field: str | None = None) -> str:
+        """How an error begins that is about an item."""
+        if self.as_table:
+            return f"row {item}" if field is None else f"{field}: row {item}"
+        return f"updates.{item}" if field is None else f"updates.{item}.{field}"
+
+
+def asked_of_message(
+    message: UpdateValues, changed_by: str | None, tenant_id: str, known: KnownSeries
+) -> AskedCorrections:
+    """The corrections of an ``update_values``.
 
     Args:
         message: What the client asks for.
         changed_by: The key's e-mail; None on an open lake, where the items may state it.
         tenant_id: The caller's tenant.
         known: The series that the caller may see.
-        stored: Looks stored rows up.
-        find_runs: Looks runs up.
 
     Raises:
         Forbidden: an item names another tenant.
         NotFound: an item's series does not exist.
         InvalidRequest: an item has no address.
     """
+    digest = "" if message.update_id is None else _digest(message)
+    return AskedCorrections(_asked(message.updates, changed_by, tenant_id, known), message.update_id, digest)
+
+
+class Corrections:
+    """One batch of corrections that waits for its turn: all of it or nothing.
+
+    Which rows the items mean is known by then, so that little is left to do in the turn, where others wait.
+
+    Args:
+        asked: The corrections.
+        changed_by: The key's e-mail.
+        tenant_id: The caller's tenant.
+        stored: Looks stored rows up.
+        find_runs: Looks runs up.
+    """
 
     shareable = False
 
     def __init__(
         self,
-        message: UpdateValues,
+        asked: AskedCorrections,
         changed_by: str | None,
         tenant_id: str,
-        known: KnownSeries,
         stored: StoredRows,
         find_runs: FindRuns,
     ) -> None:
-        self.rows = len(message.updates)
-        self.stamps = len(message.updates)  # one each, unless it changes nothing
-        self.key = message.update_id
-        self._updates = message.updates
+        self.rows = asked.rows.height
+        self.stamps = asked.rows.height  # one each, unless it changes nothing
+        self.key = asked.update_id
+        self._asked_for = asked
+        self._asked = asked.rows
         self._changed_by = changed_by
         self._tenant_id = tenant_id
         self._stored = stored
         self._find_runs = find_runs
-        self._asked = _asked(message.updates, changed_by, tenant_id, known)
-        self._digest = "" if message.update_id is None else _digest(message)
+        self._digest = asked.digest
 
     def prepare(self, context: CommitContext) -> Prepared | Answer:
         """The new versions under this turn's stamps.
@@ -125,15 +164,31 @@ class Corrections:
                 raise Conflict(f"update_id: {quoted(self.key)} has been used already, with other content")
             return Answer(self._answer_again(context.snapshot, json.loads(found["receipt"])))
         new = self._new_versions(context.snapshot)
-        answer = self._answer(new)
-        if not answer["updated"] and self.key is None:
+        changed = int(new["changes"].sum())
+        answer = self._counts(new) if self._asked_for.as_table else self._answer(new)
+        if not changed and self.key is None:
             return Answer(answer)
         stamps = pl.lit(context.stamp) + pl.int_range(pl.len(), dtype=pl.Int64)
         rows = new.filter("changes").with_columns(change_time=stamps.cast(VALUES_POLARS["change_time"]))
         rows = rows.select(VALUES_DATA.names).sort("series_id", "valid_time", "known_time", "change_time")
         last_stamp = context.stamp + max(rows.height - 1, 0)
-        info = {} if self.key is None else {"updates": self._record(answer, context.stamp, last_stamp)}
+        if self._asked_for.as_table and changed:
+            answer |= {"change_time": format_time(from_micros(last_stamp)), "table_version": context.version}
+        info = {} if self.key is None else {"updates": self._record(new, answer, context.stamp, last_stamp)}
         return Prepared(rows_of_frame(rows), last_stamp, answer, info=info)
+
+    def _counts(self, new: pl.DataFrame) -> dict[str, Any]:
+        """What the client of a table is told of :meth:`_new_versions`."""
+        created, changed = int(new["is_new"].sum()), int(new["changes"].sum())
+        return {
+            "update_id": self.key,
+            "rows": self._asked.height,
+            "updated": changed - created,
+            "created": created,
+            "skipped_no_ops": new.height - changed,
+            "change_time": None,
+            "table_version": None,
+        }
 
     def _answer(self, new: pl.DataFrame) -> dict[str, Any]:
         """What the client is told of :meth:`_new_versions`."""
@@ -151,17 +206,22 @@ class Corrections:
     def _answer_again(self, snapshot: Snapshot, receipt: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of the first time, found out anew from the rows as they were then, so that records stay small."""
         if "updated" in receipt:
-            return dict(receipt)  # of release 0.1, which kept the whole answer
+            return dict(receipt)  # that of a table; or one of release 0.1, which kept the whole answer
         return self._answer(self._new_versions(snapshot, before=parse_time(receipt["first_change_time"])))
 
-    def _record(self, answer: Mapping[str, Sequence[object]], first_stamp: int, last_stamp: int) -> dict[str, Any]:
+    def _record(
+        self, new: pl.DataFrame, answer: Mapping[str, Any], first_stamp: int, last_stamp: int
+    ) -> dict[str, Any]:
+        changed = int(new["changes"].sum())
         receipt = {
             "first_change_time": format_time(from_micros(first_stamp)),
-            "skipped_no_ops": len(answer["skipped_no_ops"]),
+            "skipped_no_ops": new.height - changed,
         }
+        if self._asked_for.as_table:
+            receipt = dict(answer)
         return {
             "update_id": self.key,
-            "rows": len(answer["updated"]),
+            "rows": changed,
             "change_time": format_time(from_micros(last_stamp)),
             "created_by": self._changed_by,
             "digest": self._digest,
@@ -185,39 +245,46 @@ class Corrections:
             runs = self._find_runs(snapshot, set(missing["run_id"]))
             for item, run_id in missing.select("item", "run_id").iter_rows():
                 if run_id not in runs:
-                    raise NotFound(f"updates.{item}.run_id: there is no run {quoted(run_id)}")
+                    raise NotFound(f"{self._asked_for.place(item, 'run_id')}: there is no run {quoted(run_id)}")
         known_times = {run_id: to_micros(run["known_time"]) for run_id, run in runs.items()}
         known_time = pl.col("run_id").replace_strict(known_times, default=None, return_dtype=pl.Int64)
         found = found.with_columns(run_known_time=known_time.cast(VALUES_POLARS["known_time"]))
+        at_fault = _AT_FAULT if self._asked_for.create else _AT_FAULT | _NEW
         if before is not None:
-            found = found.filter(~_AT_FAULT)
-        elif (at_fault := found.filter(_AT_FAULT).head(1)).height:
-            self._refuse(at_fault.row(0, named=True))
+            found = found.filter(~at_fault)
+        elif (faults := found.filter(at_fault).head(1)).height:
+            self._refuse(faults.row(0, named=True))
         return _applied(found).filter(pl.struct(REVISION).is_last_distinct())
 
     def _refuse(self, row: Mapping[str, Any]) -> None:
         """Say what is wrong with an item, by its row of :func:`_matched`."""
-        place, run, time = f"updates.{row['item']}", quoted(row["run_id"]), format_time(row["valid_time"])
+        run, time = quoted(row["run_id"]), format_time(row["valid_time"])
+
+        def place(field: str | None = None) -> str:
+            return self._asked_for.place(row["item"], field)
+
         if row["run_id"] is None:
-            raise NotFound(f"{place}: there is no value of series {row['series_id']} at {time}")
+            raise NotFound(f"{place()}: there is no value of series {row['series_id']} at {time}")
         if fits := row["fits"]:
             listed = ", ".join(map(format_time, fits[:10]))
-            raise InvalidRequest(f"{place}.known_time: {len(fits)} rows fit; add a known_time: {listed}")
+            raise InvalidRequest(f"{place('known_time')}: {len(fits)} rows fit; add a known_time: {listed}")
         if row["by_value_id"]:
-            value_id = self._updates[row["item"]].value_id
-            raise NotFound(f"{place}.value_id: there is no row {quoted(value_id)}")
+            key = RevisionKey(*(row[name] for name in ("series_id", *_TIMES, "run_id")))
+            raise NotFound(f"{place('value_id')}: there is no row {quoted(key.to_value_id())}")
         if row["known_time"] not in (None, row["run_known_time"]):
-            raise NotFound(f"{place}: run {run} has no such row at {time}")
+            raise NotFound(f"{place()}: run {run} has no such row at {time}")
+        if not self._asked_for.create:
+            raise NotFound(f"{place()}: run {run} has no such row at {time}; say create to have it made")
         if not row["sets_value"]:
             raise InvalidRequest(
-                f"{place}.value: is missing; run {run} has no row at {time} yet, so its first version needs a value"
+                f"{place('value')}: is missing; run {run} has no row at {time} yet, so its first version needs a value"
             )
         end = format_time(row["valid_time_end"])
-        raise InvalidRequest(f"{place}.valid_time_end: {end} is not after valid_time")
+        raise InvalidRequest(f"{place('valid_time_end')}: {end} is not after valid_time")
 
 
 def _asked(updates: Sequence[ValueUpdate], changed_by: str | None, tenant_id: str, known: KnownSeries) -> pl.DataFrame:
-    """Items as columns: which row each means, and what it sets there (columns of :data:`_ASKED`)."""
+    """Items as columns: which row each means, and what it sets there (columns of :data:`ASKED`)."""
     for index, item in enumerate(updates):
         if item.tenant_id is not None and item.tenant_id != tenant_id:
             raise Forbidden(f"updates.{index}.tenant_id: {quoted(item.tenant_id)} is not the caller's tenant")
@@ -244,10 +311,10 @@ def _asked(updates: Sequence[ValueUpdate], changed_by: str | None, tenant_id: st
             *(name in said for name in _FIELDS),
         )
         rows.append(row)
-    columns = zip(*rows, strict=True) if rows else [()] * len(_ASKED)
+    columns = zip(*rows, strict=True) if rows else [()] * len(ASKED)
     # A number costs Polars a fraction of what a Python datetime does.
-    kinds = {name: pl.Int64() if isinstance(kind, pl.Datetime) else kind for name, kind in _ASKED.items()}
-    return pl.DataFrame(dict(zip(_ASKED, columns, strict=True)), schema=kinds).cast(_ASKED)
+    kinds = {name: pl.Int64() if isinstance(kind, pl.Datetime) else kind for name, kind in ASKED.items()}
+    return pl.DataFrame(dict(zip(ASKED, columns, strict=True)), schema=kinds).cast(ASKED)
 
 
 def _address(index: int, item: ValueUpdate) -> tuple[str, datetime, datetime | None, datetime | None, str | None]:

@@ -19,6 +19,7 @@ from timedb.contract.wire import AppendedUpload
 from timedb.storage.boundary import our_error
 from timedb.storage.catalog.resolve import ResolvedSeries, resolve
 from timedb.storage.rows.normalise import BATCH, SeriesCodes, normalise
+from timedb.storage.rows.probability import with_labels
 from timedb.storage.rows.sorting import Integers
 from timedb.storage.write.ordering import sorted_by_series
 from timedb.storage.write.runs import FREE_FIELDS, Run, RunRows, SkipUnchanged, Writer
@@ -128,10 +129,12 @@ def _normalised(runs: Sequence[ArrivedRun], codes: SeriesCodes) -> pa.Table:
     if len(runs) > 1:
         whole = pa.Table.from_batches([batch for run in runs for batch in run.batches])
         whole = whole.unify_dictionaries().combine_chunks()
-        return pa.Table.from_batches([normalise(batch, codes, 0) for batch in whole.to_batches()], BATCH)
+        return pa.Table.from_batches(
+            [normalise(with_labels(batch, 0), codes, 0) for batch in whole.to_batches()], BATCH
+        )
     first_row, batches = 0, []
     for batch in runs[0].batches:
-        batches.append(normalise(batch, codes, first_row))
+        batches.append(normalise(with_labels(batch, first_row), codes, first_row))
         first_row += batch.num_rows
     return pa.Table.from_batches(batches, BATCH).combine_chunks()
 

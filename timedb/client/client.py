@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pyarrow as pa
 
-from timedb.client.arguments import corrections
 from timedb.client.connection import BatchSource, Certificates, Connection
+from timedb.client.correction_calls import CorrectionCalls
 from timedb.client.files import FileCalls
 from timedb.client.frames import UploadData, open_data
 from timedb.client.lookups import look_up
@@ -18,7 +18,7 @@ from timedb.client.parallel import fetch, fetch_parts
 from timedb.client.progress import CountedBatches, Progress, RowCount, counting
 from timedb.client.read_stream import ReadStream
 from timedb.client.receipt import Receipt
-from timedb.client.retrying import RETRIED, retrying
+from timedb.client.retrying import RETRIED, UPLOAD_ATTEMPTS, retrying
 from timedb.client.run_calls import RunCalls, warn_if_withdrawn
 from timedb.client.selection import Length, Rows, Selection, Time, fields_of, message_of, read_command
 from timedb.client.series_calls import SeriesCalls
@@ -29,10 +29,10 @@ from timedb.contract.settings import ClientSettings, load_settings
 from timedb.contract.wire import (
     AccuracyCommand,
     ApplyRetention,
+    CorrectCommand,
     LookupCommand,
     Nothing,
     ReadCommand,
-    UpdateValues,
     UploadCommand,
     WireModel,
     parse_object,
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["Client", "Selection", "connect"]
-
-UPLOAD_ATTEMPTS = 4
 
 
 def connect(
@@ -100,7 +98,7 @@ def connect(
     return Client(connection.as_caller(key, None))
 
 
-class Client(SeriesCalls, RunCalls, FileCalls):
+class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls):
     """Reads and writes time series. Thread-safe; made by :func:`connect`; a context manager that closes itself.
 
     Times that go in are aware datetimes or RFC 3339 text with an offset; times that come out are UTC, to the
@@ -146,8 +144,8 @@ class Client(SeriesCalls, RunCalls, FileCalls):
         """Start a read and get its batches as they arrive."""
         return self._connection.stream(read)
 
-    def send(self, command: UploadCommand, reader: BatchSource) -> dict[str, Any]:
-        """Send an upload, once, batch by batch as they are; the receipt of the contract."""
+    def send(self, command: UploadCommand | CorrectCommand, reader: BatchSource) -> dict[str, Any]:
+        """Send an upload or corrections, once, batch by batch as they are; the receipt of the contract."""
         return self._connection.send(command, reader)
 
     # Values
@@ -427,32 +425,6 @@ class Client(SeriesCalls, RunCalls, FileCalls):
         named: dict[str, Any] = {"horizon": horizon, "actual_id": actual_id, "actual_key": actual_key}
         with self.stream(message_of(AccuracyCommand, named | fields_of(rows))) as stream:
             return pl.DataFrame(stream.read_all())
-
-    def update_values(self, updates: Iterable[Mapping[str, Any]], *, update_id: str | None = None) -> dict[str, Any]:
-        """Correct values: all of them or none.
-
-        Args:
-            updates: Each says which row (``value_id``, or ``series_id`` and ``valid_time``, narrowed by ``run_id``,
-                ``known_time``, ``valid_time_end``) and what becomes of it (``value``, ``annotation``, ``tags``,
-                ``retracted``): left out stays, None clears. Of a data frame pass its rows, say ``frame.to_dicts()``.
-            update_id: Names the batch, so that a retry answers as the first time.
-
-        Returns:
-            ``{"updated": [...], "skipped_no_ops": [...]}`` of ``{"value_id", "run_id", "tenant_id", "valid_time",
-            "series_id"}``.
-
-        Raises:
-            InvalidRequest: names the item and the field that does not fit.
-            OutcomeUnknown: the server did not answer to the end.
-
-        Examples:
-            >>> wind = client.list_series(name="wind")[0]["series_id"]
-            >>> change = {"series_id": wind, "valid_time": day, "value": 5.75, "annotation": "meter was reset"}
-            >>> client.update_values([change])["updated"][0]["run_id"]
-            'wind-2'
-        """
-        fields = {"updates": corrections(updates), "update_id": update_id}
-        return self.call("update_values", message_of(UpdateValues, fields))
 
     # The service
 

@@ -24,6 +24,7 @@ from timedb.contract.wire import (
     AccuracyCommand,
     AccuracyTicket,
     CommitMarker,
+    CorrectCommand,
     ReadCommand,
     ReadTicket,
     UploadCommand,
@@ -202,8 +203,8 @@ class Connection:
         with flight_errors(self.url):
             return self.flight_client.get_flight_info(descriptor, self.options(long=False))
 
-    def send(self, command: UploadCommand, batches: BatchSource) -> dict[str, Any]:
-        """Send an upload and wait for its receipt.
+    def send(self, command: UploadCommand | CorrectCommand, batches: BatchSource) -> dict[str, Any]:
+        """Send an upload, or a table of corrections, and wait for its receipt.
 
         What iterating over ``batches`` raises passes through, and nothing is written then.
 
@@ -268,7 +269,7 @@ class _Answers:
         try:
             while (message := self._metadata.read()) is not None:
                 answer = _json_object(message, "receipt")
-                if "run_id" in answer:  # else it is progress
+                if answer.keys() != {"received"}:  # which is progress
                     self._receipt.append(answer)
         except Exception as error:
             self._failure = error

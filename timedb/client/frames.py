@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ MIN_BATCH_ROWS = 1 << 16
 """Smaller batches are joined: each costs a message."""
 MAX_BATCH_ROWS = 1 << 17
 MAX_BATCH_BYTES = 8 << 20
+_UPLOADED = (*UPLOAD_COLUMNS, *PROBABILITY_COLUMNS)
 _TEXT_LIST = pa.list_(pa.string())
 _IDENTIFIER = pa.dictionary(pa.int32(), pa.string())
 
@@ -44,27 +45,31 @@ class UploadData:
     open: Callable[[], pa.RecordBatchReader]
 
 
-def open_data(data: object) -> UploadData:
+def open_data(data: object, columns: Sequence[str] = _UPLOADED) -> UploadData:
     """Take anything tabular: Polars, pandas, pyarrow, a DuckDB relation, whatever has ``__arrow_c_stream__``.
 
+    Args:
+        data: It.
+        columns: Those that it may have.
+
     Raises:
-        InvalidRequest: it is not tabular, or has a column that an upload cannot have.
+        InvalidRequest: it is not tabular, or has a column that it may not have.
     """
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     if pandas is not None and isinstance(data, pandas.DataFrame):
-        return _repeatable(_table_of_pandas(data))
+        return _repeatable(_table_of_pandas(data), columns)
     if isinstance(data, UploadData):
         return data
     if isinstance(data, pa.RecordBatch):
-        return _repeatable(pa.Table.from_batches([data]))
+        return _repeatable(pa.Table.from_batches([data]), columns)
     if isinstance(data, pa.Table) or (polars is not None and isinstance(data, polars.DataFrame)):
-        return _repeatable(data)
+        return _repeatable(data, columns)
     if hasattr(data, "__arrow_c_stream__"):
         reader = data if isinstance(data, pa.RecordBatchReader) else _import_stream(data)
-        wire_schema(reader.schema)
-        return UploadData(False, partial(_for_wire, reader))
+        wire_schema(reader.schema, columns)
+        return UploadData(False, partial(_for_wire, reader, columns))
     if hasattr(data, "__arrow_c_array__"):
-        return _repeatable(pa.table(pa.record_batch(data)))
+        return _repeatable(pa.table(pa.record_batch(data)), columns)
     hint = "; collect() it first" if hasattr(data, "collect") else ""
     if isinstance(data, str | Path):
         hint = "; client.upload_file reads files"
@@ -81,9 +86,9 @@ def spooled(open_reader: Callable[[], pa.RecordBatchReader]) -> UploadData:
     return UploadData(True, lambda: _for_wire(open_reader()))
 
 
-def _repeatable(data: Any) -> UploadData:
-    wire_schema(_import_stream(data).schema)
-    return UploadData(True, lambda: _for_wire(_import_stream(data)))
+def _repeatable(data: Any, columns: Sequence[str]) -> UploadData:
+    wire_schema(_import_stream(data).schema, columns)
+    return UploadData(True, lambda: _for_wire(_import_stream(data), columns))
 
 
 def _import_stream(data: object) -> pa.RecordBatchReader:
@@ -105,13 +110,12 @@ def _table_of_pandas(frame: pd.DataFrame) -> pa.Table:
         raise InvalidRequest(f"data: {'; '.join(map(str, error.args))}") from None
 
 
-def wire_schema(schema: pa.Schema) -> pa.Schema:
+def wire_schema(schema: pa.Schema, known: Sequence[str] = _UPLOADED) -> pa.Schema:
     """The schema that data of this schema goes over the wire with.
 
     Raises:
-        InvalidRequest: names a column that an upload cannot have, that is there twice, or whose times have no zone.
+        InvalidRequest: names a column that is not ``known``, that is there twice, or whose times have no zone.
     """
-    known = (*UPLOAD_COLUMNS, *PROBABILITY_COLUMNS)
     for name in schema.names:
         if name not in known:
             raise InvalidRequest(f"{quoted(name)[1:-1]}: unknown column{did_you_mean(name, known)}")
@@ -136,8 +140,8 @@ def _wire_type(column: pa.Field) -> pa.DataType:
     return kind
 
 
-def _for_wire(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    schema = wire_schema(reader.schema)
+def _for_wire(reader: pa.RecordBatchReader, columns: Sequence[str] = _UPLOADED) -> pa.RecordBatchReader:
+    schema = wire_schema(reader.schema, columns)
     return pa.RecordBatchReader.from_batches(schema, _sized(_converted(reader, schema)))
 
 

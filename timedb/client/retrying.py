@@ -6,7 +6,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from timedb.contract.errors import Busy, OutcomeUnknown, Timeout
 
-__all__ = ["RETRIED", "retrying"]
+__all__ = ["RETRIED", "UPLOAD_ATTEMPTS", "retrying"]
+
+UPLOAD_ATTEMPTS = 4
 
 RETRIED = (Busy, Timeout, OutcomeUnknown)
 """The errors after which it is sent again."""

@@ -23,6 +23,7 @@ from timedb.client.receipt import Receipt
 from timedb.client.retrying import RETRIED
 from timedb.client.selection import Time, message_of
 from timedb.contract.errors import InvalidRequest, OutcomeUnknown, TimeDBError
+from timedb.contract.quantiles import PROBABILITY_COLUMNS
 from timedb.contract.waiting import wait_in_slices
 from timedb.contract.wire import AppendedUpload, quoted
 
@@ -215,7 +216,7 @@ class Writer:
                 return  # it is among those that are sent again
             stream = self._stream
         if stream is None:
-            schema = pending.run.schema if before is None else together(before.schema, pending.run.schema)
+            schema = pending.run.schema if before is None else _common(before.schema, pending.run.schema)
             try:
                 stream = self._stream = AppendStream(self._connection, schema)
             except (pa.ArrowException, OSError) as error:
@@ -294,6 +295,12 @@ class Writer:
         with self._changed:
             self._failure = failure
             self._changed.notify_all()
+
+
+def _common(one: pa.Schema, other: pa.Schema) -> pa.Schema:
+    """The columns of a stream for runs like the two; those of the other where no stream may have both."""
+    both = together(one, other)
+    return other if all(name in both.names for name in PROBABILITY_COLUMNS) else both
 
 
 def _given_up(failure: TimeDBError, pending: _Pending) -> TimeDBError:

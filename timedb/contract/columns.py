@@ -11,6 +11,7 @@ from timedb.contract.wire import ReadCommand, quoted
 __all__ = [
     "AUDIT_COLUMNS",
     "COLUMN_TYPES",
+    "CORRECTION_COLUMNS",
     "LOOKED_UP",
     "LOOKUP_COLUMNS",
     "META_AS_OF",
@@ -51,6 +52,23 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "value_id": pa.string(),
 }
 """Every column that a read can return, with its type."""
+
+CORRECTION_COLUMNS = (
+    "series_id",
+    "series_key",
+    "labels",
+    "valid_time",
+    "valid_time_end",
+    "known_time",
+    "run_id",
+    "value_id",
+    "changed_by",
+    "value",
+    "annotation",
+    "tags",
+    "retracted",
+)
+"""What a table of corrections may have: the last four say what becomes of a row, the others which row."""
 
 AUDIT_COLUMNS = ("known_time", "change_time", "changed_by", "annotation", "tags", "run_id", "value_id", "retracted")
 """What ``all_versions`` adds."""

@@ -8,7 +8,15 @@ from pydantic import Field, model_validator
 
 from timedb.contract.wire_fields import Command, Name, RunParams, Text, Time, WireModel, check_range
 
-__all__ = ["AppendCommand", "AppendedRun", "AppendedUpload", "CommitMarker", "UploadCommand", "UploadFields"]
+__all__ = [
+    "AppendCommand",
+    "AppendedRun",
+    "AppendedUpload",
+    "CommitMarker",
+    "CorrectCommand",
+    "UploadCommand",
+    "UploadFields",
+]
 
 
 class UploadFields(WireModel):
@@ -43,6 +51,18 @@ class CommitMarker(WireModel):
 
     commit: Literal[True]
     rows: Annotated[int, Field(ge=0)]
+
+
+class CorrectCommand(Command):
+    """``do_put`` descriptor: corrections as a table, confirmed as an upload is.
+
+    ``update_id`` makes a retry answer as the first time; ``create`` makes rows that are not there, where their run is.
+    """
+
+    op: Literal["correct"] = "correct"
+    update_id: Name | None = None
+    create: bool = False
+    rows: Annotated[int, Field(ge=0)] | None = None
 
 
 class AppendCommand(Command):

@@ -16,6 +16,7 @@ from timedb.contract.upload_commands import (
     AppendedRun,
     AppendedUpload,
     CommitMarker,
+    CorrectCommand,
     UploadCommand,
     UploadFields,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "ApplyRetention",
     "Command",
     "CommitMarker",
+    "CorrectCommand",
     "CreateManySeries",
     "CreateSeries",
     "DailyTime",

@@ -89,6 +89,15 @@ def test_columns_may_change_from_run_to_run(client: Client) -> None:
     assert rows.sort("known_time")["value"].to_list() == [1.0, 1.0, 3.0, 1.0, 1.0]
 
 
+def test_quantiles_and_members_are_labels_here_too(client: Client) -> None:
+    rows = frame("writer-quantiles", [1.0])
+    with client.writer() as writer:
+        for column in ({"quantile": 0.1}, {"quantile": None}, {"member": "7"}, {"quantile": 0.9}):
+            writer.upload(rows.with_columns(**{name: pl.lit(value) for name, value in column.items()}))
+    labels = [series["labels"] for series in client.list_series(name="writer-quantiles")]
+    assert sorted(map(str, labels)) == ["{'member': '7'}", "{'quantile': '0.1'}", "{'quantile': '0.9'}", "{}"]
+
+
 @pytest.mark.parametrize("missing", ["value", "valid_time", "series_key"])
 def test_a_missing_column_is_an_error_although_the_stream_has_it(client: Client, missing: str) -> None:
     with client.writer() as writer:
