@@ -166,8 +166,8 @@ class CommitLane:
     @property
     def alive(self) -> bool:
         """Whether the lane still gives turns; one without a thread begins with the next write."""
-        thread = self._thread
-        return thread is None or thread.is_alive()
+        with self._changed:  # in which a thread that ends says so first
+            return self._thread is None or self._thread.is_alive()
 
     @property
     def oldest_seconds(self) -> float:
