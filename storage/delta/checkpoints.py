@@ -5,7 +5,7 @@ the log, read back and compared with the replayed log, fsynced, and only then gi
 
 A checkpoint lists live files alone. The tombstones that other writers keep there, of every file that was replaced of
 late, would make it larger the more is written, and are for clean-ups by somebody who has nothing but the checkpoint.
-Ours goes by the commits (:func:`expire`), which stay as long as the files that they replaced.
+Ours goes by the commits (``timedb.storage.delta.expiry``), which stay as long as the files that they replaced.
 """
 
 from __future__ import annotations

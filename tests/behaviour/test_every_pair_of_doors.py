@@ -272,8 +272,15 @@ TEXTS_REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", TEXTS_REFUSED)
-@pytest.mark.parametrize("way", ["rest_json", "rest_ndjson", "rest_csv", "cli_csv"])
+@pytest.mark.parametrize(
+    ("way", "case"),
+    [
+        (way, case)
+        for way in ("rest_json", "rest_ndjson", "rest_csv", "cli_csv")
+        for case in TEXTS_REFUSED
+        if (way, case) != ("cli_csv", "hour 24")  # in a file it is the next day's midnight
+    ],
+)
 def test_texts_that_all_doors_refuse(doors: Doors, way: str, case: str) -> None:
     field, text, reason = TEXTS_REFUSED[case]
     values = {**JSON_ROW, field: text}

@@ -108,7 +108,7 @@ class Auditor:
             wanted &= pl.col("valid_time") < end_valid
         history = rows.filter(wanted)
         cutoffs = [gate(time) for time in history["valid_time"]] if relative else [None] * history.height
-        history = history.with_columns(pl.Series("cutoff", cutoffs, pl.Int64))
+        history = history.with_columns(pl.Series("cutoff", cutoffs, pl.Int64), change_time=pl.col("change_rank"))
         self._duckdb.register("history", history.to_arrow())
         found = self._duckdb.execute(
             f"WITH {SEEN} SELECT {', '.join(columns)} FROM ({ANSWERS[view, all_versions]})",
@@ -121,6 +121,8 @@ class Auditor:
                 "as_of": as_of,
                 "lead": LEAD_HOURS * HOUR if lead else None,
                 "since": since,
+                "corrections": "all",
+                "run_ids": None,
             },
         ).to_arrow_table()
         return comparable(pl.DataFrame(found), columns)

@@ -92,7 +92,7 @@ def test_columns_may_change_from_run_to_run(client: Client) -> None:
 def test_quantiles_and_members_are_labels_here_too(client: Client) -> None:
     rows = frame("writer-quantiles", [1.0])
     with client.writer() as writer:
-        for column in ({"quantile": 0.1}, {"quantile": None}, {"member": "7"}, {"quantile": 0.9}):
+        for column in ({"quantile": None}, {"quantile": 0.1}, {"member": "7"}, {"quantile": 0.9}):
             writer.upload(rows.with_columns(**{name: pl.lit(value) for name, value in column.items()}))
     labels = [series["labels"] for series in client.list_series(name="writer-quantiles")]
     assert sorted(map(str, labels)) == ["{'member': '7'}", "{'quantile': '0.1'}", "{'quantile': '0.9'}", "{}"]
