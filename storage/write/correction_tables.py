@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from timedb.contract.columns import CORRECTION_COLUMNS, is_text
 from timedb.contract.digest import row_words
-from timedb.contract.errors import IncompleteUpload, InvalidRequest, TooLarge
+from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.contract.identity import RevisionKey
 from timedb.contract.settings import ServerSettings
 from timedb.contract.times import to_micros
@@ -23,6 +23,7 @@ from timedb.storage.catalog.catalog import Catalog
 from timedb.storage.catalog.resolve import resolve
 from timedb.storage.memory.budget import Memory, MemoryShare
 from timedb.storage.rows.normalise import TIMESTAMP, SeriesCodes, check_batch, check_columns, normalise
+from timedb.storage.write.confirmation import check_confirmed
 from timedb.storage.write.corrections import ASKED, AskedCorrections
 
 __all__ = ["CorrectionTable"]
@@ -115,13 +116,7 @@ class CorrectionTable:
             IncompleteUpload: the client did not confirm what arrived.
             InvalidRequest, NotFound, Conflict: a correction is refused.
         """
-        announced = [rows for rows in (marked_rows, self._command.rows) if rows is not None]
-        if not announced:
-            raise IncompleteUpload(
-                "the stream ended without rows in the command or a commit marker; nothing was written"
-            )
-        if wrong := [rows for rows in announced if rows != self.received]:
-            raise IncompleteUpload(f"rows: {wrong[0]} were announced, {self.received} arrived; nothing was written")
+        check_confirmed(self.received, marked_rows, self._command.rows)
         rows = self._asked()
         update_id = self._command.update_id
         digest = "" if update_id is None else self._digest(rows)

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from timedb.contract.digest import RowsDigest, fields_digest
-from timedb.contract.errors import IncompleteUpload, TooLarge
+from timedb.contract.errors import TooLarge
 from timedb.contract.identity import series_bucket
 from timedb.contract.settings import ServerSettings
 from timedb.contract.times import format_time, from_micros, now, to_micros
@@ -32,6 +32,7 @@ from timedb.storage.rows.rows import split_buckets
 from timedb.storage.rows.scan import scan_staged
 from timedb.storage.rows.sorting import Integers
 from timedb.storage.rows.stamping import StampedRun, stamped
+from timedb.storage.write.confirmation import check_confirmed
 from timedb.storage.write.ordering import Extent, extent, refuse_duplicates, sorted_by_series
 from timedb.storage.write.runs import FREE_FIELDS, Run, RunRows, SkipUnchanged, Writer
 from timedb.storage.write.staging import StagedFiles
@@ -173,13 +174,7 @@ class Upload:
             IncompleteUpload: the client did not confirm what arrived.
             InvalidRequest, NotFound, Conflict: the run is refused.
         """
-        announced = [rows for rows in (marked_rows, self._command.rows) if rows is not None]
-        if not announced:
-            raise IncompleteUpload(
-                "the stream ended without rows in the command or a commit marker; nothing was written"
-            )
-        if wrong := [rows for rows in announced if rows != self.received]:
-            raise IncompleteUpload(f"rows: {wrong[0]} were announced, {self.received} arrived; nothing was written")
+        check_confirmed(self.received, marked_rows, self._command.rows)
         waiting = self._take_waiting()
         bulk = waiting.table.num_rows >= self._settings.bulk_rows and self._skip_unchanged is None
         if self._aside is not None or bulk:

@@ -129,9 +129,9 @@ def _text(micros: int) -> str:
 # Ways in
 
 
-def in_by_flight(doors: Doors, items: list[Item]) -> None:
-    table = arrow_table(items)
-    command = UploadCommand(rows=table.num_rows).to_bytes()
+def sent_by_flight(doors: Doors, table: pa.Table, **fields: Any) -> None:
+    """Send a table as an upload of bare Flight."""
+    command = UploadCommand(rows=table.num_rows, **fields).to_bytes()
     with flight.FlightClient(doors.flight_url) as client:
         writer, reader = client.do_put(flight.FlightDescriptor.for_command(command), table.schema)
         writer.write_table(table)
@@ -139,6 +139,10 @@ def in_by_flight(doors: Doors, items: list[Item]) -> None:
         while reader.read() is not None:
             pass
         writer.close()
+
+
+def in_by_flight(doors: Doors, items: list[Item]) -> None:
+    sent_by_flight(doors, arrow_table(items))
 
 
 def in_by_polars(doors: Doors, items: list[Item]) -> None:

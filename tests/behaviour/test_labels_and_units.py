@@ -30,9 +30,10 @@ from tests.behaviour.pairs import (
     parquet_bytes,
     posted,
     rows_of,
+    sent_by_flight,
 )
 from tests.flight_server import sql_client
-from timedb.contract.wire import ReadTicket, UploadCommand
+from timedb.contract.wire import ReadTicket
 
 if TYPE_CHECKING:
     from timedb.client import Client
@@ -70,17 +71,6 @@ def rows_with_labels(name: str) -> pa.Table:
 
 def csv_with_labels(name: str) -> bytes:
     return bytes(pl.DataFrame(rows_with_labels(name)).write_csv(datetime_format="%Y-%m-%dT%H:%M:%SZ").encode())
-
-
-def sent_by_flight(doors: Doors, table: pa.Table, **fields: Any) -> None:
-    command = UploadCommand(rows=table.num_rows, **fields).to_bytes()
-    with flight.FlightClient(doors.flight_url) as client:
-        writer, reader = client.do_put(flight.FlightDescriptor.for_command(command), table.schema)
-        writer.write_table(table)
-        writer.done_writing()
-        while reader.read() is not None:
-            pass
-        writer.close()
 
 
 def fill(doors: Doors, ids: list[str]) -> None:
