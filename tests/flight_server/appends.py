@@ -46,13 +46,13 @@ class Stream:
         self.send(data, {"seq": seq, "upload": {"run_id": run_id, **fields}})
 
     def end(self) -> dict[int, dict[str, Any]]:
-        """End it in order; the answers by seq, each of which came once."""
+        """End it; the answers in the order of seq, each of which came once."""
         found = {seq: answers[-1] for seq, answers in self.end_all().items()}
         assert len(found) == sum(not answer.get("more") for answer in self.answers)
         return found
 
     def end_all(self) -> dict[int, list[dict[str, Any]]]:
-        """End it in order; all answers by seq."""
+        """End it; all answers, in the order of seq."""
         self.writer.done_writing()
         if self._reading.ident is None:
             self._reading.start()
@@ -64,7 +64,8 @@ class Stream:
         found: dict[int, list[dict[str, Any]]] = {}
         for answer in self.answers:
             found.setdefault(answer["seq"], []).append(answer)
-        return found
+        # A refused run is answered before an earlier one that waits for its commit.
+        return dict(sorted(found.items()))
 
 
 def _batch(rows: pa.Table) -> pa.RecordBatch:
