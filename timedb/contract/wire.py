@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from timedb.contract.durations import Duration
+from timedb.contract.accuracy_commands import AccuracyCommand, AccuracyTicket
+from timedb.contract.selecting import Corrections, Relative, Selecting, check_by_cutoff, check_one_length
 from timedb.contract.upload_commands import (
     AppendCommand,
     AppendedRun,
@@ -90,66 +91,7 @@ INSTANCE_HEADER = "x-timedb-instance"
 MAX_LIMIT = 1_000_000_000
 View = Literal["flat", "overlapping", "latest", "changes", "first"]
 OrderBy = Literal["series", "valid_time", "known_time", "change_time"]
-Corrections = Literal["all", "by_cutoff", "none"]
-Compression = Literal["lz4", "zstd"]
-Identifiers = Literal["dictionary", "plain"]
 Aggregate = Literal["mean", "sum", "min", "max", "first", "last", "count"]
-
-
-def _check_one_length(name: str, length: Duration) -> None:
-    if length.sign <= 0:
-        raise ValueError(f"{name} {length} is not longer than nothing")
-    if sum(part != 0 for part in (length.months, length.days, length.micros)) > 1:
-        raise ValueError(f"{name} {length} mixes months, days and hours; give one of them")
-
-
-class Relative(WireModel):
-    """Per window of valid time, only what was known by a cut-off at or before the window's start.
-
-    Either the daily gate: windows are local days, the cut-off is ``time_of_day`` on the day ``days_ahead`` before.
-    Or the general form: windows of ``window_length`` that follow each other from ``start_window`` in both directions,
-    the cut-off ``issue_offset`` (zero or negative) from each window's start. Calendar parts of a length (days, months)
-    are counted in ``time_zone``; it is UTC in the general form unless it is given.
-    """
-
-    days_ahead: Annotated[int, Field(ge=0, le=3650)] = 1
-    time_of_day: TimeOfDay = "10:00"
-    time_zone: Name | None = None
-    window_length: Length | None = None
-    issue_offset: Length | None = None
-    start_window: Time | None = None
-
-    @model_validator(mode="after")
-    def _is_one_of_two_forms(self) -> Self:
-        general = {"window_length", "issue_offset", "start_window"}
-        daily = {"days_ahead", "time_of_day"} & self.model_fields_set
-        if self.is_general:
-            if daily:
-                raise ValueError(f"{sorted(daily)[0]} belongs to the daily gate, window_length to the general form")
-            if missing := sorted(name for name in general if getattr(self, name) is None):
-                raise ValueError(f"{missing[0]} is missing; the general form needs {', '.join(sorted(general))}")
-            self._check_windows()
-        elif self.time_zone is None:
-            raise ValueError("time_zone is missing; the daily gate needs it")
-        elif self.days_ahead == 0 and self.time_of_day.replace(":", "").strip("0"):
-            raise ValueError(
-                f"time_of_day {self.time_of_day} with days_ahead 0 is a cut-off inside its own window; "
-                "a value could be known after its time"
-            )
-        return self
-
-    def _check_windows(self) -> None:
-        if self.window_length is not None:
-            _check_one_length("window_length", self.window_length)
-        if self.issue_offset is not None and self.issue_offset.sign > 0:
-            raise ValueError(
-                f"issue_offset {self.issue_offset} is a cut-off inside its own window; zero or less is not"
-            )
-
-    @property
-    def is_general(self) -> bool:
-        """Whether it is the general form, not the daily gate."""
-        return any(value is not None for value in (self.window_length, self.issue_offset, self.start_window))
 
 
 class Resample(WireModel):
@@ -161,34 +103,7 @@ class Resample(WireModel):
 
     @model_validator(mode="after")
     def _is_one_length(self) -> Self:
-        _check_one_length("period", self.period)
-        return self
-
-
-class Selecting(WireModel):
-    """Which rows a read is about: series, bounds of the three times, runs, and the token of an earlier answer.
-
-    ``compression`` is that of the buffers on the wire; ``identifiers`` says whether texts come as dictionaries.
-    """
-
-    series_ids: list[str] | None = None
-    series_keys: list[str] | None = None
-    labels: SelectedLabels | None = None
-    start_valid: Time | None = None
-    end_valid: Time | None = None
-    start_known: Time | None = None
-    end_known: Time | None = None
-    as_of: Time | None = None
-    run_ids: list[str] | None = None
-    workflow_id: Name | None = None
-    token: str | None = None
-    compression: Compression | None = None
-    identifiers: Identifiers = "dictionary"
-
-    @model_validator(mode="after")
-    def _ranges_run_forward(self) -> Self:
-        check_range(self.start_valid, self.end_valid, ("start_valid", "end_valid"))
-        check_range(self.start_known, self.end_known, ("start_known", "end_known"))
+        check_one_length("period", self.period)
         return self
 
 
@@ -229,8 +144,7 @@ class ReadCommand(Selecting):
             raise ValueError("relative and lead_time go with every view but changes")
         if self.corrections != "all" and self.view == "changes":
             raise ValueError("corrections: goes with every view but changes")
-        if self.corrections == "by_cutoff" and not self.has_cut_off and self.end_known is None:
-            raise ValueError("corrections: by_cutoff needs a cut-off: relative, lead_time or end_known")
+        check_by_cutoff(self.corrections, relative=self.relative, lead_time=self.lead_time, end_known=self.end_known)
         if self.resample is not None and self.all_versions:
             raise ValueError("resample would mix versions of one value; leave out all_versions")
         return self
@@ -249,34 +163,6 @@ class ReadTicket(Command, ReadCommand):
     """
 
     op: Literal["read"] = "read"
-    bucket: str | None = None
-    table_version: Annotated[int, Field(ge=0)] | None = None
-
-
-class AccuracyCommand(Selecting):
-    """Forecasts against the values of an actuals series, by lead time; :class:`AccuracyTicket` adds the ``op``.
-
-    Every revision that the selection leaves is compared with the flat value of the actuals series at the same
-    (valid_time, valid_time_end). Its lead time, ``valid_time - known_time``, falls into a bucket ``horizon`` long.
-    """
-
-    actual_id: str | None = None
-    actual_key: str | None = None
-    horizon: Length
-
-    @model_validator(mode="after")
-    def _names_actuals_and_horizon(self) -> Self:
-        if (self.actual_id is None) == (self.actual_key is None):
-            raise ValueError("needs either actual_id or actual_key, to say which series holds the actual values")
-        if self.horizon.sign <= 0 or self.horizon.months:
-            raise ValueError(f"horizon: {self.horizon} is not a length of at least a microsecond in days or hours")
-        return self
-
-
-class AccuracyTicket(Command, AccuracyCommand):
-    """``do_get`` ticket and ``get_flight_info`` command of accuracy figures; see :class:`ReadTicket`."""
-
-    op: Literal["accuracy"] = "accuracy"
     bucket: str | None = None
     table_version: Annotated[int, Field(ge=0)] | None = None
 
