@@ -1,15 +1,15 @@
 """Writes the page of results from the JSON of runs: ``python -m benchmarks.report FOLDER > docs/benchmarks.md``.
 
-The folder may hold ``run.json``, ``small_writes.json``, ``published.json``, ``growth.json`` and, of an earlier state of
-the code,
-``before.json``. Why a target is missed stands in ``benchmarks/reasons.toml``, what was changed in
-``benchmarks/changes.md``.
+The folder may hold ``run.json``, ``small_writes.json``, ``steady.json``, ``published.json``, ``growth.json`` and, of an
+earlier state of the code, ``before.json``. Why a target is missed stands in ``benchmarks/reasons.toml``, what was
+changed in ``benchmarks/changes.md``.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -47,6 +47,7 @@ COMMANDS = """\
     python -m benchmarks.run --size medium --only P2 P3 --json run.json      # parts of it
     python -m benchmarks.published --json published.json
     python -m benchmarks.growth --json growth.json
+    python -m benchmarks.steady --json steady.json --picture docs/steady-load.svg      # an hour
     python -m benchmarks.compare before.json run.json
     python -m benchmarks.report benchmarks/results > docs/benchmarks.md
 
@@ -58,7 +59,13 @@ its own (`.venv-arcticdb`), and, as root on Debian, PostgreSQL; what is missing 
 def page(folder: Path) -> str:
     """The whole page."""
     parts = ["# Benchmarks", COMMANDS, "## Method", METHOD]
-    sections = {"run": _run, "small_writes": _small_writes, "published": _published, "growth": _growth}
+    sections = {
+        "run": _run,
+        "small_writes": _small_writes,
+        "steady": _steady,
+        "published": _published,
+        "growth": _growth,
+    }
     for name, section in sections.items():
         if (result := _load(folder / f"{name}.json")) is not None:
             parts += section(result)
@@ -127,6 +134,27 @@ def _small_writes(result: dict[str, Any]) -> Iterator[str]:
     mine = {name: figure for name, figure in report.figures.items() if name.partition(" ")[0] in _SMALL}
     yield "\n".join(f"- {name}: {figure:.2f}" for name, figure in mine.items())
     yield result.get("profile", "")
+
+
+def _steady(result: dict[str, Any]) -> Iterator[str]:
+    samples = result["samples"]
+    yield "## An hour of small uploads"
+    yield _facts(result)
+    yield (
+        f"{result['clients']} clients upload 24 rows each time as fast as they are answered: {result['uploads']:,} "
+        f"uploads, {result['rows']:,} rows, all in the lake, once. Replaced files and commits are kept for "
+        f"{result['promise_minutes']:g} minutes here (a day by default). A row of the table is the median of a tenth "
+        "of the time."
+    )
+    yield "![Memory, disk, files, latency, uploads a second and threads over the hour](steady-load.svg)"
+    names = [name for name in samples[0] if name != "seconds"]
+    lines = [f"| minute | {' | '.join(names).replace('_', ' ')} |", f"|--:|{'--:|' * len(names)}"]
+    length = -(-len(samples) // 10)
+    for start in range(0, len(samples), length):
+        part = samples[start : start + length]
+        figures = " | ".join(_number(float(statistics.median(one[name] for one in part))) for name in names)
+        lines.append(f"| {part[-1]['seconds'] / 60:.0f} | {figures} |")
+    yield "\n".join(lines)
 
 
 def _published(result: dict[str, Any]) -> Iterator[str]:

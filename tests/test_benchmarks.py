@@ -64,6 +64,16 @@ def test_published_workloads_check_their_answers(tmp_path: Path) -> None:
     assert "(timely-beliefs on PostgreSQL, Jul 2026, pull request 237, dev/bench_search_session.py)" in text
 
 
+def test_a_steady_load_counts_what_was_acknowledged(tmp_path: Path) -> None:
+    picture = tmp_path / "steady.svg"
+    arguments = ("--minutes", "0.02", "--every", "0.6", "--clients", "1", "--rate", "20", "--picture", str(picture))
+    _, result = run("steady", tmp_path / "steady.json", *arguments)
+    assert result["rows"] == 24 * result["uploads"] > 0
+    assert [one["live_files"] > 0 for one in result["samples"]] == [True] * 2
+    assert "<svg" in picture.read_text()
+    assert "| minute | uploads a second |" in page(tmp_path)
+
+
 def test_growth_measures_every_operation_of_a_lake() -> None:
     point = Point("files", 1, series=2, runs=2, files=2)
     measure_point(point, TINY)
