@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from timedb.contract.errors import Busy, Conflict, InvalidRequest, NotFound
 from timedb.contract.identity import canonical_labels, derived_id, series_bucket
+from timedb.contract.quantiles import PROBABILITY_COLUMNS
 from timedb.contract.times import now
 from timedb.contract.wire import CreateSeries, UpdateSeries, quoted
 from timedb.storage.delta.damage import check_files
@@ -73,6 +74,11 @@ class Series:
             own.get(key) in wanted if isinstance(wanted, list) else own.get(key) == wanted
             for key, wanted in labels.items()
         )
+
+    @property
+    def is_one_of_many(self) -> bool:
+        """Whether it is a quantile of a forecast or a member of an ensemble, which no bare name means."""
+        return not _labels_of(self.labels).keys().isdisjoint(PROBABILITY_COLUMNS)
 
     def mentions(self, words: Sequence[str]) -> bool:
         """Whether each of the words, which are in lower case, occurs in what is said of the series."""
@@ -134,28 +140,33 @@ class KnownSeries:
         return found
 
     def find(self, name: str, labels: LabelFilter | None = None) -> list[Series]:
-        """The series that a name stands for: the unlabelled one, else the only one; with labels, all that match.
+        """The series that a name stands for: the unlabelled one, else the only one, unless that is a quantile or a
+        member; with labels, all that match.
 
         Raises:
             NotFound: there is none of that name and labels.
             InvalidRequest: a bare name has several candidates, which the error lists.
         """
-        candidates = [self.by_id[series_id] for series_id in self.by_name.get(name, ())]
-        candidates = [series for series in candidates if not series.retired]
-        if labels is not None:
-            candidates = [series for series in candidates if series.matches(labels)]
+        named = [self.by_id[series_id] for series_id in self.by_name.get(name, ())]
+        named = [series for series in named if not series.retired]
+        candidates = [series for series in named if series.matches(labels)]
         if not candidates:
             which = "" if labels is None else f" with labels {quoted(json.dumps(labels))}"
             raise NotFound(f"series_key: there is no series {quoted(name)}{which}")
-        if labels is not None or len(candidates) == 1:
-            return candidates
         bare = [series for series in candidates if series.labels == "{}"]
-        if not bare:
-            listed = ", ".join(sorted(series.labels for series in candidates)[:10])
+        if labels is not None or bare:
+            return bare if labels is None else candidates
+        listed = ", ".join(sorted(series.labels for series in candidates)[:10])
+        if all(series.is_one_of_many for series in candidates):
+            raise NotFound(
+                f"series_key: there is no series {quoted(name)} without labels, and a bare name is none of its "
+                f"quantiles or members; add labels: {listed}"
+            )
+        if len(candidates) > 1:
             raise InvalidRequest(
                 f"series_key: {quoted(name)} is the name of {len(candidates)} series; add labels: {listed}"
             )
-        return bare
+        return candidates
 
     def get(self, series_id: str) -> Series:
         """One series.

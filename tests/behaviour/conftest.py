@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.behaviour.doors import AppendDoor, Door, FlightDoor, RestDoor, StorageDoor
+from tests.behaviour.pairs import Doors
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.storage import Lake, Tenant
@@ -70,6 +71,15 @@ def door(request: pytest.FixtureRequest) -> Door:
     """Each door in turn."""
     door: Door = request.getfixturevalue(f"{request.param}_door")
     return door
+
+
+@pytest.fixture(scope="session")
+def doors(
+    service: Service, client: Client, service_lake: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Doors]:
+    """All doors of the session's service."""
+    with httpx.Client(base_url=service.rest_url, timeout=60) as http:
+        yield Doors(client, service.flight_url, http, service_lake, tmp_path_factory.mktemp("doors"))
 
 
 @pytest.fixture

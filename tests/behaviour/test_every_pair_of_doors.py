@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pyarrow as pa
 import pytest
 from pyarrow import flight
@@ -36,8 +34,7 @@ from tests.behaviour.pairs import (
 from timedb.contract.times import MAX_MICROS, MIN_MICROS
 
 if TYPE_CHECKING:
-    from timedb.client import Client
-    from timedb.run.launch import Service
+    pass
 
 HOUR = 3_600_000_000
 NOON = utc("2025-01-01 12:00")
@@ -179,14 +176,6 @@ def expected(way: str) -> dict[tuple[str, int], Meaning]:
         )
         for item in items(way)
     }
-
-
-@pytest.fixture(scope="module")
-def doors(
-    service: Service, client: Client, service_lake: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Doors]:
-    with httpx.Client(base_url=service.rest_url, timeout=60) as http:
-        yield Doors(client, service.flight_url, http, service_lake, tmp_path_factory.mktemp("pairs"))
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -36,8 +34,7 @@ from tests.flight_server import sql_client
 from timedb.contract.wire import ReadTicket
 
 if TYPE_CHECKING:
-    from timedb.client import Client
-    from timedb.run.launch import Service
+    pass
 
 Labels = dict[str, str]
 NOON = utc("2025-01-01 12:00")
@@ -50,14 +47,6 @@ LABELS: list[Labels] = [
     {"{}": "[]", "back\\slash": "=1+1"},
 ]
 KEYS = sorted({key for labels in LABELS for key in labels})
-
-
-@pytest.fixture(scope="module")
-def doors(
-    service: Service, client: Client, service_lake: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Doors]:
-    with httpx.Client(base_url=service.rest_url, timeout=60) as http:
-        yield Doors(client, service.flight_url, http, service_lake, tmp_path_factory.mktemp("labels"))
 
 
 # Labels in. The value of a row is the place of its labels.

@@ -74,16 +74,19 @@ def _id_of(client: Client, series: str, labels: dict[str, Any] | None) -> str:
     from uuid import UUID
 
     from timedb.contract.errors import InvalidRequest, NotFound
+    from timedb.contract.quantiles import PROBABILITY_COLUMNS
 
     found = client.list_series(name=series, labels=labels)
     bare = [each for each in found if not each["labels"]]
-    if len(found) > 1 and len(bare) != 1:
+    # As in reads and uploads: a bare name is the unlabelled series, or the only one unless it is one of many by nature.
+    meant = found if labels is not None or not bare else bare
+    if len(meant) > 1 or (meant and labels is None and not meant[0]["labels"].keys().isdisjoint(PROBABILITY_COLUMNS)):
         listed = "; ".join(sorted(str(each["labels"]) for each in found)[:10])
         raise InvalidRequest(
-            f"{series!a} is the name of {len(found)} series; say which with --label KEY=VALUE: {listed}"
+            f"{series!a} is the name of series with labels; say which with --label KEY=VALUE: {listed}"
         )
-    if found:
-        return str((bare if len(found) > 1 else found)[0]["series_id"])
+    if meant:
+        return str(meant[0]["series_id"])
     try:
         return str(UUID(series))
     except ValueError:
