@@ -44,6 +44,7 @@ _READS: dict[str, dict[str, Any]] = {
 }
 # A filter may come before the winner is picked only if it cannot change who wins.
 _BOUNDS = {"flat": ("valid",), "overlapping": ("valid", "known"), "values": ("valid", "known")}
+_BY_RUN = ("overlapping", "values")
 
 
 def tables_of(snapshot: TenantSnapshot) -> Tables:
@@ -80,6 +81,8 @@ def _ticket(snapshot: TenantSnapshot, name: str, scan: TableScan) -> ReadTicket 
         if not series_ids:
             return None
         fields["series_ids"] = sorted(series_ids)
+    if name in _BY_RUN and "run_id" in scan.texts:
+        fields["run_ids"] = list(scan.texts["run_id"])
     return parse_object(ReadTicket, fields)
 
 

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model
 
 from timedb.contract.columns import AUDIT_COLUMNS
-from timedb.contract.errors import TimeDBError
+from timedb.contract.errors import InvalidRequest, TimeDBError
 from timedb.contract.read_options import READ, ROWS, ReadOption, nested
 from timedb.contract.wire import AccuracyCommand, ReadCommand, Relative, Resample, View, WireModel, parse_object
 from timedb.files.formats import FormatName
+from timedb.files.local_csv import LocalCsv
+from timedb.layouts.layout import as_argument
 from timedb.rest_gateway.ask.models import COUNT, Flag, Labels, Limit, QueryTime
 
 __all__ = ["AccuracyQuery", "ValuesQuery", "in_words_of_the_query"]
@@ -102,7 +104,9 @@ class ValuesQuery(_Read):
 
     time_zone: Annotated[
         str | None,
-        Field(description="Zone of days_ahead, of window_length and of period, such as Europe/Stockholm"),
+        Field(
+            description="Zone of days_ahead, of window_length, of period and of local_times, such as Europe/Stockholm"
+        ),
     ] = None
     intervals: Annotated[Flag, Field(description="Also the column valid_time_end")] = False
     non_finite: Annotated[
@@ -114,6 +118,13 @@ class ValuesQuery(_Read):
     without_formulas: Annotated[
         Flag,
         Field(description="CSV for spreadsheets: ' before texts that begin like a formula, with =, +, -, @, tab or CR"),
+    ] = False
+    delimiter: Annotated[
+        str | None, Field(description="Of CSV: what stands between cells, such as ;; tab is the tab. Default: ,")
+    ] = None
+    decimal: Annotated[str | None, Field(description="Of CSV: what stands before decimals, . or ,; default: .")] = None
+    local_times: Annotated[
+        Flag, Field(description="Of CSV: times as the clock of time_zone shows them, without an offset")
     ] = False
     limit: Annotated[Limit | None, Field(description="Rows of one page; default: all rows")] = None
     cursor: Annotated[str | None, Field(description="The next_cursor of the page before")] = None
@@ -135,7 +146,31 @@ class ValuesQuery(_Read):
             "limit": self.limit,
             "after": self.cursor,
         }
-        return parse_object(ReadCommand, nested(fields, self.time_zone, zone_is_gate=True))
+        return parse_object(ReadCommand, nested(fields, self.time_zone, zone_is_gate=not self.local_times))
+
+    def local_csv(self, format: FormatName) -> LocalCsv | None:
+        """How CSV is written for a spreadsheet of some country; None: as it is everywhere.
+
+        Args:
+            format: Of the answer.
+
+        Raises:
+            InvalidRequest: a value does not fit, or the answer is no CSV.
+        """
+        found = LocalCsv.of(
+            self.delimiter,
+            self.decimal,
+            local_times=self.local_times,
+            time_zone=self.time_zone,
+            without_formulas=self.without_formulas,
+            spoken=as_argument,
+        )
+        if found is not None and format != "csv":
+            said = next(name for name in ("delimiter", "decimal", "local_times") if getattr(self, name))
+            raise InvalidRequest(
+                f"{said}: is about CSV, and the answer is {format}; format=csv asks for it", field=said
+            )
+        return found
 
     def _columns(self, *, all_versions: bool) -> list[str]:
         columns = ["valid_time", "series_id", "value", "series_key", "series_unit"]

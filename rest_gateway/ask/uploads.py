@@ -33,7 +33,7 @@ from timedb.rest_gateway.ask.models import RowLines, UploadQuery, UploadRequest
 from timedb.rest_gateway.ask.rows import rows_to_table
 from timedb.rest_gateway.http.exchange import has_body
 
-__all__ = ["FILE_TYPES", "LINES_TYPES", "RunUpload", "read_upload"]
+__all__ = ["FILE_TYPES", "LINES_TYPES", "SHEET_TYPE", "RunUpload", "read_upload"]
 
 FILE_TYPES: dict[str, TableKind] = {
     "text/csv": "csv",
@@ -41,6 +41,9 @@ FILE_TYPES: dict[str, TableKind] = {
     "application/vnd.apache.arrow.stream": "arrow",
 }
 LINES_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+SHEET_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+_LAID_OUT: dict[str, str] = {**FILE_TYPES, **dict.fromkeys(LINES_TYPES, "ndjson"), SHEET_TYPE: "xlsx"}
+"""Bodies that options of files are about → what they are."""
 _BATCH_ROWS = 65_536
 _LINES_AT_ONCE = 8192
 _OF_ROW = re.compile(r"^value_rows\.(\d+)")
@@ -48,6 +51,8 @@ _OF_COLUMN = re.compile(r"(?P<column>[a-z_]+): (?:row (?P<row>\d+):? )?")
 _PIECES_HELD = 3  # of a table: as it is, as ours, and on its way
 _TABLE_PART = 2  # of a body, what its rows take as columns, about
 _LAID_OUT_PART = 8  # of a body, what its rows take until they are in the spool, about
+_SHEET_PART = 64  # of a workbook, what its unpacked sheet and the cells of it take
+_SHEET_BYTES = 64 << 20  # however small a workbook is
 _UNPACKED = 8
 """How many times the greatest body a batch of Arrow or a row group of Parquet may be once it is decompressed."""
 
@@ -93,23 +98,27 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
     """
     budget: BodyBudget = request.app.state.bodies
     media_type = media_type_of(request)
-    is_table = media_type in FILE_TYPES or media_type in LINES_TYPES
-    if (media_type or has_body(request.headers)) and not is_table and not is_json(media_type):
-        offers = ", ".join(("application/json", *FILE_TYPES, LINES_TYPES[0]))
-        raise InvalidRequest(f"Content-Type: {quoted(media_type)} is none of {offers}")
+    kind = _LAID_OUT.get(media_type)
+    offers = (*FILE_TYPES, LINES_TYPES[0], SHEET_TYPE)
+    if (media_type or has_body(request.headers)) and kind is None and not is_json(media_type):
+        raise InvalidRequest(
+            f"Content-Type: {quoted(media_type)} is none of {', '.join(('application/json', *offers))}"
+        )
     said = layout_said(request)
-    if said and media_type not in FILE_TYPES:
-        raise InvalidRequest(f"{next(iter(said))}: is about tables, as {', '.join(FILE_TYPES)}", field=next(iter(said)))
+    if said and kind is None:
+        raise InvalidRequest(f"{next(iter(said))}: is about tables, as {', '.join(offers)}", field=next(iter(said)))
     beside = read_query(UploadQuery, request, apart=said)
     async with budget.receive(request) as body:
-        if media_type in LINES_TYPES:
+        if kind is not None and (said or media_type == SHEET_TYPE):
+            with Spool() as spool:
+                size = await run_in_threadpool(_bytes_of_layout, body, kind, budget)
+                async with budget.room(size):
+                    limits = _limits(budget, size if media_type == SHEET_TYPE else None)
+                    laid_out = partial(_of_layout, body, kind, said, _given(beside), limits, spool)
+                    yield await run_in_threadpool(laid_out)
+        elif media_type in LINES_TYPES:
             lines = partial(_of_lines, body, _given(beside), budget.max_json_values)
             yield await budget.on_thread(body, _bytes_of_lines, lines)
-        elif said:
-            with Spool() as spool:
-                async with budget.room(_LAID_OUT_PART * len(body)):
-                    laid_out = partial(_of_layout, body, FILE_TYPES[media_type], said, _given(beside), budget, spool)
-                    yield await run_in_threadpool(laid_out)
         elif media_type in FILE_TYPES:
             kind = FILE_TYPES[media_type]
             table = await run_in_threadpool(_open_table, body, kind, budget)
@@ -177,17 +186,28 @@ def _bytes_of_lines(body: bytes) -> int:
     return _bytes_of_rows(body) + json_memory_bytes(body) // slices
 
 
+def _bytes_of_layout(body: bytes, kind: str, budget: BodyBudget) -> int:
+    """About what it takes to read a body by its layout; a sheet may take no more than that."""
+    if kind == "xlsx":
+        most = _UNPACKED * budget.max_body_bytes
+        return min(most, max(_SHEET_BYTES, _SHEET_PART * len(body)))
+    if kind == "ndjson":
+        check_json_counts(body, "body", budget.max_json_values)
+        return _LAID_OUT_PART * len(body) + json_memory_bytes(body)
+    return _LAID_OUT_PART * len(body)
+
+
 def _of_layout(
-    body: bytes, kind: TableKind, said: dict[str, Any], fields: dict[str, Any], budget: BodyBudget, spool: Spool
+    body: bytes, kind: str, said: dict[str, Any], fields: dict[str, Any], limits: TableLimits, spool: Spool
 ) -> RunUpload:
-    if kind == "arrow":
-        check_stream(pa.py_buffer(body), "body", _UNPACKED * budget.max_body_bytes, MAX_TAGS)
-    done = prepared_body(body, kind, said, fields, _limits(budget), spool)
+    if kind == "arrow" and limits.group_bytes is not None:
+        check_stream(pa.py_buffer(body), "body", limits.group_bytes, MAX_TAGS)
+    done = prepared_body(body, kind, said, fields, limits, spool)
     return RunUpload(done.fields, done.rows, done.reader, value_key=False, by_item=False)
 
 
-def _limits(budget: BodyBudget) -> TableLimits:
-    most = _UNPACKED * budget.max_body_bytes
+def _limits(budget: BodyBudget, group_bytes: int | None = None) -> TableLimits:
+    most = group_bytes or _UNPACKED * budget.max_body_bytes
     return TableLimits(rows=budget.max_rows, columns=budget.max_columns, group_bytes=most, list_items=MAX_TAGS)
 
 

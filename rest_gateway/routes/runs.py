@@ -16,7 +16,7 @@ from timedb.rest_gateway.answer.answers import Restored, Run, Runs, Uploaded, Wi
 from timedb.rest_gateway.ask.inputs import json_body, query
 from timedb.rest_gateway.ask.layouts import layout_parameters
 from timedb.rest_gateway.ask.models import NoQuery, Restoration, RunsQuery, UploadQuery, UploadRequest, Withdrawal
-from timedb.rest_gateway.ask.uploads import RunUpload, read_upload
+from timedb.rest_gateway.ask.uploads import SHEET_TYPE, RunUpload, read_upload
 from timedb.rest_gateway.http.connection import TheCaller
 from timedb.rest_gateway.openapi.document import describe_inputs, describe_option, errors
 
@@ -26,13 +26,14 @@ _UPLOAD_TEXT = """\
 A run is written once: the same run_id with the same content again is a retry, with other content a conflict. A
 `value_key` finds the series of that name, and creates it where there is none.
 
-The body is JSON, or a table by its `Content-Type`: CSV with a line of names, Parquet, an Arrow stream, or NDJSON with
-an item of `value_rows` a line. Of a table the run's own fields are query parameters (beside JSON they say what the body
-leaves out), and its columns are `series_id` or `series_key` (`labels` beside it as JSON text), `valid_time`, `value`,
-and optionally `valid_time_end`, `known_time`, `annotation` and `tags` (in CSV a JSON array). Times without an offset
-are UTC. A table (CSV, Parquet, Arrow) that is laid out otherwise is read with the options of `timedb upload`, as
-parameters of the same names with `_` for `-`; `known_time` and `run_start_time` may name a column then. With one of
-them the run_id is a digest of the run unless it is said, so that the same body once more adds nothing.
+The body is JSON, or a table by its `Content-Type`: CSV with a line of names, Parquet, an Arrow stream, an Excel
+workbook (XLSX), or NDJSON with an item of `value_rows` a line. Of a table the run's own fields are query parameters
+(beside JSON they say what the body leaves out), and its columns are `series_id` or `series_key` (`labels` beside it as
+JSON text), `valid_time`, `value`, and optionally `valid_time_end`, `known_time`, `annotation` and `tags` (in CSV a JSON
+array). Times without an offset are UTC. A table that is laid out otherwise is read with the options of `timedb upload`,
+as parameters of the same names with `_` for `-` (its columns are `series_key`, … then, also of NDJSON); `known_time`
+and `run_start_time` may name a column then. With one of them, and of a workbook, the run_id is a digest of the run
+unless it is said, so that the same body once more adds nothing.
 
 Every body may be compressed, with `Content-Encoding: gzip` or `zstd`; the limit of `TIMEDB_MAX_BODY_BYTES` holds before
 and after. Larger tables go over Arrow Flight."""
@@ -40,6 +41,7 @@ _OTHER_BODIES = {
     "text/csv": "series_key,valid_time,value\ntemperature,2025-01-01T00:00:00Z,20.5\n",
     "application/vnd.apache.parquet": None,
     "application/vnd.apache.arrow.stream": None,
+    SHEET_TYPE: None,
     "application/x-ndjson": '{"value_key": "temperature", "valid_time": "2025-01-01T00:00:00Z", "value": 20.5}\n',
 }
 

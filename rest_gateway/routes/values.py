@@ -44,6 +44,10 @@ Arrow stream, a Parquet file, NDJSON (a row a line), or CSV (a line of names; nu
 headers `X-Next-Cursor`, `X-As-Of`, `X-Table-Version` and `X-Token` say the same in every format. An answer that breaks
 off in the middle has its connection cut, before the last chunk of HTTP: every HTTP client reports that as an error.
 
+**Spreadsheets of some country** read CSV with `delimiter=;`, `decimal=,` and, with `local_times=true`, times of the
+clock of `time_zone` without an offset: as `timedb read` writes it, and as `POST /runs` takes it again. `time_zone`
+alone asks for the daily gate; beside `local_times` the gate is asked for with `days_ahead`.
+
 Data frames take an address or what `urllib.request.urlopen` (with a key: `httpx.get(…).content`) makes of it:
 `pd.read_csv(url)`, `pd.read_parquet(url)`, `pl.read_csv(urlopen(url))`, `pl.read_parquet(urlopen(url))`. Given the
 address itself Polars asks for ranges, which are not served: the answer is made while it is sent. HEAD says what GET
@@ -131,6 +135,7 @@ def _answer(
     asked: ValuesQuery | AccuracyQuery,
     make_body: type[BodyFormat],
 ) -> Response:
+    local = asked.local_csv(make_body.name) if isinstance(asked, ValuesQuery) else None
     with in_words_of_the_query():
         stream = caller.stream(asked.to_command())
     metadata = stream.schema.metadata or {}
@@ -144,7 +149,7 @@ def _answer(
         said = {"non_finite_text": asked.non_finite == "text", "without_formulas": asked.without_formulas}
     body = make_body(stream.schema, style_of(cursor, **said))
     return streamed(
-        write_body(body, stream),
+        write_body(body, stream) if local is None else local.pieces(stream.schema, stream),
         stream.close,
         media_type=body.media_types[0],
         headers={name: metadata[key].decode() for key, name in _HEADERS.items() if metadata.get(key)} | {"ETag": tag},

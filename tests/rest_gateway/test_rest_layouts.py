@@ -9,8 +9,10 @@ import httpx
 import pytest
 
 from tests.rest_gateway.calls import assert_error, read
-from tests.rest_gateway.test_rest_uploads import ARROW, CSV, body_of, post, table_of
+from tests.rest_gateway.test_rest_uploads import ARROW, CSV, NDJSON, body_of, post, table_of
+from tests.timedb.layouts.workbooks import sparse_workbook, workbook
 from timedb.layouts.options import FILE_OPTIONS
+from timedb.rest_gateway.ask.uploads import SHEET_TYPE as XLSX
 
 GERMAN = "Zeit;Ort;Wert\n26.10.2025 02:00;Nord;1.234,5\n26.10.2025 02:00;Nord;-0,5\n".encode("utf-16")
 
@@ -66,8 +68,7 @@ def test_an_error_names_parameters(
 
 
 def test_options_are_about_tables(rest: httpx.Client, name: str) -> None:
-    for kind in ("application/json", "application/x-ndjson"):
-        assert_error(post(rest, b"{}", kind, decimal=","), 422, "invalid_request", "decimal", "text/csv")
+    assert_error(post(rest, b"{}", "application/json", decimal=","), 422, "invalid_request", "decimal", "text/csv")
     body = body_of(table_of(name), ARROW)
     assert_error(post(rest, body, ARROW, decimal=","), 422, "invalid_request", "decimal", "arrow")
     answer = post(rest, body, ARROW, ignore=["known_time", "tags"], known_after="1h")
@@ -82,3 +83,63 @@ def test_the_document_knows_every_option(rest: httpx.Client) -> None:
         assert (option.name in described) == option.over_rest
         if option.over_rest:
             assert described[option.name]["schema"]["examples"]
+
+
+def test_lines_and_workbooks_are_laid_out_too(rest: httpx.Client, name: str) -> None:
+    lines = b'{"t": "26.10.2025 02:00", "v": 1.5, "q": 0.1}\n{"t": "26.10.2025 02:00", "v": 2, "q": 0.1}\n'
+    layout = {"valid_time": "t", "value": "v", "time_format": "%d.%m.%Y %H:%M", "time_zone": "Europe/Berlin"}
+    answer = post(rest, lines, NDJSON, series=name, quantile="q", **layout)
+    assert answer.status_code == 200, answer.text
+    assert [row["valid_time"][11:16] for row in read(rest, name)["data"]] == ["00:00", "01:00"]
+    sheet = workbook(("Notes", [["by hand"]]), ("Prices", [["t", "v"], [(45658.0,), 1.5], [(45658.5,), "1.234,5"]]))
+    book = {"valid_time": "t", "value": "v", "series": f"{name}-x", "time_zone": "Europe/Berlin", "decimal": ","}
+    assert_error(post(rest, sheet, XLSX, **book), 422, "invalid_request", "sheet: say which of its 2 sheets")
+    for _ in range(2):
+        answer = post(rest, sheet, XLSX, sheet="Prices", thousands=".", known_after="0h", **book)
+        assert answer.status_code == 200, answer.text
+    rows = read(rest, f"{name}-x", mode="overlapping")["data"]
+    assert [(row["valid_time"][:16], row["value"]) for row in rows] == [
+        ("2024-12-31T23:00", 1.5),
+        ("2025-01-01T11:00", 1234.5),
+    ]
+    plain = workbook(("A", [["series_key", "valid_time", "value"], [f"{name}-y", "2025-01-01T00:00Z", 5]]))
+    assert post(rest, plain, XLSX).status_code == 200
+    assert_error(post(rest, lines, NDJSON, series=name, delimiter=";"), 422, "invalid_request", "delimiter", "ndjson")
+    assert_error(post(rest, b"PK\x03\x04", XLSX, series=name), 422, "invalid_request", "damaged")
+
+
+def test_a_workbook_whose_sheet_would_fill_the_memory_is_refused_and_harms_nobody(
+    rest: httpx.Client, name: str
+) -> None:
+    sheet = sparse_workbook([["t", "v"], ["2025-01-01", 1]], "XFD1048576")
+    assert len(sheet) < 4000
+    assert_error(post(rest, sheet, XLSX, series=name, valid_time="t", value="v"), 413, "too_large", "sheet", "MiB")
+    assert rest.get("/health").status_code == 200
+
+
+def test_values_are_written_for_a_german_spreadsheet_and_taken_again(rest: httpx.Client, name: str) -> None:
+    assert post(rest, GERMAN, CSV, **german(name)).status_code == 200
+    told = {"delimiter": ";", "decimal": ",", "local_times": "true", "time_zone": "Europe/Berlin"}
+    answer = rest.get("/values", params={"name": name, "format": "csv", **told})
+    assert answer.headers["content-type"].startswith("text/csv")
+    header, *lines = answer.text.splitlines()
+    assert header == "valid_time;series_id;value;series_key;series_unit"
+    assert [line.split(";")[0::2][:2] for line in lines] == [
+        ["2025-10-26 02:00:00", "1234,5"],
+        ["2025-10-26 02:00:00", "-0,5"],
+    ]
+    again = {"decimal": ",", "time_zone": "Europe/Berlin", "series": f"{name}-b"}
+    answer = post(rest, answer.content, CSV, ignore="series_unit", **again)
+    assert answer.status_code == 200, answer.text
+    both = (read(rest, each)["data"] for each in (name, f"{name}-b"))
+    first, second = ([(row["valid_time"], row["value"]) for row in rows] for rows in both)
+    assert first == second
+    for wrong, parts in [
+        ({"delimiter": "ab"}, ("delimiter: 'ab'",)),
+        ({"decimal": ";"}, ("decimal: ';'",)),
+        ({"local_times": "true"}, ("local_times: of which zone", "time_zone")),
+        ({"local_times": "true", "time_zone": "Mars"}, ("time_zone",)),
+        ({"decimal": ",", "format": "json"}, ("decimal", "format=csv")),
+    ]:
+        answer = rest.get("/values", params={"name": name, "format": "csv", **wrong})
+        assert_error(answer, 422, "invalid_request", *parts)

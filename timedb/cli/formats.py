@@ -16,21 +16,12 @@ from timedb.cli.options import Format
 from timedb.cli.output import confirm
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.wire import quoted
-from timedb.files.formats import FORMATS, Piece, Style, write_body
+from timedb.files.formats import FORMATS, SUFFIXES, Piece, Style, write_body
 from timedb.files.row_text import CSV, CSV_FOR_SPREADSHEETS, JSON_NON_FINITE_TEXT, NDJSON_NON_FINITE_TEXT
 
 __all__ = ["STANDARD_OUTPUT", "format_of", "may_write", "pieces_of", "sink_of"]
 
 STANDARD_OUTPUT = Path("-")
-_SUFFIXES: dict[str, Format] = {
-    ".csv": "csv",
-    ".json": "json",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".parquet": "parquet",
-}
 
 
 def _end_of_array(count: int) -> bytes:
@@ -75,12 +66,11 @@ def format_of(option: str, output: Path | None, said: Format | None) -> Format:
     """
     if said is not None or output is None or output == STANDARD_OUTPUT:
         return said or "csv"
-    found = _SUFFIXES.get(output.suffix.lower())
+    found = SUFFIXES.get(output.suffix.lower())
     if found is None:
         hint = "; spreadsheets open .csv" if output.suffix.lower() in (".xlsx", ".xls", ".ods") else ""
         raise InvalidRequest(
-            f"{option}: {quoted(output.name)} ends with none of {', '.join(_SUFFIXES)}{hint}; "
-            "--format says it otherwise"
+            f"{option}: {quoted(output.name)} ends with none of {', '.join(SUFFIXES)}{hint}; --format says it otherwise"
         )
     return found
 

@@ -95,7 +95,7 @@ def read(
     if json and format not in (None, "json"):
         raise InvalidRequest(f"--json, --format: say one of them; --format is {format}")
     said: Format | None = "json" if json else format
-    local = _local_csv(delimiter, decimal, time_zone if local_times else None, local_times, without_formulas)
+    local = _local_csv(delimiter, decimal, time_zone, local_times, without_formulas)
     answer = _Answer.to("--output", output, said, yes=yes, without_formulas=without_formulas, local=local)
     answer.write(fields, flight_url)
 
@@ -129,7 +129,7 @@ def export(
         "view": view,
         "columns": (_EXPORTED_VERSIONS if versions["all_versions"] else _EXPORTED).split(","),
     }
-    local = _local_csv(delimiter, decimal, time_zone if local_times else None, local_times, without_formulas)
+    local = _local_csv(delimiter, decimal, time_zone, local_times, without_formulas)
     answer = _Answer.to("OUTPUT", output, format, yes=yes, labels=True, without_formulas=without_formulas, local=local)
     answer.write(fields, flight_url)
 
@@ -226,12 +226,18 @@ def _local_csv(
     delimiter: str | None, decimal: str | None, zone: str | None, local_times: bool, without_formulas: bool
 ) -> LocalCsv | None:
     if delimiter is None and decimal is None and not local_times:
-        return None
-    if local_times and zone is None:
-        raise InvalidRequest("--local-times: of which zone? --time-zone says it")
+        return None  # before what takes time to import
     from timedb.files.local_csv import LocalCsv
+    from timedb.layouts.layout import as_option
 
-    return LocalCsv.of(delimiter, decimal, zone, without_formulas=without_formulas)
+    return LocalCsv.of(
+        delimiter,
+        decimal,
+        local_times=local_times,
+        time_zone=zone,
+        without_formulas=without_formulas,
+        spoken=as_option,
+    )
 
 
 def _series(series: list[str] | None, series_id: list[str] | None, labels: list[str] | None) -> dict[str, Any]:

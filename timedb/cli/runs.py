@@ -34,9 +34,10 @@ SELECT series_key, series_id, count(*) AS rows, min(valid_time) AS first, max(va
   min(known_time) AS first_known, max(known_time) AS last_known
 FROM overlapping WHERE run_id = {run} GROUP BY ALL ORDER BY series_key, series_id
 """
+_COMPARED = "series_key, series_id, valid_time, valid_time_end, value, run_id"
 _BETWEEN = """
-WITH one AS (SELECT * FROM overlapping WHERE run_id = {one}),
-  other AS (SELECT * FROM overlapping WHERE run_id = {other})
+WITH one AS (SELECT {columns} FROM overlapping WHERE run_id = {one}),
+  other AS (SELECT {columns} FROM overlapping WHERE run_id = {other})
 SELECT coalesce(one.series_key, other.series_key) AS series_key, coalesce(one.series_id, other.series_id) AS series_id,
   coalesce(one.valid_time, other.valid_time) AS valid_time, coalesce(one.valid_time_end, other.valid_time_end)
   AS valid_time_end, one.value AS value, other.value AS other_value, other.value - one.value AS difference,
@@ -107,7 +108,7 @@ def diff_runs(
 
     with client_of(flight_url) as client:
         _check_runs(client, run, other)
-        query = _BETWEEN.format(one=_quoted(run), other=_quoted(other), limit=limit)
+        query = _BETWEEN.format(columns=_COMPARED, one=_quoted(run), other=_quoted(other), limit=limit)
         rows = answer_rows(client.sql(query))
     show(rows, as_json=json)
     if len(rows) == limit:

@@ -13,10 +13,32 @@ from pyarrow import parquet
 
 from timedb.files.row_text import RowWriter, Syntax, csv_header
 
-__all__ = ["FORMATS", "BodyFormat", "FormatName", "ParquetBody", "Piece", "Style", "write_body"]
+__all__ = [
+    "FORMATS",
+    "READ_SUFFIXES",
+    "SUFFIXES",
+    "BodyFormat",
+    "FormatName",
+    "ParquetBody",
+    "Piece",
+    "Style",
+    "write_body",
+]
 
 FormatName = Literal["json", "arrow", "parquet", "ndjson", "csv"]
 Piece = bytes | memoryview
+SUFFIXES: dict[str, FormatName] = {
+    ".csv": "csv",
+    ".json": "json",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".parquet": "parquet",
+}
+"""The end of a file's name → the format that it is written in."""
+READ_SUFFIXES: dict[str, str] = SUFFIXES | {".pq": "parquet", ".feather": "arrow", ".ipc": "arrow", ".xlsx": "xlsx"}
+"""The end of a file's name → the format that it is read as."""
 _ROWS_A_GROUP = 1 << 18
 _BYTES_A_GROUP = 32 << 20
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import polars as pl
@@ -35,20 +35,41 @@ class LocalCsv:
     without_formulas: bool = False
 
     @classmethod
-    def of(cls, delimiter: str | None, decimal: str | None, zone: str | None, *, without_formulas: bool) -> LocalCsv:
-        """As options say it.
+    def of(
+        cls,
+        delimiter: str | None,
+        decimal: str | None,
+        *,
+        local_times: bool,
+        time_zone: str | None,
+        without_formulas: bool,
+        spoken: Callable[[str], str],
+    ) -> LocalCsv | None:
+        """As options say it; None where they say nothing of it.
+
+        Args:
+            delimiter, decimal: As they were said; None: they were not.
+            local_times: Whether times are those of the zone.
+            time_zone: The zone.
+            without_formulas: For spreadsheets.
+            spoken: How an error names an option.
 
         Raises:
-            InvalidRequest: an option does not fit, or the same character stands for both.
+            InvalidRequest: an option does not fit, or local times have no zone.
         """
-        check_time_zone("--time-zone", zone)
+        if delimiter is None and decimal is None and not local_times:
+            return None
+        if local_times and time_zone is None:
+            raise InvalidRequest(f"{spoken('local_times')}: of which zone? {spoken('time_zone')} says it")
+        check_time_zone(spoken("time_zone"), time_zone)
         cut = {None: ",", "tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
         if cut is None or len(cut) != 1 or not cut.isascii() or cut.isalnum() or cut in '"\r\n\0':
-            raise InvalidRequest(f"--delimiter: {quoted(str(delimiter))} is not one character (tab stands for the tab)")
+            named = spoken("delimiter")
+            raise InvalidRequest(f"{named}: {quoted(str(delimiter))} is not one character (tab stands for the tab)")
         point = decimal or "."
         if point not in (".", ","):
-            raise InvalidRequest(f"--decimal: {quoted(point)} is neither . nor ,")
-        return cls(cut, point, zone, without_formulas)
+            raise InvalidRequest(f"{spoken('decimal')}: {quoted(point)} is neither . nor ,")
+        return cls(cut, point, time_zone if local_times else None, without_formulas)
 
     def pieces(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
         """The file, piece by piece, with a line of names."""

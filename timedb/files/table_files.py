@@ -64,7 +64,8 @@ class TableLimits:
     Attributes:
         rows: Rows that Parquet, which states their number, may state.
         columns: Columns.
-        group_bytes: Bytes that a row group of Parquet may state once it is decompressed.
+        group_bytes: Bytes that a row group of Parquet may state once it is decompressed, and that reading a sheet may
+            take.
         list_items: Items that a list of Parquet may have, on average of a row group.
     """
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from timedb.contract.errors import InvalidRequest
 from timedb.files.csv_tables import CsvForm
+from timedb.files.formats import READ_SUFFIXES
 from timedb.files.table_files import Rejoined, Source, TableFile, TableKind, TableLimits, open_table
 from timedb.layouts.encodings import Decoded, by_mark
 from timedb.layouts.guessing import Looks, looks_of
@@ -23,19 +24,6 @@ from timedb.layouts.workbook import is_workbook, open_workbook
 __all__ = ["STANDARD_INPUT", "OpenTable", "open_file", "open_source", "stem_of"]
 
 STANDARD_INPUT = Path("-")
-_SUFFIXES: dict[str, str] = {
-    ".csv": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".json": "json",
-    ".xlsx": "xlsx",
-}
 _HEAD_BYTES = 8
 _LOOKED_AT = 1 << 16
 _MAGIC: dict[bytes, str] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
@@ -74,7 +62,7 @@ def stem_of(path: Path) -> str:
     name = "stdin" if path == STANDARD_INPUT else path.name
     for suffix in _COMPRESSED_SUFFIXES:
         name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
-    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in _SUFFIXES else name
+    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in READ_SUFFIXES else name
 
 
 @contextmanager
@@ -114,7 +102,7 @@ def open_source(source: Source, kind: str, what: str, layout: Layout, limits: Ta
     """
     _check_about(kind, what, layout)
     if kind == "xlsx":
-        return OpenTable(what, open_workbook(source, what, layout), kind, layout.csv_form(), Looks())
+        return OpenTable(what, open_workbook(source, what, layout, limits), kind, layout.csv_form(), Looks())
     looks = Looks()
     if kind == "csv":
         head = source.read(_LOOKED_AT)
@@ -178,7 +166,7 @@ def _kind(head: bytes, kind: str | None, name: str, what: str) -> TableKind | st
         if head.lstrip().startswith(magic):
             raise InvalidRequest(f"{what}: {strange}")
     by_content = next((each for magic, each in _MAGIC.items() if head.startswith(magic)), None)
-    found = kind or by_content or _SUFFIXES.get(Path(name).suffix)
+    found = kind or by_content or READ_SUFFIXES.get(Path(name).suffix)
     return found or _BRACKETS.get(head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1], "csv")
 
 

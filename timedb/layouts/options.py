@@ -62,7 +62,7 @@ _FORM = (
         words=KINDS,
         over_rest=False,
     ),
-    FileOption("sheet", "text", "Of XLSX: the sheet. [the only one]", "Prices", "form", "NAME", over_rest=False),
+    FileOption("sheet", "text", "Of XLSX: the sheet. [the only one]", "Prices", "form", "NAME"),
     FileOption(
         "delimiter",
         "text",

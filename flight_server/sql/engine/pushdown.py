@@ -20,7 +20,7 @@ from .table_scan import TableScan
 __all__ = ["scans_of"]
 
 _TIMES = ("valid_time", "known_time")
-_TEXTS = ("series_id", "series_key")
+_TEXTS = ("series_id", "series_key", "run_id")
 _FLIPPED = {
     "COMPARE_EQUAL": "COMPARE_EQUAL",
     "COMPARE_LESSTHAN": "COMPARE_GREATERTHAN",

@@ -19,8 +19,9 @@ from tests.flight_server.sql_client import ask, column, connected, fetch, refuse
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.wire import ReadTicket
 from timedb.flight_server import FlightService
+from timedb.flight_server.sql.engine.table_scan import TableScan
 from timedb.flight_server.sql.messages import CommandStatementQuery
-from timedb.flight_server.sql.tables import SCHEMAS
+from timedb.flight_server.sql.tables import SCHEMAS, tables_of
 from timedb.storage import Lake
 
 NAN = float("nan")
@@ -207,6 +208,17 @@ def test_a_moment_sees_nothing_of_what_comes_later(lake: Lake, client: flight.Fl
     runs = snapshot.run_rows(["run_id"]).column("run_id").to_pylist()
     assert f"{name}-1" in runs
     assert f"{name}-2" not in runs
+
+
+def test_a_query_for_a_run_reads_what_it_wrote_and_never_another_winner(
+    lake: Lake, client: flight.FlightClient, name: str
+) -> None:
+    for run in (1, 2):
+        send(client, rows_of(name, value=pa.array([run, run, run], pa.float64())), rows=3, run_id=f"{name}-{run}")
+    tables = tables_of(lake.tenant(OPEN_TENANT_ID).snapshot())
+    scan = TableScan(["run_id", "value"], texts={"run_id": [f"{name}-1"], "series_key": [name]})
+    values = {table: tables.read(table, scan).read_all().column("value").to_pylist() for table in READS}
+    assert values == {"flat": [2.0] * 3, "overlapping": [1.0] * 3, "values": [1.0] * 3}
 
 
 PARAMETERS: list[tuple[str, list[Any], list[Any]]] = [

@@ -15,7 +15,7 @@ from timedb.flight_server.sql.engine.syntax import parse
 from timedb.flight_server.sql.engine.table_scan import TableScan
 
 TABLES = {
-    "flat": ["series_id", "series_key", "valid_time", "known_time", "value"],
+    "flat": ["series_id", "series_key", "valid_time", "known_time", "value", "run_id"],
     "values": ["series_id", "series_key", "valid_time", "known_time", "value"],
     "series": ["series_id", "name"],
 }
@@ -45,7 +45,7 @@ def scans(engine: duckdb.DuckDBPyConnection, sql: str, **values: object) -> dict
         ("SELECT VALUE AS v FROM flat ORDER BY v", ["value"]),
         ("SELECT count(*) FROM flat", ["valid_time"]),
         ("SELECT f.value FROM flat f WHERE f.series_key = 'a'", ["series_key", "value"]),
-        ("SELECT sum(value) FILTER (known_time > now()) OVER (ORDER BY valid_time) FROM flat", ALL[2:]),
+        ("SELECT sum(value) FILTER (known_time > now()) OVER (ORDER BY valid_time) FROM flat", ALL[2:5]),
         ("SELECT name FROM flat JOIN series USING (series_id)", ["series_id"]),
         ("SELECT name FROM flat NATURAL JOIN series", ALL),
         ("SELECT * FROM flat", ALL),
@@ -80,6 +80,7 @@ BOUNDS: list[tuple[str, dict[str, Any]]] = [
     ("series_key IN ('b', 'a')", {"texts": {"series_key": ["a", "b"]}}),
     ("series_key IN ('b', 'a') AND 'a' = series_key", {"texts": {"series_key": ["a"]}}),
     ("series_key = 'a' AND series_key = 'b'", {"texts": {"series_key": []}}),
+    ("run_id IN ('a', 'b')", {"texts": {"run_id": ["a", "b"]}}),
     # Nothing is certain.
     ("valid_time >= '2025-01-01' OR value > 5", {}),
     ("NOT (valid_time >= '2025-01-01' AND value > 5)", {}),

@@ -3,57 +3,19 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.timedb.layouts.reading import micro_rows
-from timedb.contract.errors import InvalidRequest
+from tests.timedb.layouts.workbooks import sparse_workbook, workbook
+from timedb.contract.errors import InvalidRequest, TooLarge
+from timedb.files.table_files import TableLimits
+from timedb.layouts.layout import Layout
+from timedb.layouts.opening import open_source
 
-NS = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-REL = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 S: dict[str, Any] = {"valid_time": "t", "value": "v", "series": "s", "time_zone": "Europe/Berlin"}
-
-
-def workbook(*sheets: tuple[str, list[list[Any]]]) -> bytes:
-    """A workbook; a cell that is a tuple is a day and time as Excel counts them."""
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive:
-        names = "".join(
-            f'<sheet name="{name}" sheetId="{number}" r:id="r{number}"/>' for number, (name, _) in enumerate(sheets, 1)
-        )
-        links = "".join(
-            f'<Relationship Id="r{number}" Type="{REL}/worksheet" Target="worksheets/sheet{number}.xml"/>'
-            for number in range(1, len(sheets) + 1)
-        )
-        package = "http://schemas.openxmlformats.org/package/2006"
-        archive.writestr("[Content_Types].xml", f'<Types xmlns="{package}/content-types"/>')
-        root = f'<Relationship Id="book" Type="{REL}/officeDocument" Target="xl/workbook.xml"/>'
-        archive.writestr("_rels/.rels", f'<Relationships xmlns="{package}/relationships">{root}</Relationships>')
-        archive.writestr("xl/workbook.xml", f'<workbook {NS} xmlns:r="{REL}"><sheets>{names}</sheets></workbook>')
-        links += f'<Relationship Id="style" Type="{REL}/styles" Target="styles.xml"/>'
-        archive.writestr(
-            "xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{package}/relationships">{links}</Relationships>'
-        )
-        formats = '<cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="22" applyNumberFormat="1"/></cellXfs>'
-        archive.writestr("xl/styles.xml", f"<styleSheet {NS}>{formats}</styleSheet>")
-        for number, (_, rows) in enumerate(sheets, 1):
-            lines = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
-            archive.writestr(
-                f"xl/worksheets/sheet{number}.xml", f"<worksheet {NS}><sheetData>{lines}</sheetData></worksheet>"
-            )
-    return sink.getvalue()
-
-
-def cell(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f'<c s="1"><v>{value[0]}</v></c>'
-    if isinstance(value, str):
-        return f'<c t="inlineStr"><is><t>{value}</t></is></c>'
-    return f"<c><v>{value}</v></c>"
-
 
 PRICES: tuple[str, list[list[Any]]] = (
     "Prices",
@@ -83,3 +45,13 @@ def test_which_sheet_and_where_its_names_are(tmp_path: Path) -> None:
         micro_rows(tmp_path, workbook(PRICES), delimiter=";", **S)
     with pytest.raises(InvalidRequest, match="is an Excel workbook, or another zip archive"):
         micro_rows(tmp_path, workbook(PRICES)[:-40], **S)
+
+
+def test_a_sheet_that_takes_too_much_memory_ends_its_own_process_alone() -> None:
+    content = sparse_workbook([["t", "v"], ["2025-01-01", 1]], "XFD1048576")
+    with pytest.raises(TooLarge, match=r"a\.xlsx: its sheet takes more than 64 MiB"):
+        open_source(io.BytesIO(content), "xlsx", "a.xlsx", Layout.of(S), TableLimits(group_bytes=64 << 20))
+    apart = sparse_workbook([["t", "v"], ["2025-01-01", 1]], "C9")
+    table = open_source(io.BytesIO(apart), "xlsx", "a.xlsx", Layout.of(S)).table
+    with pytest.raises(InvalidRequest, match="row 9: '7' stands under no name"):
+        list(table.pieces({"value": "v"}))
