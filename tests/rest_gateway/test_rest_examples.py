@@ -26,6 +26,9 @@ BESIDE: dict[str, dict[str, Any]] = {
     "aggregate": {"period": "P1D"},
     "since": {"mode": "changes"},
     "cursor": {"limit": 10},
+    "delimiter": {"format": "csv"},
+    "decimal": {"format": "csv", "delimiter": ";"},
+    "local_times": {"format": "csv", "time_zone": "Europe/Berlin"},
 }
 
 

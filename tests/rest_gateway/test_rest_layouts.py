@@ -90,7 +90,8 @@ def test_lines_and_workbooks_are_laid_out_too(rest: httpx.Client, name: str) -> 
     layout = {"valid_time": "t", "value": "v", "time_format": "%d.%m.%Y %H:%M", "time_zone": "Europe/Berlin"}
     answer = post(rest, lines, NDJSON, series=name, quantile="q", **layout)
     assert answer.status_code == 200, answer.text
-    assert [row["valid_time"][11:16] for row in read(rest, name)["data"]] == ["00:00", "01:00"]
+    rows = read(rest, name, labels='{"quantile": "0.1"}')["data"]
+    assert [row["valid_time"][11:16] for row in rows] == ["00:00", "01:00"]
     sheet = workbook(("Notes", [["by hand"]]), ("Prices", [["t", "v"], [(45658.0,), 1.5], [(45658.5,), "1.234,5"]]))
     book = {"valid_time": "t", "value": "v", "series": f"{name}-x", "time_zone": "Europe/Berlin", "decimal": ","}
     assert_error(post(rest, sheet, XLSX, **book), 422, "invalid_request", "sheet: say which of its 2 sheets")
