@@ -35,6 +35,14 @@ def _no_settings_of_the_shell() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _patience_with_a_busy_machine() -> None:
+    # httpx gives up after five seconds unless told otherwise, in which a machine full of tests may answer nothing.
+    from httpx._config import DEFAULT_TIMEOUT_CONFIG
+
+    DEFAULT_TIMEOUT_CONFIG.read = DEFAULT_TIMEOUT_CONFIG.connect = 60.0
+
+
 @pytest.fixture(scope="session")
 def service_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the session's lake."""

@@ -151,7 +151,7 @@ def series_named(client: flight.FlightClient, name: str) -> list[dict[str, Any]]
     return series
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():
