@@ -14,6 +14,7 @@ import pyarrow as pa
 from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.contract.json_keys import check_keys
 from timedb.contract.numbers import float_of
+from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import quoted
 from timedb.files.csv_tables import Piece
 
@@ -34,14 +35,21 @@ class JsonSource:
     Attributes:
         names: The columns: the keys of the first rows. A key that comes first in a later piece is an error.
 
+    Args:
+        source: The bytes.
+        what: How an error calls them.
+        lines: Whether they are an object a line; else one array, or an object that holds the table.
+        table: Of an object: the key of the table, an array of objects or an object of arrays; None: the only one.
+        option: How an error calls ``table``.
+
     Raises:
         InvalidRequest: it is not JSON, or something else than objects.
     """
 
-    def __init__(self, source: Any, what: str, *, lines: bool) -> None:
+    def __init__(self, source: Any, what: str, *, lines: bool, table: str | None = None, option: str = "sheet") -> None:
         self._what = what
         self._unit = "line" if lines else "row"
-        rows = _lines(source, what) if lines else _array(source, what)
+        rows = _lines(source, what) if lines else _array(source, what, table, option)
         self._pieces = iter(lambda: list(itertools.islice(rows, _PIECE_ROWS)), [])
         self._first = next(self._pieces, [])
         self.names: list[str] = list(dict.fromkeys(key for _, row in self._first for key in row))
@@ -85,7 +93,7 @@ def _place(numbers: list[int], unit: str, row: int) -> str:
     return f"{unit} {numbers[row]}"
 
 
-def _array(source: Any, what: str) -> Iterator[Row]:
+def _array(source: Any, what: str, table: str | None, option: str) -> Iterator[Row]:
     text = source.read(_MAX_WHOLE_BYTES + 1)
     if len(text) > _MAX_WHOLE_BYTES:
         raise TooLarge(f"{what}: one JSON array of over {_MAX_WHOLE_BYTES} bytes; write an object a line (ndjson)")
@@ -94,13 +102,47 @@ def _array(source: Any, what: str) -> Iterator[Row]:
         rows = orjson.loads(text)
     except ValueError as error:
         raise InvalidRequest(f"{what}: is not JSON: {error}") from None
-    if not isinstance(rows, list):
-        raise InvalidRequest(f"{what}: is not a JSON array of objects, one a row")
     try:
         check_keys(text)
     except ValueError as error:
         raise InvalidRequest(f"{what}: {error}") from None
+    if isinstance(rows, dict):
+        rows = _table_in(rows, what, table, option)
+    elif table is not None:
+        raise InvalidRequest(f"{option}: {what} is an array of rows, in which there is no {quoted(table)}")
+    if not isinstance(rows, list):
+        raise InvalidRequest(f"{what}: is not a JSON array of objects, one a row")
     return _objects(enumerate(rows, 1), what, "row")
+
+
+def _table_in(found: dict[str, Any], what: str, table: str | None, option: str) -> list[Any]:
+    """The rows of the table that an object holds: an array of objects, or an object of arrays, one a column."""
+    tables = [key for key, value in found.items() if _is_table(value)]
+    if table is None:
+        if len(tables) != 1:
+            there = f"; its tables are {', '.join(tables[:30])}: {option} says which" if tables else ""
+            raise InvalidRequest(f"{what}: is not a JSON array of objects, one a row{there}")
+        table = tables[0]
+    elif table not in tables:
+        raise InvalidRequest(f"{option}: {what} has no table {quoted(table)}{did_you_mean(table, tables)}")
+    value = found[table]
+    if isinstance(value, list):
+        return value
+    lengths = {key: len(column) for key, column in value.items()}
+    if len(set(lengths.values())) > 1:
+        (one, longer), (other, shorter) = max(lengths.items(), key=_second), min(lengths.items(), key=_second)
+        raise InvalidRequest(f"{what}: {table}: {quoted(one)} has {longer} values, and {quoted(other)} {shorter}")
+    return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
+
+
+def _second(pair: tuple[str, int]) -> int:
+    return pair[1]
+
+
+def _is_table(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(each, dict) for each in value)
+    return isinstance(value, dict) and bool(value) and all(isinstance(each, list) for each in value.values())
 
 
 def _lines(source: Any, what: str) -> Iterator[Row]:

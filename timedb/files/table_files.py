@@ -153,6 +153,8 @@ def open_table(
     what: str,
     form: CsvForm | None = None,
     limits: TableLimits | None = None,
+    sheet: str | None = None,
+    sheet_option: str = "sheet",
 ) -> TableFile:
     """Look at the head of a table: CSV with a line of names, JSON, Parquet, or an Arrow IPC stream or file.
 
@@ -162,6 +164,8 @@ def open_table(
         what: How an error calls it.
         form: Of CSV; None: cells between commas, a point before decimals.
         limits: What it may hold; None: as much as it does.
+        sheet: Of JSON that is an object: the key of the table.
+        sheet_option: How an error calls that.
 
     Raises:
         InvalidRequest: it is not of that format.
@@ -177,7 +181,7 @@ def open_table(
             case "arrow":
                 table = _open_arrow(source, what)
             case _:
-                json_table = JsonSource(source, what, lines=kind == "ndjson")
+                json_table = JsonSource(source, what, lines=kind == "ndjson", table=sheet, option=sheet_option)
                 table = TableFile(what, json_table.names, None, json_table.pieces)
     if limits.rows is not None and table.rows is not None and table.rows > limits.rows:
         raise TooLarge(f"{what}: {table.rows} rows are over the limit of {limits.rows}")

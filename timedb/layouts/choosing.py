@@ -25,7 +25,7 @@ _COLUMN_OPTIONS = {
     "known_time": "known_time",
 }
 """Our column → the option that says which of a file's it is."""
-_SIMPLE = ("quantile", "period_number")
+_SIMPLE = ("quantile", "period_number", "repeated_hour")
 _USUAL_NAMES: dict[str, str] = {
     "known_time": "issue_time issued issue issued_at publication_time published published_at publish_time known "
     "known_at created created_at creation_time available_at availability_time",
@@ -228,6 +228,8 @@ def _remedy(name: str, columns: Mapping[str, tuple[str, ...]], layout: Layout) -
         return f"{spoken(free[meant], name)} takes {name} for the {meant}"
     if plain == "run_id":
         return f"a file is one run, which {spoken('run_id')} names"
+    if plain.replace("_", "") in ("dstflag", "repeatedhourflag") and "repeated_hour" not in layout.said:
+        return f"{spoken('repeated_hour', name)} takes it for what tells the hour that comes twice"
     if plain in ("unit", "series_unit"):
         return f"{spoken('unit')} says the unit of all values"
     if plain == "quantile" and "quantile" not in layout.said:

@@ -206,6 +206,8 @@ _EXCLUDE = (
     ("known_time", "known_time_from_name"),
     ("known_after", "known_time_from_name"),
     ("hour_ending", "period_number"),
+    ("ambiguous", "repeated_hour"),
+    ("period_number", "repeated_hour"),
     ("period", "valid_time_end"),
     ("hour_ending", "valid_time_end"),
     ("period_number", "valid_time_end"),
@@ -217,6 +219,9 @@ def _check_together(given: Mapping[str, Any], spoken: Spoken) -> None:
     for one, other in _EXCLUDE:
         if one in given and other in given:
             raise InvalidRequest(f"{spoken(one)}, {spoken(other)}: say one of them, not both", field=one)
+    if "repeated_hour" in given and "time_zone" not in given:
+        zone = spoken("time_zone")
+        raise InvalidRequest(f"{spoken('repeated_hour')}: of which clock? {zone} says it", field="time_zone")
     if "period_number" in given and "period" not in given:
         raise InvalidRequest(
             f"{spoken('period_number')}: how long is a period? {spoken('period', '30min')} says it", field="period"

@@ -115,16 +115,17 @@ def open_source(source: Source, kind: str, what: str, layout: Layout, limits: Ta
         looks = looks_of(head, layout, encoding)
     form = layout.csv_form(looks.delimiter)
     asked: Any = kind
-    table = open_table(source, asked, what=what, form=form, limits=limits)
+    sheet, sheet_option = layout.said.get("sheet"), layout.spoken("sheet")
+    table = open_table(source, asked, what=what, form=form, limits=limits, sheet=sheet, sheet_option=sheet_option)
     return OpenTable(what, table, kind, form, looks)
 
 
 def _check_about(kind: str, what: str, layout: Layout) -> None:
     """Refuse options that are about another format."""
-    for_it = {"csv": _TEXT_ONLY, "xlsx": (*_TEXT_ONLY[2:], "sheet")}.get(kind, ())
+    for_it = {"csv": _TEXT_ONLY, "xlsx": (*_TEXT_ONLY[2:], "sheet"), "json": ("sheet",)}.get(kind, ())
     for option in (*_TEXT_ONLY, "sheet"):
         if option in layout.said and option not in for_it:
-            about = "XLSX" if option == "sheet" else "CSV"
+            about = "XLSX and JSON" if option == "sheet" else "CSV"
             options = option if option == "sheet" else "delimiter, decimal, thousands, null"
             named = (
                 ", ".join(layout.spoken(each) for each in options.split(", "))

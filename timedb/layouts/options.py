@@ -62,7 +62,9 @@ _FORM = (
         words=KINDS,
         over_rest=False,
     ),
-    FileOption("sheet", "text", "Of XLSX: the sheet. [the only one]", "Prices", "form", "NAME"),
+    FileOption(
+        "sheet", "text", "Of XLSX: the sheet; of JSON: the key of the table. [the only one]", "Prices", "form", "NAME"
+    ),
     FileOption(
         "delimiter",
         "text",
@@ -137,6 +139,14 @@ _TIMES = (
         "earlier",
         "times",
         words=AMBIGUOUS,
+    ),
+    FileOption(
+        "repeated_hour",
+        "text",
+        "Says Y or N of local times that come twice: Y is the second time. [CET, EST, … beside the time]",
+        "DSTFlag",
+        "times",
+        "COLUMN",
     ),
     FileOption("period", "length", "Values are of intervals so long, which begin at valid_time.", "1h", "times"),
     FileOption(

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from timedb.contract.errors import TooLarge
 from timedb.files.csv_tables import Piece
@@ -22,6 +23,8 @@ from timedb.layouts.time_formats import Mask, Micros, Stamps
 __all__ = ["RowsAside"]
 
 _MAX_ROWS = 5_000_000
+_YES = ["y", "yes", "true", "1"]
+_NO = ["n", "no", "false", "0", ""]
 _DAY = 86_400_000_000
 
 
@@ -45,6 +48,7 @@ class RowsAside:
     def without(self, piece: Piece) -> Piece:
         """The piece without the rows that were set aside."""
         mask = self.conversion.undecided(piece)
+        self._check_flags(piece, mask)
         if mask is None:
             if not self._batches and not self._ways:  # which way the file goes, by its first piece
                 self._learn_way(piece, np.zeros(piece.batch.num_rows, dtype=bool))
@@ -61,10 +65,38 @@ class RowsAside:
 
     def _learn_way(self, piece: Piece, aside: Mask) -> None:
         start, _ = self.conversion.stamps(piece)
-        kept = ~aside & ~start.null
+        kept = ~aside & ~start.null & (start.local | ~start.local.any())
         groups = self._groups(piece.batch)
         if (way := order_of(start.micros[kept], groups[kept])) != 0:
             self._ways.add(way)
+
+    def _flags(self, piece: Piece) -> Mask | None:
+        """Which rows a column marks as the second time; None: no column does.
+
+        Raises:
+            InvalidRequest: a cell is neither yes nor no.
+        """
+        column = self.chosen.more.get("repeated_hour")
+        if column is None:
+            return None
+        texts = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(plain_texts(piece.batch.column(column)), "")))
+        yes = pc.is_in(texts, pa.array(_YES))
+        known = pc.or_(yes, pc.is_in(texts, pa.array(_NO)))
+        if (row := pc.index(known, False).as_py()) >= 0:
+            TimeColumns(self.layout).refuse(column, piece, row, "is neither Y nor N", "")
+        found: Mask = yes.to_numpy(zero_copy_only=False)
+        return found
+
+    def _check_flags(self, piece: Piece, mask: Mask | None) -> None:
+        """Refuse a row that is marked and whose time comes once."""
+        flags = self._flags(piece)
+        if flags is None:
+            return
+        wrong = flags if mask is None else flags & ~mask
+        if wrong.any():
+            name = ",".join(self.chosen.columns["valid_time"])
+            marked = f"is marked as the second time, and comes once in {self.layout.zone}"
+            TimeColumns(self.layout).refuse(name, piece, int(np.flatnonzero(wrong)[0]), marked, "")
 
     def _groups(self, batch: pa.RecordBatch) -> Micros:
         """A number for each row: rows of one series, known at one time, are one sequence."""
@@ -92,10 +124,10 @@ class RowsAside:
         groups = self._groups(batch)
         name = ",".join(self.chosen.columns["valid_time"])
         by_end = np.zeros(len(groups), dtype=bool)
-        walls = start.micros
+        walls, flags = start.micros, self._flags(piece)
         if self.layout.get("hour_ending"):
-            by_end, walls = self._by_end(piece, name, start, groups)
-        second = self._second(piece, name, walls, start.local, groups)
+            by_end, walls = self._by_end(piece, name, start, groups, flags)
+        second = flags if flags is not None else self._second(piece, name, walls, start.local, groups)
         ends = second if end is None else self._ends(piece, start, second, end, groups)
         yield piece, Told(second, ends, by_end)
 
@@ -108,6 +140,8 @@ class RowsAside:
         forced: Mask = self._twice(end.micros, end.local) & (
             both_instants(np.where(end.local, end.micros, 0), zone)[0] <= starts
         )
+        if "repeated_hour" in self.chosen.more:  # what begins the second time ends after the clock has gone back
+            return forced | second
         if (self._twice(end.micros, end.local) & ~forced).any():
             return forced | self._second(piece, name, end.micros, end.local, groups)
         return forced
@@ -128,10 +162,13 @@ class RowsAside:
                 TimeColumns(self.layout).refuse_twice(name, piece, int(rows[fault.index]), str(fault))
         return found
 
-    def _by_end(self, piece: Piece, name: str, start: Stamps, groups: Micros) -> tuple[Mask, Micros]:
+    def _by_end(
+        self, piece: Piece, name: str, start: Stamps, groups: Micros, flags: Mask | None
+    ) -> tuple[Mask, Micros]:
         """Which stamps are the instants at which intervals end, where others name an hour of the clock by its end.
 
-        The two differ in which stamp comes twice as the clock goes back; a file that has neither twice says nothing.
+        The two differ in which stamp comes twice as the clock goes back, or is marked as the second time; a file that
+        has neither says nothing, and one with a column of marks names hours.
         """
         assert self.layout.period is not None  # an hour where nobody says it
         begins = shifted_walls(start.micros, self.layout.period, -1)
@@ -139,10 +176,10 @@ class RowsAside:
         by_end = np.zeros(len(groups), dtype=bool)
         for rows in _sequences(np.arange(len(groups)), groups, start.micros):
             walls, counts = np.unique(start.micros[rows], return_counts=True)
-            doubled = np.isin(start.micros[rows], walls[counts > 1])
+            doubled = np.isin(start.micros[rows], walls[counts > 1]) if flags is None else flags[rows]
             named = bool((doubled & begin_twice[rows] & ~end_twice[rows]).any())
             ended = bool((doubled & end_twice[rows] & ~begin_twice[rows]).any())
-            if named == ended:
+            if named == ended and (named or flags is None):
                 why = "nothing tells whether it is the hour that ends then or the time at which it ends"
                 TimeColumns(self.layout).refuse_twice(name, piece, int(rows[0]), f"is unclear: {why}")
             by_end[rows] = ended

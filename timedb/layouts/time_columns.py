@@ -15,6 +15,7 @@ from timedb.contract.columns import is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.wire import quoted
 from timedb.files.csv_tables import Piece
+from timedb.layouts.clock_names import clocks_of, told_by_clocks
 from timedb.layouts.layout import Layout
 from timedb.layouts.local_times import both_instants
 from timedb.layouts.time_formats import ISO, Mask, Micros, Stamps, TimeFault, format_hint, parse_stamps
@@ -63,10 +64,13 @@ class TimeColumns:
         if part is not None:
             texts = self._half(name, texts, part, piece)
         try:
-            return self._parsed(texts)
+            clocks = clocks_of(texts, self._format)
+            if clocks is None:
+                return self._parsed(texts)
+            return told_by_clocks(self._parsed(clocks.texts), clocks.names, self._layout.zone)
         except TimeFault as fault:
             text = texts[fault.index].as_py()
-            self.refuse(name, piece, fault.index, str(fault), self._advice(ours, text), text)
+            self.refuse(name, piece, fault.index, str(fault), self._advice(_about(ours, fault), text), text)
 
     def _parsed(self, texts: pa.Array) -> Stamps:
         if self._format == ISO and (whole := _all_with_offsets(texts)) is not None:
@@ -181,6 +185,10 @@ class TimeColumns:
             return ""
         day_or_month = ", day or month first as it is" if len(hints) > 1 and "%" in hints[0] + hints[-1] else ""
         return f"; {' or '.join(hints)} reads it{day_or_month}"
+
+
+def _about(ours: str, fault: TimeFault) -> str:
+    return "time_zone" if "no time zone" in str(fault) else ours
 
 
 def plain_texts(column: pa.Array) -> pa.Array:

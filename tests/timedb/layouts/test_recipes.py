@@ -28,11 +28,16 @@ FILES: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         '"MTU (CET/CEST)","Area","Sequence","Day-ahead Price (EUR/MWh)"\n'
         '"26/10/2025 01:00:00 - 26/10/2025 02:00:00","BZN|DE-LU","Sequence Sequence 1","91.5"\n'
         '"26/10/2025 02:00:00 - 26/10/2025 02:00:00","BZN|DE-LU","Sequence Sequence 1","88"\n'
-        '"26/10/2025 02:00:00 - 26/10/2025 03:00:00","BZN|DE-LU","Sequence Sequence 1","n/e"\n',
+        '"26/10/2025 02:00:00 - 26/10/2025 03:00:00","BZN|DE-LU","Sequence Sequence 1","n/e"\n'
+        # As newer files write the hour that comes twice, alone and out of order.
+        '"25/10/2026 02:00:00 (CET) - 25/10/2026 03:00:00","BZN|DE-LU","Sequence Sequence 1","7"\n'
+        '"25/10/2026 02:00:00 (CEST) - 25/10/2026 02:00:00 (CET)","BZN|DE-LU","Sequence Sequence 1","6"\n',
         [
             ("day-ahead price", '{"area": "BZN|DE-LU"}', "2025-10-25 23:00", "2025-10-26 00:00", None, 91.5),
             ("day-ahead price", '{"area": "BZN|DE-LU"}', "2025-10-26 00:00", "2025-10-26 01:00", None, 88.0),
             ("day-ahead price", '{"area": "BZN|DE-LU"}', "2025-10-26 01:00", "2025-10-26 02:00", None, None),
+            ("day-ahead price", '{"area": "BZN|DE-LU"}', "2026-10-25 00:00", "2026-10-25 01:00", None, 6.0),
+            ("day-ahead price", '{"area": "BZN|DE-LU"}', "2026-10-25 01:00", "2026-10-25 02:00", None, 7.0),
         ],
     ),
     "entsoe-load": (
@@ -51,7 +56,8 @@ FILES: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         ],
     ),
     "ercot-load": (
-        "OperDay,HourEnding,COAST,NORTH,DSTFlag\n11/02/2025,02:00,1,11,N\n11/02/2025,02:00,2,12,Y\n11/02/2025,24:00,3,13,N\n",
+        # The second time first: the flag tells, not the order.
+        "OperDay,HourEnding,COAST,NORTH,DSTFlag\n11/02/2025,02:00,2,12,Y\n11/02/2025,02:00,1,11,N\n11/02/2025,24:00,3,13,N\n",
         [
             (zone, None, f"2025-11-0{start}", f"2025-11-0{end}", f"2025-11-0{known}", value + base)
             for zone, base in (("COAST", 0.0), ("NORTH", 10.0))
@@ -91,6 +97,15 @@ FILES: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [
             ("temperature_2m (°C)", None, "2025-01-01 00:00", None, None, 1.5),
             ("wind_speed_10m (km/h)", None, "2025-01-01 00:00", None, None, None),
+        ],
+    ),
+    "open-meteo-json": (
+        '{"latitude": 52.52, "utc_offset_seconds": 0, "timezone": "GMT", "hourly_units": {"time": "iso8601"}, '
+        '"hourly": {"time": ["2025-01-01T00:00", "2025-01-01T01:00"], "temperature_2m": [1.5, null]}, '
+        '"daily": {"time": []}}\n',
+        [
+            ("temperature_2m", None, "2025-01-01 00:00", None, None, 1.5),
+            ("temperature_2m", None, "2025-01-01 01:00", None, None, None),
         ],
     ),
     "alfred-vintages": (
@@ -186,7 +201,7 @@ def test_a_recipe_that_is_none_is_refused(tmp_path: Path, text: str, reason: str
 @pytest.mark.parametrize("option", FILE_OPTIONS, ids=lambda each: each.name)
 def test_the_example_of_an_option_is_taken(option: Any) -> None:
     value: Any = {"flag": True, "count": 4, "texts": [option.example]}.get(option.kind, option.example)
-    beside = {"period": "30min"} if option.name == "period_number" else {}
+    beside = {"period_number": {"period": "30min"}, "repeated_hour": {"time_zone": "UTC"}}.get(option.name, {})
     layout = Layout.of({option.name: value, **beside})
     assert layout.get(option.name) not in (None, (), 0)
     if option.kind in ("word", "count", "length"):

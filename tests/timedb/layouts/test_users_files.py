@@ -338,3 +338,66 @@ def test_a_quantile_has_one_spelling(tmp_path: Path, text: str, label: str) -> N
     for wrong in ("0", "1", "1.5", "ten"):
         said = refused(tmp_path, f"t,v,q\n2025-01-01T00:00Z,1,{wrong}\n", quantile="q", **S)
         assert f"q: line 2: '{wrong}' is not a number in (0, 1)" in said
+
+
+@pytest.mark.parametrize("written", ["{} ({})", "{} {}"])
+def test_the_name_of_the_clock_beside_a_time_tells_which_it_is(tmp_path: Path, written: str) -> None:
+    def cells(*pairs: tuple[str, str]) -> str:
+        return table([written.format(time, name) if name else time for time, name in pairs])
+
+    # Alone, out of order, and beside times that need no name.
+    found = micro_rows(tmp_path, cells(("02:30", "CET"), ("01:45", ""), ("02:30", "CEST"), ("03:00", "")), **WARSAW)
+    assert found == [
+        ("2025-10-25T23:45Z", 2),
+        ("2025-10-26T00:30Z", 3),
+        ("2025-10-26T01:30Z", 1),
+        ("2025-10-26T02:00Z", 4),
+    ]
+    spring = table([written.format("12:00", "CEST")], "2025-07-01")
+    assert micro_rows(tmp_path, spring, **WARSAW) == [("2025-07-01T10:00Z", 1)]
+    assert micro_rows(tmp_path, table([written.format("12:00", "UTC")]), **S) == [("2025-10-26T12:00Z", 1)]
+    wrong = table([written.format("12:00", "CET")], "2025-07-01")
+    assert "t: line 2: '2025-07-01 12:00" in refused(tmp_path, wrong, **WARSAW)
+    assert "is no time that a clock of Europe/Warsaw calls CET" in refused(tmp_path, wrong, **WARSAW)
+    assert "has no time zone; say which with --time-zone" in refused(tmp_path, wrong, **S)
+    skipped = table([written.format("02:30", "CET")], "2025-03-30")
+    assert "calls CET" in refused(tmp_path, skipped, **WARSAW)
+
+
+def test_a_column_of_flags_tells_the_hour_that_comes_twice(tmp_path: Path) -> None:
+    flagged = S | {"time_zone": "America/Chicago", "repeated_hour": "f", "time_format": "%m/%d/%Y %H:%M"}
+    rows = "t,f,v\n11/02/2025 01:00,Y,3\n11/02/2025 01:00,n,2\n11/02/2025 00:00,,1\n11/02/2025 02:00,false,4\n"
+    hours = [f"2025-11-02T0{hour}:00Z" for hour in (5, 6, 7, 8)]
+    assert micro_rows(tmp_path, rows, **flagged) == list(zip(hours, (1, 2, 3, 4), strict=True))
+    # Stamps that end their hour: those that name it, 02:00 twice, and those that are the end, 01:00 twice.
+    named = "t,f,v\n11/02/2025 02:00,Y,3\n11/02/2025 02:00,N,2\n11/02/2025 01:00,N,1\n11/02/2025 03:00,N,4\n"
+    assert micro_rows(tmp_path, named, hour_ending=True, **flagged) == list(zip(hours, (1, 2, 3, 4), strict=True))
+    ends = "t,f,v\n11/02/2025 01:00,Y,2\n11/02/2025 01:00,N,1\n11/02/2025 02:00,N,3\n"
+    assert micro_rows(tmp_path, ends, hour_ending=True, **flagged) == list(zip(hours, (1, 2, 3), strict=False))
+    once = "t,f,v\n11/02/2025 02:00,N,2\n"
+    assert micro_rows(tmp_path, once, hour_ending=True, **flagged) == [("2025-11-02T06:00Z", 2)]
+    marked = refused(tmp_path, "t,f,v\n11/02/2025 05:00,Y,1\n", **flagged)
+    assert "t: line 2: '11/02/2025 05:00' is marked as the second time, and comes once in America/Chicago" in marked
+    assert "f: line 2: 'maybe' is neither Y nor N" in refused(tmp_path, rows.replace("Y", "maybe"), **flagged)
+    untold = {name: value for name, value in flagged.items() if name != "repeated_hour"}
+    assert "--repeated-hour 'Repeated Hour Flag'" in refused(
+        tmp_path, rows.replace("f", "Repeated Hour Flag"), **untold
+    )
+    assert "--ambiguous, --repeated-hour" in refused(tmp_path, rows, ambiguous="later", **flagged)
+
+
+def test_a_table_within_json_is_found_by_its_key(tmp_path: Path) -> None:
+    columns = '"a": {"t": ["2025-01-01", "2025-01-02"], "v": [1, null]}'
+    records = '"b": [{"t": "2025-01-03", "v": 3}]'
+    found = [("2025-01-01T00:00Z", 1.0), ("2025-01-02T00:00Z", None)]
+    assert micro_rows(tmp_path, f'{{"n": 1, {columns}}}', name="a.json", **S) == found
+    both = f"{{{columns}, {records}}}"
+    assert micro_rows(tmp_path, both, name="a.json", sheet="b", **S) == [("2025-01-03T00:00Z", 3.0)]
+    for content, options, said in [
+        (both, {}, "its tables are a, b: --sheet says which"),
+        (both, {"sheet": "c"}, "--sheet: a.json has no table 'c'"),
+        ('{"a": {"t": [1], "v": [1, 2]}}', {}, "a: 'v' has 2 values, and 't' 1"),
+        ("[]", {"sheet": "a"}, "--sheet: a.json is an array of rows"),
+        ('{"n": 1}', {}, "is not a JSON array of objects"),
+    ]:
+        assert said in refused(tmp_path, content, name="a.json", **options, **S)
