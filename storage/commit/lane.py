@@ -24,7 +24,7 @@ from timedb.contract.times import now, to_micros
 from timedb.storage.boundary import our_error
 from timedb.storage.catalog.catalog import StoredCatalog
 from timedb.storage.catalog.ledger import Ledger
-from timedb.storage.commit.writes import Answer, CommitContext, Prepared, ReplacementWrite, Write
+from timedb.storage.commit.writes import Answer, Arrival, CommitContext, Prepared, ReplacementWrite, Write
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.new_files import NewFiles
 from timedb.storage.delta.parquet import CORRECTION_PREFIX, UPLOAD_PREFIX, write_file
@@ -44,7 +44,7 @@ _log = logging.getLogger("timedb.storage")
 
 @dataclass
 class _Waiting:
-    write: Write
+    write: Write | Arrival
     request_id: str = field(default_factory=REQUEST_ID.get)
     since: float = field(default_factory=time.monotonic)
     done: Future[dict[str, Any]] = field(default_factory=Future)
@@ -100,36 +100,32 @@ class CommitLane:
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def submit(self, write: Write) -> dict[str, Any]:
+    def submit(self, write: Write | Arrival) -> dict[str, Any]:
         """Wait for the write's turn and its commit.
 
         Raises:
             Busy: too many writes wait, or the service is stopping.
-            TimeDBError: what :meth:`Write.prepare` raised.
+            TimeDBError: what checking the write found, or :meth:`Write.prepare` raised.
             Internal: the commit failed; nothing was written.
         """
         waiting = _Waiting(write)
         self._enqueue(waiting)
         return waiting.done.result()
 
-    def enqueue(self, writes: Sequence[tuple[Write, str]]) -> list[Future[dict[str, Any]]]:
+    def enqueue(self, writes: Sequence[tuple[Write | Arrival, str, Future[dict[str, Any]]]]) -> None:
         """Line writes up one behind the other, and do not wait for them; they are taken however many wait already.
 
         Args:
-            writes: Each with the id of the request that it is of, for the log.
-
-        Returns:
-            For each what :meth:`submit` would return or raise.
+            writes: Each with the id of the request that it is of, for the log, and with what is given that which
+                :meth:`submit` would return or raise.
 
         Raises:
             Busy: the service is stopping.
         """
-        waiting = [_Waiting(write, request_id) for write, request_id in writes]
         with self._changed:
             if self._closing:
                 raise Busy("the service is stopping")
-            self._line_up(waiting)
-        return [each.done for each in waiting]
+            self._line_up([_Waiting(write, request_id, done=done) for write, request_id, done in writes])
 
     def replace_files(self, write: ReplacementWrite) -> bool:
         """Wait for the turn of a replacement of files; False where it was given up.
@@ -246,6 +242,7 @@ class CommitLane:
         while True:
             snapshot = self._values.snapshot()
             self._ledger.catch_up(snapshot)
+            _check(group, snapshot)
             ready = self._with_series(self._prepare(group, snapshot))
             if not ready:
                 return
@@ -279,7 +276,7 @@ class CommitLane:
         stamp = _next_stamp(snapshot, sum(waiting.write.stamps for waiting in group))
         ready = []
         for waiting in group:
-            if waiting.done.done():
+            if waiting.done.done() or isinstance(waiting.write, Arrival):
                 continue
             try:
                 outcome = waiting.write.prepare(CommitContext(snapshot, self._ledger, stamp))
@@ -330,6 +327,23 @@ class CommitLane:
             return
         for bucket, part in split_buckets(rows, self._bucket_digits):
             new.files.append(write_file(self._values.store, part, _fresh_in(bucket), prefix))
+
+
+def _check(group: Sequence[_Waiting], snapshot: Snapshot) -> None:
+    """Put checked writes in the place of those that are yet to be; those at fault have their answer then."""
+    waiting, arrivals = [], []
+    for each in group:
+        if isinstance(each.write, Arrival):
+            waiting.append(each)
+            arrivals.append(each.write)
+    if not arrivals:
+        return
+    newest = snapshot.transactions.get(CHANGE_TIME, 0)
+    for each, outcome in zip(waiting, arrivals[0].check_all(arrivals, newest), strict=True):
+        if isinstance(outcome, TimeDBError):
+            each.done.set_exception(outcome)
+        else:
+            each.write = outcome
 
 
 def _fresh_in(bucket: str) -> dict[str, str]:

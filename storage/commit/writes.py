@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from timedb.contract.errors import TimeDBError
 from timedb.storage.catalog.catalog import SeriesNeeds
 from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.rows.stamping import StampedRun
 
-__all__ = ["Answer", "CommitContext", "FileReplacement", "Prepared", "ReplacementWrite", "Write"]
+__all__ = ["Answer", "Arrival", "CommitContext", "FileReplacement", "Prepared", "ReplacementWrite", "Write"]
 
 
 @dataclass(frozen=True)
@@ -100,4 +102,37 @@ class Write(Protocol):
 
         Raises:
             TimeDBError: the write is refused.
+        """
+
+
+class Arrival(ABC):
+    """A write that is yet to be checked. That is done in its turn, for all of its kind that share the commit at once:
+    most of what it costs are calls that take as long for one as for many.
+    """
+
+    stamps = 1
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """About how many rows it adds."""
+
+    @property
+    @abstractmethod
+    def key(self) -> str | None:
+        """Two writes of the same key do not share a commit."""
+
+    @property
+    @abstractmethod
+    def shareable(self) -> bool:
+        """Whether other writes may share its commit; not where it looks at stored rows."""
+
+    @staticmethod
+    @abstractmethod
+    def check_all(group: Sequence[Any], newest: int) -> Sequence[Write | TimeDBError]:
+        """What takes the place of each of some arrivals of one class, or what is wrong with it.
+
+        Args:
+            group: The arrivals.
+            newest: The greatest change_time that the values have, microseconds since 1970.
         """

@@ -12,7 +12,6 @@ from timedb.storage.memory.budget import Memory
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.write.appends import AppendQueue, Appends
 from timedb.storage.write.runs import Writer
-from timedb.storage.write.together import RunParts
 from timedb.storage.write.unchanged import UnchangedFilter
 from timedb.storage.write.uploads import Upload
 
@@ -40,9 +39,7 @@ class IncomingRuns:
         self._memory = memory
         self._skip_unchanged = UnchangedFilter(values, bucket_digits)
         # Half of what may wait in the lane, so that streams leave room for other writers.
-        self._queue = AppendQueue(
-            lane, self._parts, max_queued=max(1, settings.max_queued_writes // 2), group_rows=settings.group_rows
-        )
+        self._queue = AppendQueue(lane, max_in_lane=max(1, settings.max_queued_writes // 2))
 
     def upload(self, command: UploadCommand, schema: pa.Schema, writer: Writer) -> Upload:
         """Begin to receive a run; arguments and errors as of :class:`Upload`."""
@@ -64,6 +61,8 @@ class IncomingRuns:
         return Appends(
             schema,
             queue=self._queue,
+            skip_unchanged=self._skip_unchanged,
+            newest=self._newest,
             writer=writer,
             settings=self._settings,
             memory=self._memory,
@@ -81,6 +80,3 @@ class IncomingRuns:
 
     def _newest(self) -> int:
         return self._values.snapshot().transactions.get(CHANGE_TIME, 0)
-
-    def _parts(self) -> RunParts:
-        return RunParts(self._skip_unchanged, self._newest())

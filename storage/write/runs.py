@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -24,12 +25,17 @@ from timedb.storage.rows.stamping import StampedRun
 from timedb.storage.tables.schemas import VALUES_DATA
 from timedb.storage.write.staging import StagedFiles
 
-__all__ = ["FREE_FIELDS", "FindWithdrawn", "Run", "RunRows", "SkipUnchanged", "Writer"]
+__all__ = ["FREE_FIELDS", "FindWithdrawn", "Run", "RunRows", "SkipUnchanged", "Writer", "default_known_time"]
 
 FREE_FIELDS = frozenset({"op", "run_id", "rows"})
 """Fields of an upload that may differ between a run and its retry."""
 SkipUnchanged = Callable[[CommitContext, pl.DataFrame], Sequence[int]]
 FindWithdrawn = Callable[[Snapshot, str], Mapping[str, Any]]
+
+
+def default_known_time(received_time: datetime, newest: int) -> datetime:
+    """The time of receipt, or where the clock is behind the last change_time (microseconds), that: later runs win."""
+    return max(received_time, from_micros(newest))
 
 
 @dataclass(frozen=True)
