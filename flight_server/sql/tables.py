@@ -25,15 +25,16 @@ VIEWS = ("flat", "overlapping")
 
 _NOT_SHOWN = {"auto_created", "digest", "receipt"}
 
-# What is always false in a view is no column of it.
-_VIEW = pa.schema([(name, kind) for name, kind in COLUMN_TYPES.items() if name != "retracted"])
+# What SQL counts itself, over the rows that a query is about, is no column; nor is what is always false in a view.
+_VALUES = pa.schema([(name, kind) for name, kind in COLUMN_TYPES.items() if name != "revision"])
+_VIEW = pa.schema([column for column in _VALUES if column.name != "retracted"])
 
 SCHEMAS: dict[str, pa.Schema] = {
     "flat": _VIEW,
     "overlapping": _VIEW,
     "runs": pa.schema([*(column for column in RUNS if column.name not in _NOT_SHOWN), *WITHDRAWN]),
     "series": pa.schema([column for column in SERIES if column.name not in _NOT_SHOWN]),
-    "values": pa.schema(list(COLUMN_TYPES.items())),
+    "values": _VALUES,
 }
 """The columns of each table."""
 

@@ -195,22 +195,24 @@ class Updated(BaseModel):
     skipped_no_ops: list[UpdatedRow]
 
 
-class Row(BaseModel):
-    """One row of ``GET /values``: the first five columns, and on request the others."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "valid_time": "2025-01-01T00:00:00.000000+00:00",
-                    "series_id": "288dd910-eaab-5e01-bdbf-c6387db81bd4",
-                    "value": 20.5,
-                    "series_key": "temperature",
-                    "series_unit": "celsius",
-                }
-            ]
+def _as_asked(schema: dict[str, Any]) -> None:
+    """An example; under ``columns`` any field may be missing."""
+    schema.pop("required", None)
+    schema["examples"] = [
+        {
+            "valid_time": "2025-01-01T00:00:00.000000+00:00",
+            "series_id": "288dd910-eaab-5e01-bdbf-c6387db81bd4",
+            "value": 20.5,
+            "series_key": "temperature",
+            "series_unit": "celsius",
         }
-    )
+    ]
+
+
+class Row(BaseModel):
+    """One row of ``GET /values``: the first five columns, and on request the others; with ``columns`` those alone."""
+
+    model_config = ConfigDict(json_schema_extra=_as_asked)
 
     valid_time: str
     series_id: str
@@ -226,6 +228,7 @@ class Row(BaseModel):
     run_id: str | None = None
     value_id: str | None = None
     retracted: bool | None = None
+    revision: int | None = None
 
 
 class AccuracyRow(BaseModel):

@@ -109,6 +109,10 @@ class ValuesQuery(_Read):
         ),
     ] = None
     intervals: Annotated[Flag, Field(description="Also the column valid_time_end")] = False
+    columns: Annotated[
+        str | None,
+        Field(description="These columns in this order, with commas between them, such as valid_time,value,revision"),
+    ] = None
     non_finite: Annotated[
         Literal["null", "text"],
         Field(
@@ -173,6 +177,10 @@ class ValuesQuery(_Read):
         return found
 
     def _columns(self, *, all_versions: bool) -> list[str]:
+        if self.columns is not None:
+            if self.intervals:
+                raise InvalidRequest("intervals: columns says whether valid_time_end is there", field="intervals")
+            return [name.strip() for name in self.columns.split(",")]
         columns = ["valid_time", "series_id", "value", "series_key", "series_unit"]
         if self.intervals or self.mode == "changes":
             columns.insert(1, "valid_time_end")

@@ -29,6 +29,7 @@ QUERY: dict[str, object] = {option.name: option.example for option in (*ROWS, *R
     "mode": "overlapping",
     "time_zone": "Europe/Stockholm",
     "intervals": True,
+    "columns": "valid_time,value,revision",
     "non_finite": "text",
     "without_formulas": True,
     "delimiter": ";",

@@ -35,7 +35,7 @@ from timedb.storage.rows import views
 from timedb.storage.rows.scan import is_mixed, scan
 from timedb.storage.tables.inventory import Inventory
 from timedb.storage.tables.layout import FORMAT_VERSION, MARKER, tenant_folder
-from timedb.storage.tables.schemas import PARTITIONS, RUNS, SERIES, UPDATES, VALUES, VALUES_DATA
+from timedb.storage.tables.schemas import PARTITIONS, READ_HELD, RUNS, SERIES, UPDATES, VALUES, VALUES_DATA
 
 __all__ = ["DirectTenant", "State", "find_tenant", "open_folder", "scan_lake"]
 
@@ -217,14 +217,18 @@ def scan_lake(path: str, tenant: str | None, ticket: ReadTicket) -> pl.LazyFrame
     columns = VALUES_DATA.names if ticket.columns is None else ticket.columns
     plan = found.plan(ticket.model_copy(update={"columns": columns}), found.state())
     values = found.store.below("values")
-    names = VALUES_DATA.names
-    pieces = [bucket.answer(partial(bucket.scan, values), names) for bucket in plan.buckets]
-    rows = pl.concat([piece.select(names) for piece in pieces]) if pieces else scan(values, [])
+    pieces = [bucket.answer(partial(bucket.scan, values), VALUES_DATA.names) for bucket in plan.buckets]
+    names = READ_HELD.names if ticket.numbers_revisions else VALUES_DATA.names
+    rows = pl.concat([piece.select(names) for piece in pieces]) if pieces else _no_rows(values)
     if "value_id" in columns:
         rows = rows.with_columns(value_id=views.value_id())
     if any(name in columns for name in _NAMES):
         rows = rows.join(_names(plan), on="series_id", how="left")
     return rows.select(columns)
+
+
+def _no_rows(values: Store) -> pl.LazyFrame:
+    return scan(values, []).with_columns(revision=pl.lit(None, pl.Int32))
 
 
 def _names(plan: ReadPlan) -> pl.LazyFrame:

@@ -16,7 +16,7 @@ from timedb.contract.times import MIN_MICROS, from_micros, to_micros
 from timedb.contract.wire import ReadCommand, Relative, quoted
 from timedb.storage.measures.local_clock import Instants, LocalClock
 
-__all__ = ["check_time_zone", "check_windows", "gate", "local_instant", "within_cut_off"]
+__all__ = ["check_time_zone", "check_windows", "gate", "local_instant", "window_of", "within_cut_off"]
 
 _DAY = 86_400_000_000
 _EARLIEST = from_micros(MIN_MICROS)
@@ -125,6 +125,18 @@ def within_cut_off(read: ReadCommand, time: str = "known_time") -> list[pl.Expr]
     return [pl.col(time) <= cut]
 
 
+def window_of(read: ReadCommand) -> pl.Expr | None:
+    """A number that the valid_times of one window of the read share, and no others; None where it has no windows."""
+    relative = read.relative
+    if relative is None:
+        return None
+
+    def keys(times: pl.Series) -> pl.Series:
+        return pl.Series(times.name, _window_keys(relative, times.to_physical().to_numpy()))
+
+    return pl.col("valid_time").map_batches(keys, return_dtype=pl.Int64, is_elementwise=True)
+
+
 def _cut_of_fixed_windows(relative: Relative, length: Duration) -> pl.Expr:
     first = to_micros(_start(relative))
     since = pl.col("valid_time").to_physical() - first
@@ -133,28 +145,36 @@ def _cut_of_fixed_windows(relative: Relative, length: Duration) -> pl.Expr:
 
 def _cut_offs(relative: Relative, times: pl.Series) -> pl.Series:
     """The cut-off for each valid_time."""
-    instants = times.to_physical().to_numpy()
-    if not len(instants):
-        return times
-    zone = ZoneInfo(_zone_name(relative))
+    keys, place = np.unique(_window_keys(relative, times.to_physical().to_numpy()), return_inverse=True)
+    cuts = _micros_of(_cut_off(relative, int(key)) for key in keys)
+    return pl.Series(times.name, cuts[place]).cast(_TIME)
+
+
+def _window_keys(relative: Relative, instants: Instants) -> Instants:
+    """For each instant what names its window: its local day, its number, or where it starts, as its length is told."""
     length = relative.window_length
+    if not len(instants):
+        return instants
     if length is not None and not length.is_calendar:
-        numbers, place = np.unique((instants - to_micros(_start(relative))) // length.micros, return_inverse=True)
-        starts = (_window_start(relative, int(number), zone) for number in numbers)
-        return _at(times.name, _micros_of(_shift(start, _offset(relative), zone) for start in starts), place)
+        return (instants - to_micros(_start(relative))) // length.micros
+    zone = ZoneInfo(_zone_name(relative))
     # Not Polars' own clock, which knows no summer time from 2100 on, while the gates come from zoneinfo.
     clock = LocalClock.of(zone.key, int(instants.min()), int(instants.max()))
-    numbers, place = np.unique(clock.shows(instants) // _DAY, return_inverse=True)
-    days = [int(number) for number in numbers]
+    days = clock.shows(instants) // _DAY
     if length is None:
-        return _at(times.name, _micros_of(gate(day, relative, zone) for day in days), place)
-    windows = sorted({_window_start(relative, near, zone) for near in _window_numbers(relative, length, days, zone)})
-    cuts = _micros_of(_shift(start, _offset(relative), zone) for start in windows)
-    return _at(times.name, cuts, np.searchsorted(_micros_of(windows), instants, side="right") - 1)
+        return days
+    numbers = _window_numbers(relative, length, map(int, np.unique(days)), zone)
+    starts = _micros_of(sorted({_window_start(relative, number, zone) for number in numbers}))
+    return starts[np.searchsorted(starts, instants, side="right") - 1]
 
 
-def _at(name: str, instants: Instants, place: Instants) -> pl.Series:
-    return pl.Series(name, instants[place]).cast(_TIME)
+def _cut_off(relative: Relative, key: int) -> datetime:
+    """The cut-off of a window."""
+    zone, length = ZoneInfo(_zone_name(relative)), relative.window_length
+    if length is None:
+        return gate(key, relative, zone)
+    start = from_micros(key) if length.is_calendar else _window_start(relative, key, zone)
+    return _shift(start, _offset(relative), zone)
 
 
 def _micros_of(instants: Iterable[datetime]) -> Instants:

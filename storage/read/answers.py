@@ -24,7 +24,7 @@ from timedb.storage.read.written_out import BATCH_ROWS
 from timedb.storage.rows.rows import gathered, rows_of_frame
 from timedb.storage.rows.text_bytes import rows_of_bytes
 from timedb.storage.rows.texts_aside import TextsAside
-from timedb.storage.tables.schemas import VALUES_DATA, VALUES_HELD
+from timedb.storage.tables.schemas import READ_HELD, VALUES_DATA
 
 __all__ = ["Answers"]
 
@@ -88,10 +88,10 @@ class Answers:
         streams = bucket.is_stored and self._needs_no_engine(bucket)
         if streams or (self._read.view == "latest" and bucket.is_last_of_settled):
             return [bucket]
-        whole = self._read.resample is not None or self._read.view == "latest"
-        return self._sliced(bucket, whole_series=whole)
+        return self._sliced(bucket)
 
-    def _sliced(self, bucket: BucketRead, *, whole_series: bool) -> list[BucketRead]:
+    def _sliced(self, bucket: BucketRead) -> list[BucketRead]:
+        whole_series = self._read.resample is not None or self._read.view == "latest" or self._read.newest_run
         most = rows_of_bytes(self._store, bucket.files, self._slice_rows, _TEXT_BYTES, self._columns)
         return sliced(self._store, bucket, most, whole_series=whole_series)
 
@@ -112,8 +112,8 @@ class Answers:
 
     def gathered(self, bucket: BucketRead) -> Iterator[pa.Table]:
         """The same as ``timedb.storage.rows.rows.gathered`` tables, one after the other by series and valid_time."""
-        empty = pa.schema([VALUES_HELD.field(name) for name in self._columns]).empty_table()
-        for piece in self._sliced(bucket, whole_series=self._read.resample is not None):
+        empty = pa.schema([READ_HELD.field(name) for name in self._columns]).empty_table()
+        for piece in self._sliced(bucket):
             self._hold(piece)
             batches = (pa.Table.from_batches([batch]).select(self._columns) for batch in self._batches(piece))
             yield gathered([empty, *batches])

@@ -11,7 +11,7 @@ import polars as pl
 from timedb.contract.wire import ReadCommand
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.store import Store
-from timedb.storage.measures.relative import within_cut_off
+from timedb.storage.measures.relative import window_of, within_cut_off
 from timedb.storage.read.first_versions import Uploaded, counted
 from timedb.storage.read.parts import UNKNOWN
 from timedb.storage.read.recipes import WINNING, Recipe, recipe_for
@@ -89,7 +89,9 @@ class BucketRead:
 
     @property
     def _is_more(self) -> bool:
-        return self.read.has_cut_off or self.read.view == "latest" or self.read.corrections != "all"
+        read = self.read
+        picks = read.view == "latest" or read.newest_run or read.numbers_revisions
+        return picks or read.has_cut_off or read.corrections != "all"
 
     @property
     def rows(self) -> int:
@@ -125,10 +127,15 @@ class BucketRead:
             columns: The columns that they have.
         """
         found = self._view(rows, columns)
+        if self.read.newest_run:
+            found = views.of_newest_run(found, window_of(self.read))
         return views.last(found) if self.read.view == "latest" else found
 
     def _view(self, rows: Callable[[Collection[str]], F], columns: Sequence[str]) -> F:
         view, settled = self.recipe.view, self.recipe.settled
+        if self.read.numbers_revisions:
+            all_rows = views.numbered(rows(self.recipe.tiers))
+            return all_rows if view is None else view(all_rows)
         if view is None:
             return rows(self.recipe.tiers)
         if not settled or not self.files_of(settled):

@@ -77,9 +77,13 @@ def plan_read(
         refuse_removed(
             snapshot, _names_of_buckets(ticket, series_ids, bucket_digits), selection.as_of, selection.start_valid
         )
-    if ticket.view == "first":
-        names = _names_of_buckets(ticket, series_ids, bucket_digits)
-        refuse_incomplete(snapshot, names, ticket.start_valid, field="view", wanted="the first release")
+    for asked, field, wanted in (
+        (ticket.view == "first", "view", "the first release"),
+        (ticket.numbers_revisions, "columns", "the number of a revision"),
+    ):
+        if asked:
+            names = _names_of_buckets(ticket, series_ids, bucket_digits)
+            refuse_incomplete(snapshot, names, ticket.start_valid, field=field, wanted=wanted)
     live = live_files(snapshot, selection, bucket_digits)
     buckets = _buckets(ticket, selection, live, known_series, bucket_digits, runs.uploaded(snapshot))
     if ticket.relative is not None:

@@ -38,7 +38,7 @@ from timedb.storage.rows.orders import POINT, REVISION
 from timedb.storage.rows.rows import gathered, in_order
 from timedb.storage.rows.scan import RowSelection
 from timedb.storage.tables.commit_marks import CHANGE_TIME
-from timedb.storage.tables.schemas import VALUES_DATA
+from timedb.storage.tables.schemas import READ_HELD, VALUES_DATA
 
 __all__ = ["ReadPlan", "stored_columns"]
 
@@ -293,7 +293,7 @@ def _value_ids(rows: pa.Table) -> pa.ChunkedArray:
 
 
 def stored_columns(ticket: ReadTicket) -> list[str]:
-    """The columns of the values table that the answer of a read is made from."""
+    """The columns of the values table that an answer is made from, and ``revision`` where it is asked for."""
     wanted = set(result_columns(ticket))
     if ticket.ordered or ticket.limit is not None:
         wanted |= set(sort_columns(ticket))
@@ -303,4 +303,4 @@ def stored_columns(ticket: ReadTicket) -> list[str]:
         wanted.add("series_id")
     if ticket.resample is not None:
         wanted |= {"value", *POINT, *(("known_time", "run_id") if ticket.view == "overlapping" else ())}
-    return [name for name in VALUES_DATA.names if name in wanted]
+    return [name for name in READ_HELD.names if name in wanted]

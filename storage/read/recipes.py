@@ -80,12 +80,13 @@ def recipe_for(read: ReadCommand, selection: RowSelection, fresh: Collection[Dat
         selection: Its filters, with ``as_of`` only where it leaves something out.
         fresh: The fresh files of the bucket.
     """
-    overlapping = read.view == "overlapping"
+    # A run is picked among the revisions that stand, and has one of each point.
+    overlapping = read.view == "overlapping" or read.newest_run
     if read.view == "changes" or read.all_versions:
         return _CHAINS if read.view == "flat" else _VERSIONS
-    if read.view == "first":
+    if read.view == "first" and not read.newest_run:
         return _FIRST
-    if selection.as_of is not None or read.corrections != "all":
+    if selection.as_of is not None or read.corrections != "all" or read.numbers_revisions:
         return _PAST["overlapping" if overlapping else "flat"]
     if overlapping:
         return _OVERLAPPING[_kind(fresh)]

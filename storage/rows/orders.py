@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["FIRST", "LAST", "NULLABLE", "POINT", "REVISION", "VERSION", "WINNER", "Order"]
+__all__ = ["FIRST", "LAST", "NEWEST", "NULLABLE", "POINT", "REVISION", "VERSION", "WINNER", "Order"]
 
 POINT = ("series_id", "valid_time", "valid_time_end")
 """What a value is about."""
@@ -43,6 +43,9 @@ WINNER = Order(POINT, ("known_time", "change_time", "run_id"))
 FIRST = Order(POINT, ("known_time", "published", "run_id"), least=True)
 """The first release of a point: of the revisions that stand the one that was known first; ``published`` is the
 change_time of its first version."""
+
+NEWEST = Order(("series_id",), WINNER.by)
+"""The newest revision of a series: its run, by run_id and known_time, is the newest run."""
 
 LAST = Order(("series_id",), ("valid_time", "valid_time_end", *WINNER.by))
 """The last value of a series: the winner of its last point."""

@@ -20,7 +20,7 @@ from timedb.storage.delta.parquet import as_type, read_batches
 from timedb.storage.delta.store import Store
 from timedb.storage.rows.slices import Slice
 from timedb.storage.rows.sorting import Integers, sorted_order
-from timedb.storage.tables.schemas import VALUES_HELD
+from timedb.storage.tables.schemas import READ_HELD, VALUES_HELD
 
 __all__ = [
     "ROWS",
@@ -130,16 +130,16 @@ def _as_views(column: pa.Array) -> pa.Array:
 
 
 def rows_of_frame(frame: pl.DataFrame, names: Sequence[str] = ROWS.names) -> pa.Table:
-    """Rows of a frame as :data:`ROWS`, or some columns of them; text that rows share stays one."""
+    """Rows of a frame as :data:`ROWS`, or some columns of ``READ_HELD``; text that rows share stays one."""
     # Polars' own conversion to the types of before its views writes each row's text out.
     found = frame.select(names).rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
     columns = [
-        pa.chunked_array([as_type(chunk, ROWS.field(name).type) for chunk in found.column(name).chunks])
+        pa.chunked_array([as_type(chunk, READ_HELD.field(name).type) for chunk in found.column(name).chunks])
         if found.num_rows
-        else pa.chunked_array([], ROWS.field(name).type)
+        else pa.chunked_array([], READ_HELD.field(name).type)
         for name in names
     ]
-    return pa.table(columns, schema=pa.schema([ROWS.field(name) for name in names]))
+    return pa.table(columns, schema=pa.schema([READ_HELD.field(name) for name in names]))
 
 
 def gathered(tables: Sequence[pa.Table]) -> pa.Table:

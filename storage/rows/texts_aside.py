@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from timedb.storage.rows.rows import ROWS, rows_of_frame
+from timedb.storage.tables.schemas import READ_HELD
 
 __all__ = ["TextsAside"]
 
@@ -42,12 +43,12 @@ class TextsAside:
         return rows.with_columns(numbers)
 
     def put_back(self, rows: pl.DataFrame, names: Sequence[str]) -> pa.Table:
-        """Some columns of rows as ``timedb.storage.rows.rows.ROWS`` has them, texts in place of their numbers."""
+        """Some columns of rows as ``READ_HELD`` has them, texts in place of their numbers."""
         plain = rows_of_frame(rows, [name for name in names if name not in _ASIDE])
         columns = {
             name: plain.column(name) if name in plain.column_names else self._texts(rows[name]) for name in names
         }
-        return pa.table(columns, schema=pa.schema([ROWS.field(name) for name in names]))
+        return pa.table(columns, schema=pa.schema([READ_HELD.field(name) for name in names]))
 
     def text(self, number: int | None) -> str | None:
         """The annotation that a number stands for."""

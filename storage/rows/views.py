@@ -6,12 +6,13 @@ Every function takes and gives a DataFrame or a LazyFrame; the filters have been
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import polars as pl
 
 from timedb.contract.times import MIN_MICROS
-from timedb.storage.rows.orders import FIRST, LAST, NULLABLE, POINT, REVISION, VERSION, WINNER, Order
+from timedb.storage.rows.orders import FIRST, LAST, NEWEST, NULLABLE, POINT, REVISION, VERSION, WINNER, Order
 from timedb.storage.rows.sorting import sort_rows
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "flat_chains",
     "last",
     "latest_versions",
+    "numbered",
+    "of_newest_run",
     "overlapping",
     "picked",
     "points",
@@ -60,9 +63,40 @@ def flat(rows: F) -> F:
 
 def first(rows: F) -> F:
     """Per point the first release of the revisions that stand; of rows with all versions of each."""
+    return picked(_published(rows), FIRST).drop("published")
+
+
+def numbered(rows: F) -> F:
+    """The rows, with all versions of each revision, and ``revision``: which one of its point it is, in the order of
+    :data:`FIRST`, from 1; null where it does not stand.
+    """
+    standing = _published(rows).select(*REVISION, "published")
+    standing = standing.sort(*FIRST.columns)
+    place = pl.int_range(1, pl.len() + 1, dtype=pl.Int32)
+    first = pl.when(~_same_as(POINT, 1)).then(place).forward_fill()
+    numbers: F = standing.select(*REVISION, revision=place - first + 1)
+    return rows.join(numbers, on=list(REVISION), how="left", nulls_equal=True)
+
+
+def _published(rows: F) -> F:
+    """Per revision that stands its version, and when the first one was written; of rows with all versions of each."""
     published = rows.group_by(REVISION).agg(published=pl.col("change_time").min())
     standing: F = overlapping(rows).join(published, on=list(REVISION), how="left", nulls_equal=True)
-    return picked(standing, FIRST).drop("published")
+    return standing
+
+
+def of_newest_run(rows: F, window: pl.Expr | None = None) -> F:
+    """Of revisions that stand those of the newest run of their series.
+
+    Args:
+        rows: Such revisions.
+        window: What says which window a row lies in, each of which has a newest run of its own; None: there is one.
+    """
+    placed = rows.with_columns(window=pl.lit(0) if window is None else window)
+    by_window = replace(NEWEST, key=(*NEWEST.key, "window"))
+    newest = picked(placed.select(*by_window.columns), by_window).select(*by_window.key, "known_time", "run_id")
+    kept: F = placed.join(newest, on=newest.collect_schema().names(), how="semi").drop("window")
+    return kept
 
 
 def flat_chains(rows: F) -> F:

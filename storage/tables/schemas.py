@@ -8,6 +8,7 @@ __all__ = [
     "MIXED",
     "MIXED_GROUP_ROWS",
     "PARTITIONS",
+    "READ_HELD",
     "RUNS",
     "SERIES",
     "TIERS",
@@ -109,6 +110,9 @@ VALUES_HELD = pa.schema(
 )
 """The same as rows are held in memory: every text once, however many rows share it. A file of a few KiB may hold
 gigabytes of text, row by row."""
+
+READ_HELD = pa.schema([*VALUES_HELD, ("revision", pa.int32())])
+"""The same of rows that are read: ``revision`` is not stored, it is counted."""
 
 PARTITIONS = ("series_bucket", "tier")
 

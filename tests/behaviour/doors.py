@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ARROW = "application/vnd.apache.arrow.stream"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STORED = [name for name in COLUMN_TYPES if name != "revision"]
 UPLOAD_SCHEMA = pa.schema(
     [
         ("series_id", pa.string()),
@@ -80,10 +81,10 @@ def json_number(value: float | None) -> float | str | None:
 
 
 def read_fields(view: str, all_versions: bool, filters: dict[str, Any]) -> dict[str, Any]:
-    """A read's wire fields: everything that a row has is asked for, times become text."""
+    """A read's wire fields: everything that is stored of a row is asked for, times become text."""
     times = ("start_valid", "end_valid", "start_known", "end_known", "as_of")
     fields = {name: iso(value) if name in times else value for name, value in filters.items()}
-    return {"view": view, "all_versions": all_versions, "columns": list(COLUMN_TYPES), **fields}
+    return {"view": view, "all_versions": all_versions, "columns": STORED, **fields}
 
 
 def counts(restored: dict[str, Any]) -> tuple[int, int]:
@@ -221,7 +222,8 @@ class RestDoor:
         fields = read_fields(view, all_versions, filters)
         asked = {name: fields[name] for name in filters if name not in ("series_ids", "relative")}
         asked |= {"series_id": fields["series_ids"], **fields.get("relative", {})}
-        parameters = {"mode": view, "all_versions": all_versions, "intervals": True, **asked}
+        said = {"columns": ",".join(asked.pop("columns"))} if "columns" in asked else {"intervals": True}
+        parameters = {"mode": view, "all_versions": all_versions, **said, **asked}
         response = self.http.get("/values", params=parameters, headers={"Accept": ARROW})
         response.raise_for_status()
         return pa.ipc.open_stream(response.content).read_all()

@@ -126,6 +126,9 @@ class Read:
     workflow: int | None = None
     """Of the runs of this workflow, counted round and round."""
     corrections: str | None = None
+    newest_run: bool = False
+    revision: bool = False
+    """Whether the answer has that column, too."""
 
 
 def some(draw: st.DrawFn, instants: list[int], most: int) -> st.SearchStrategy[int]:
@@ -227,11 +230,14 @@ def reads() -> st.SearchStrategy[Read]:
         runs=st.one_of(st.none(), st.none(), st.none(), st.lists(st.integers(0, 5), min_size=1, max_size=2)),
         workflow=st.sampled_from([None, None, None, None, 0, 1, WORKFLOWS]),
         corrections=st.sampled_from([None, None, None, "none", "by_cutoff"]),
+        newest_run=st.sampled_from([False, False, True]),
+        revision=st.sampled_from([False, False, True]),
     )
 
 
-def _read(kind: dict[str, Any], cut_off: dict[str, Any], **others: Any) -> Read:
-    return Read(**{"relative": None, "lead_time": None, **kind, **cut_off, **others})
+def _read(kind: dict[str, Any], cut_off: dict[str, Any], newest_run: bool, **others: Any) -> Read:
+    newest_run &= "lead_time" not in cut_off and not kind["all_versions"]
+    return Read(**{"relative": None, "lead_time": None, "newest_run": newest_run, **kind, **cut_off, **others})
 
 
 __all__ = [

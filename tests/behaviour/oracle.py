@@ -38,11 +38,18 @@ SCHEMA = pa.schema(
         ("change_time", pa.int64()),
         ("cutoff", pa.int64()),
         ("place", pa.int64()),
+        ("window", pa.string()),
     ]
 )
 
 KEY = "series_id, valid_time, valid_time_end, known_time, run_id"
 SLOT = "series_id, valid_time, valid_time_end"
+
+
+def same_key(one: str, other: str) -> str:
+    """Whether rows of two tables are of one revision."""
+    return " AND ".join(f"{one}.{name} IS NOT DISTINCT FROM {other}.{name}" for name in KEY.split(", "))
+
 
 # Filters come before any winner is picked. The latest row of a revision stands for it, unless it is retracted.
 SEEN = f"""
@@ -67,17 +74,33 @@ SEEN = f"""
           AND ($run_ids IS NULL OR list_contains($run_ids, run_id))
     ),
     latest AS (
-        SELECT DISTINCT ON ({KEY}) * FROM seen ORDER BY change_rank DESC
+        SELECT DISTINCT ON ({KEY}) * FROM (
+            SELECT *, min(change_rank) OVER (PARTITION BY {KEY}) AS published FROM seen
+        ) ORDER BY change_rank DESC
     ),
     standing AS (SELECT * FROM latest WHERE NOT retracted),
+    releases AS (
+        SELECT {KEY}, row_number() OVER (PARTITION BY {SLOT} ORDER BY known_time, published, run_id) AS revision
+        FROM standing
+    ),
+    newest AS (
+        SELECT DISTINCT ON (series_id, "window") series_id, "window", known_time, run_id FROM standing
+        ORDER BY known_time DESC, change_rank DESC, run_id DESC
+    ),
+    kept AS (
+        SELECT standing.* FROM standing WHERE EXISTS (
+            FROM newest WHERE newest.series_id = standing.series_id AND newest.run_id = standing.run_id
+            AND newest.known_time = standing.known_time AND newest.window IS NOT DISTINCT FROM standing.window
+        )
+    ),
     winner AS (
-        SELECT DISTINCT ON ({SLOT}) * FROM standing ORDER BY known_time DESC, change_rank DESC, run_id DESC
+        SELECT DISTINCT ON ({SLOT}) * FROM {{kept}} ORDER BY known_time DESC, change_rank DESC, run_id DESC
     )
 """
 
 ANSWERS = {
     ("flat", False): "SELECT * FROM winner",
-    ("overlapping", False): "SELECT * FROM standing",
+    ("overlapping", False): "SELECT * FROM {kept}",
     ("overlapping", True): "SELECT * FROM seen",
     ("changes", False): "SELECT * FROM seen",
     ("latest", False): """
@@ -86,19 +109,16 @@ ANSWERS = {
         ) = 1
     """,
     ("first", False): f"""
-        SELECT DISTINCT ON ({SLOT}) standing.*
-        FROM standing JOIN (SELECT {KEY}, min(change_rank) AS published FROM seen GROUP BY ALL) AS releases
-        USING (series_id, valid_time, known_time, run_id)
-        WHERE standing.valid_time_end IS NOT DISTINCT FROM releases.valid_time_end
-        ORDER BY known_time, published, run_id
+        SELECT DISTINCT ON ({SLOT}) * FROM {{kept}} ORDER BY known_time, published, run_id
     """,
-    ("flat", True): """
-        SELECT seen.* FROM seen JOIN winner
-        ON  seen.series_id = winner.series_id AND seen.valid_time = winner.valid_time
-        AND seen.valid_time_end IS NOT DISTINCT FROM winner.valid_time_end
-        AND seen.known_time = winner.known_time AND seen.run_id = winner.run_id
-    """,
+    ("flat", True): f"SELECT seen.* FROM seen JOIN winner ON {same_key('seen', 'winner')}",
 }
+
+
+def query_of(view: str, select: str, *, all_versions: bool = False, newest_run: bool = False) -> str:
+    """The query of a read's answer, which it calls ``answer``."""
+    answer = f"WITH {SEEN}, answer AS ({ANSWERS[view, all_versions]}) {select}"
+    return answer.format(kept="kept" if newest_run else "standing")
 
 
 Version = tuple[str, int, int | None, int, str, int, bool]
@@ -121,18 +141,23 @@ def chosen(
     since: int | None = None,
     run_ids: Sequence[str] | None = None,
     corrections: str = "all",
+    newest_run: bool = False,
+    numbered: bool = False,
     times: Mapping[int, int] | None = None,
-) -> list[int]:
-    """The places of the rows that a read must return, in no particular order; ``times``: change_rank → change_time."""
-    find = window_cutoff if relative and "window_length" in relative else cutoff
-    rows = [
-        (*version, (times or {}).get(version[5]), relative and find(version[1], **relative), place)
-        for place, version in enumerate(history)
-    ]
+) -> list[tuple[int, int | None]]:
+    """The rows that a read must return, in no particular order: the place of each, and which revision of its point it
+    is of those that stand, if they are to be ``numbered``. ``times``: change_rank → change_time.
+    """
+    rows = []
+    for place, version in enumerate(history):
+        window, gate = window_of(version[1], **relative) if relative else (None, None)
+        rows.append((*version, (times or {}).get(version[5]), gate, place, window))
     columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
     _DUCKDB.register("history", pa.table([*map(list, columns)], schema=SCHEMA))
+    numbers = f"SELECT place, revision FROM answer LEFT JOIN releases ON {same_key('answer', 'releases')}"
+    select = numbers if numbered else "SELECT place, NULL FROM answer"
     answer = _DUCKDB.execute(
-        f"WITH {SEEN} SELECT place FROM ({ANSWERS[view, all_versions]})",
+        query_of(view, select, all_versions=all_versions, newest_run=newest_run),
         {
             "series": sorted({version[0] for version in history}) if series is None else series,
             "start_valid": start_valid,
@@ -146,7 +171,7 @@ def chosen(
             "corrections": corrections,
         },
     )
-    return [place for (place,) in answer.fetchall()]
+    return answer.fetchall()
 
 
 @dataclass(frozen=True)
@@ -163,6 +188,8 @@ class Row:
     annotation: str | None
     tags: tuple[str, ...] | None
     retracted: bool
+    revision: int | None = None
+    """Of a row of an answer: which revision of its point it is."""
 
     @property
     def key(self) -> tuple[str, int, int | None, int, str]:
@@ -274,7 +301,7 @@ class Oracle:
     def answer(self, view: str = "flat", **asked: Any) -> list[Row]:
         """The rows that a read must return, in no particular order; arguments as of :func:`chosen`."""
         history = [(*row.key, row.change_rank, row.retracted) for row in self.rows]
-        return [self.rows[place] for place in chosen(history, view, **asked)]
+        return [replace(self.rows[place], revision=number) for place, number in chosen(history, view, **asked)]
 
 
 def retracted_since(chain: Sequence[Any]) -> int:
@@ -356,17 +383,28 @@ LENGTHS = {
 """The lengths that histories use, as they are meant."""
 
 
-def cutoff(valid_time: int, days_ahead: int, time_of_day: str, time_zone: str) -> int:
-    """When a local day's gate closed, for the day that a valid_time lies on."""
+def window_of(valid_time: int, **relative: Any) -> tuple[str, int]:
+    """The window that holds a valid_time, and when it closed."""
+    if "window_length" in relative:
+        begin, closed = general_window(valid_time, **relative)
+        return str(begin), closed
+    return daily_window(valid_time, **relative)
+
+
+def daily_window(valid_time: int, days_ahead: int, time_of_day: str, time_zone: str) -> tuple[str, int]:
+    """The local day that a valid_time lies on, and when its gate closed."""
     zone = ZoneInfo(time_zone)
-    gate: date = local(valid_time, zone).date() - timedelta(days=days_ahead)
-    return first_instant(datetime.fromisoformat(f"{gate.isoformat()}T{time_of_day}"), zone)
+    day: date = local(valid_time, zone).date()
+    gate = day - timedelta(days=days_ahead)
+    return day.isoformat(), first_instant(datetime.fromisoformat(f"{gate.isoformat()}T{time_of_day}"), zone)
 
 
-def window_cutoff(
+def general_window(
     valid_time: int, window_length: str, issue_offset: str, start_window: str, time_zone: str = "UTC"
-) -> int:
-    """When the window that holds a valid_time closed: windows are tried one by one around where it must lie."""
+) -> tuple[int, int]:
+    """When the window that holds a valid_time begins, and when it closed: windows are tried one by one around where it
+    must lie.
+    """
     zone, length, start = ZoneInfo(time_zone), LENGTHS[window_length], micros(datetime.fromisoformat(start_window))
     days = length.months * 30.44 + length.days + length.micros / (24 * HOUR)
     near = int((valid_time - start) / (24 * HOUR) // days)
@@ -374,7 +412,8 @@ def window_cutoff(
         shifted(start, Length(number * length.months, number * length.days, number * length.micros), zone)
         for number in range(near - 3, near + 4)
     ]
-    return shifted(max(begin for begin in begins if begin <= valid_time), LENGTHS[issue_offset], zone)
+    begin = max(begin for begin in begins if begin <= valid_time)
+    return begin, shifted(begin, LENGTHS[issue_offset], zone)
 
 
 def shifted(instant: int, by: Length, zone: ZoneInfo) -> int:

@@ -24,7 +24,7 @@ from tests.behaviour.histories import (
     Write,
 )
 from tests.behaviour.oracle import Oracle, Row, float_bits
-from timedb.contract.columns import META_CURSOR
+from timedb.contract.columns import COLUMN_TYPES, META_CURSOR
 from timedb.contract.identity import RevisionKey
 from timedb.contract.times import from_micros, parse_time, to_micros
 
@@ -160,6 +160,10 @@ class Played:
             fields["run_ids"] = [self.runs[index % len(self.runs)] for index in read.runs]
         if read.workflow is not None:
             fields["workflow_id"] = "of no run" if read.workflow == WORKFLOWS else self._workflow(read.workflow)
+        if read.newest_run:
+            fields["newest_run"] = True
+        if read.revision:
+            fields["columns"] = list(COLUMN_TYPES)
         times = sorted(self.ranks)
         if read.corrections is not None and times:
             fields["corrections"] = read.corrections
@@ -197,6 +201,7 @@ class Played:
             asked["run_ids"] = [run for run in of_workflow if run in named]
         if "as_of" in fields:
             asked["as_of"] = self.ranks.get(fields["as_of"], 0)
+        asked["numbered"] = "revision" in fields.get("columns", ())
         if "corrections" in asked:
             asked["times"] = {rank: time for time, rank in self.ranks.items()}
         expected = self.oracle.answer(view, all_versions=all_versions, series=fields["series_ids"], **asked)

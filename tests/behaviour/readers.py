@@ -64,13 +64,13 @@ class DuckReader(StorageDoor):
         self.connection.execute(macros)
 
     def read(self, view: str = "flat", *, all_versions: bool = False, **filters: Any) -> pa.Table:
-        view = f"{view}_versions" if all_versions else view
+        view = f"{view}_versions" if all_versions else "newest_run" if filters.get("newest_run") else view
         arguments = [f"{name} := '{iso(filters[name])}'" for name in _INSTANTS if name in filters]
         if "lead_time" in filters:
             arguments.append(f"lead_time := INTERVAL '{LENGTHS[filters['lead_time']].elapsed} microseconds'")
         arguments += [f"{name} := {value!r}" for name, value in filters.get("relative", {}).items()]
-        if "run_ids" in filters:
-            arguments.append(f"run_ids := {filters['run_ids']!r}")
+        names = ("run_ids", "workflow_id", "corrections")
+        arguments += [f"{name} := {filters[name]!r}" for name in names if name in filters]
         columns = ", ".join(filters.get("columns", VALUES_DATA.names))
         query = f"SELECT {columns} FROM timedb_{view}({', '.join(arguments)}) WHERE list_contains($series, series_id)"
         found = self.connection.execute(query, {"series": filters["series_ids"]}).to_arrow_table()
@@ -85,7 +85,13 @@ class DuckReader(StorageDoor):
     def can(read: Read) -> Read:
         """The read, or one like it that this reader knows."""
         general = read.relative is not None and "window_length" in read.relative
-        return replace(read, relative=None if general else read.relative, workflow=None, corrections=None)
+        return replace(
+            read,
+            view="flat" if read.newest_run else read.view,
+            relative=None if general else read.relative,
+            corrections=None if read.all_versions else read.corrections,
+            revision=False,
+        )
 
 
 class PartsReader(StorageDoor):
@@ -137,7 +143,8 @@ class PolarsByHand(StorageDoor):
     def can(read: Read) -> Read:
         """The read, or one like it that the page has a query for."""
         view = "overlapping" if read.view == "overlapping" or read.all_versions else "flat"
-        return replace(read, view=view, relative=None, lead_time=None, workflow=None, corrections=None)
+        others: dict[str, Any] = {"relative": None, "lead_time": None, "workflow": None, "corrections": None}
+        return replace(read, view=view, newest_run=False, revision=False, **others)
 
 
 class SqlByHand(StorageDoor):

@@ -240,6 +240,8 @@ def test_moments_before_retention_removed_rows(own_lake: tuple[str, Tenant]) -> 
             read(path, as_of=before)
         with pytest.raises(td.InvalidRequest, match=r"^view: the first release is not known"):
             read(path, view="first")
+        with pytest.raises(td.InvalidRequest, match=r"^columns: the number of a revision is not known"):
+            read(path, columns=["revision"])
     assert td.scan_lake(path, view="first", start_valid="2025-01-01T00:00:00Z").collect()["value"].to_list() == [1.0]
     assert td.scan_lake(path, as_of=before, start_valid="2025-01-01T00:00:00Z").collect()["value"].to_list() == [1.0]
 
@@ -262,6 +264,12 @@ def test_moments_before_retention_removed_rows(own_lake: tuple[str, Tenant]) -> 
         ({"as_of": datetime(2025, 1, 1)}, td.InvalidRequest, "as_of: datetime.datetime(2025, 1, 1, 0, 0) has no time"),
         ({"view": "latest", "all_versions": True}, td.InvalidRequest, "all_versions goes with the views flat and"),
         ({"view": "first", "all_versions": True}, td.InvalidRequest, "all_versions goes with the views flat and"),
+        (
+            {"newest_run": True, "all_versions": True},
+            td.InvalidRequest,
+            "newest_run: goes with the revisions that stand",
+        ),
+        ({"newest_run": True, "lead_time": "1h"}, td.InvalidRequest, "newest_run: lead_time cuts each valid_time"),
         ({"lead_time": "soon"}, td.InvalidRequest, "lead_time: 'soon' is not a duration"),
         ({"lead_time": "-1mo"}, td.InvalidRequest, "lead_time: -P1M has months"),
         ({"relative": {"time_zone": "Mars"}}, td.InvalidRequest, "relative"),

@@ -123,7 +123,9 @@ def spark_in_duckdb(lake: str) -> str:
         if statement.kind == "FUNCTION" and isinstance(body, expressions.Select):
             name, columns = statement.this.this.sql(), statement.this.expressions
             parameters = ", ".join(f"{each.name} := {each.constraints[0].kind.this.sql('duckdb')}" for each in columns)
-            statements.append(f"CREATE OR REPLACE MACRO {name}({parameters}) AS TABLE {body.sql('duckdb')}")
+            query = body.sql("duckdb").replace("timedb_uploads", "timedb_uploads()")  # a view in Spark
+            statements.append(f"CREATE OR REPLACE MACRO {name}({parameters}) AS TABLE {query}")
+    statements.insert(0, "CREATE OR REPLACE MACRO raise_error(text) AS error(text)")
     return ";\n".join(statements)
 
 

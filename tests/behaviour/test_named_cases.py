@@ -151,6 +151,54 @@ def test_the_first_release_stays_the_first_when_it_is_corrected(story: Story) ->
     assert story.values("first") == [4.0]
 
 
+def test_the_newest_run_is_the_forecast_as_it_was_issued(story: Story) -> None:
+    """Runs of a weather model: the flat view stitches them where the newest is shorter."""
+    hour = [NOON + number * HOUR for number in range(3)]
+    story.upload("m-00", NOON - 7 * HOUR, {hour[0]: 1.0, hour[1]: 2.0, hour[2]: 3.0})
+    story.upload("m-06", NOON - HOUR, {hour[0]: 10.0, hour[1]: 20.0})
+    address = {"run_id": story.run_id("m-00"), "series_id": story.series, "valid_time": iso(hour[2])}
+    for _ in range(2):
+        assert story.values() == [10.0, 20.0, 3.0]
+        assert story.values(newest_run=True) == story.values("overlapping", newest_run=True) == [10.0, 20.0]
+        assert story.values("latest", newest_run=True) == [20.0]
+        assert story.values(newest_run=True, start_valid=hour[2]) == [3.0], "filters come first"
+        assert story.values(newest_run=True, end_known=NOON - HOUR) == [1.0, 2.0, 3.0]
+        assert story.values(newest_run=True, run_ids=[story.run_id("m-00")]) == [1.0, 2.0, 3.0]
+        story.door.update_values([{**address, "value": 3.0, "annotation": "checked"}])
+        story.door.compact()
+    window = {"window_length": "PT1H", "issue_offset": "PT0S", "start_window": iso(NOON)}
+    assert story.values(newest_run=True, relative=window) == [10.0, 20.0, 3.0], "once a window"
+    story.door.withdraw_run(story.run_id("m-06"), None)
+    assert story.values(newest_run=True) == [1.0, 2.0, 3.0]
+
+
+def test_revisions_are_counted(story: Story) -> None:
+    story.upload("z", NOON, {NOON: 1.0})
+    story.upload("b", NOON, {NOON: 2.0})
+    story.upload("c", NOON + HOUR, {NOON: 3.0, NOON + HOUR: 4.0})
+    address = {"run_id": story.run_id("z"), "series_id": story.series, "valid_time": iso(NOON)}
+    story.door.update_values([{**address, "value": 1.5}])
+    columns = ["valid_time", "known_time", "change_time", "series_id", "value", "revision"]
+
+    def numbers(view: str = "flat", **filters: Any) -> list[tuple[float, int | None]]:
+        rows = story.read(view, columns=columns, **filters)
+        assert rows.schema.field("revision").type == pa.int32()
+        return sorted((row["value"], row["revision"]) for row in rows.to_pylist())
+
+    for _ in range(2):
+        assert numbers() == [(3.0, 3), (4.0, 1)]
+        assert numbers("overlapping") == [(1.5, 1), (2.0, 2), (3.0, 3), (4.0, 1)]
+        assert numbers("overlapping", all_versions=True)[:2] == [(1.0, 1), (1.5, 1)]
+        assert numbers("first") == [(1.5, 1), (4.0, 1)]
+        assert numbers("latest", newest_run=True) == [(4.0, 1)]
+        assert numbers(newest_run=True) == [(3.0, 3), (4.0, 1)], "counted among all, not in the run alone"
+        assert numbers(start_known=NOON + 1) == [(3.0, 1), (4.0, 1)], "under the filters"
+        story.door.compact()
+    story.door.withdraw_run(story.run_id("z"), None)
+    assert numbers("overlapping") == [(2.0, 1), (3.0, 2), (4.0, 1)]
+    assert (1.5, None) in numbers("overlapping", all_versions=True), "what does not stand has no number"
+
+
 def test_what_was_known_and_written_by_then_never_changes(story: Story) -> None:
     story.upload("a", NOON, {NOON + hour * HOUR: float(hour) for hour in range(5)})
     (then,) = story.change_times()

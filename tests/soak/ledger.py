@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from tests.behaviour.oracle import ANSWERS, HOUR, SEEN, cutoff
+from tests.behaviour.oracle import HOUR, daily_window, query_of
 
 COLUMNS = ["series_id", "valid_time", "valid_time_end", "known_time", "run_id", "change_rank", "value"]
 """What is compared; a rank is a change_time in microseconds."""
@@ -40,7 +40,7 @@ LEAD_HOURS = 6
 @lru_cache(100_000)
 def gate(valid_time: int) -> int:
     """When the gate of a valid_time closed."""
-    return cutoff(valid_time, **GATE)
+    return daily_window(valid_time, **GATE)[1]
 
 
 class Ledger:
@@ -111,7 +111,7 @@ class Auditor:
         history = history.with_columns(pl.Series("cutoff", cutoffs, pl.Int64), change_time=pl.col("change_rank"))
         self._duckdb.register("history", history.to_arrow())
         found = self._duckdb.execute(
-            f"WITH {SEEN} SELECT {', '.join(columns)} FROM ({ANSWERS[view, all_versions]})",
+            query_of(view, f"SELECT {', '.join(columns)} FROM answer", all_versions=all_versions),
             {
                 "series": list(series),
                 "start_valid": start_valid,

@@ -134,7 +134,7 @@ class Model:
     def answer(self, view: str = "flat", **asked: Any) -> list[Stored]:
         """The rows of a read, in no particular order; arguments as of :func:`~tests.behaviour.oracle.chosen`."""
         history = [(*row.revision, row.change_time, row.retracted) for row in self.rows]
-        return [self.rows[place] for place in chosen(history, view, **asked)]
+        return [self.rows[place] for place, _ in chosen(history, view, **asked)]
 
     def winner(self, target: Stored) -> Stored | None:
         """The flat winner where a row is."""

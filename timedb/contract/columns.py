@@ -50,6 +50,7 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "changed_by": IDENTIFIER,
     "retracted": pa.bool_(),
     "value_id": pa.string(),
+    "revision": pa.int32(),
 }
 """Every column that a read can return, with its type."""
 

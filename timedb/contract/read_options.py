@@ -86,6 +86,8 @@ class ScannedRows(_Selected, total=False):
     corrections: Literal["all", "by_cutoff", "none"]
     """``by_cutoff``: corrections and withdrawals count only if they were written within the cut-off, too. ``none``:
     everything as first published."""
+    newest_run: bool
+    """Of each series only the run that was known last, as it was issued (under ``relative``: of each window)."""
     columns: list[str] | None
 
 
@@ -219,6 +221,14 @@ READ = (
         "all, by_cutoff (none written after the cut-off) or none. [all]",
         "Corrections and withdrawals: all, none, or by_cutoff: those alone that were written within the cut-off, too; "
         "default: all",
+    ),
+    ReadOption(
+        "newest_run",
+        "flag",
+        True,
+        "Of each series only the run that was known last, as it was issued.",
+        "Of each series only the run that was known last, as it was issued; with days_ahead or window_length of each "
+        "window",
     ),
     ReadOption(
         "period",

@@ -115,6 +115,7 @@ class ReadCommand(Selecting):
     relative: Relative | None = None
     lead_time: Length | None = None
     corrections: Corrections = "all"
+    newest_run: bool = False
     resample: Resample | None = None
     unit: Name | None = None
     since: str | None = None
@@ -147,12 +148,26 @@ class ReadCommand(Selecting):
         check_by_cutoff(self.corrections, relative=self.relative, lead_time=self.lead_time, end_known=self.end_known)
         if self.resample is not None and self.all_versions:
             raise ValueError("resample would mix versions of one value; leave out all_versions")
+        if self.newest_run:
+            self._check_newest_run()
         return self
+
+    def _check_newest_run(self) -> None:
+        if self.lead_time is not None:
+            raise ValueError("newest_run: lead_time cuts each valid_time at its own moment, and runs in pieces")
+        if self.all_versions or self.view == "changes":
+            other = "all_versions" if self.all_versions else "changes"
+            raise ValueError(f"newest_run: goes with the revisions that stand, not with {other}")
 
     @property
     def has_cut_off(self) -> bool:
         """Whether what may have been known depends on the valid_time: ``relative`` or ``lead_time``."""
         return self.relative is not None or self.lead_time is not None
+
+    @property
+    def numbers_revisions(self) -> bool:
+        """Whether the revisions of each point are counted: the answer has the column ``revision``."""
+        return "revision" in (self.columns or ())
 
 
 class ReadTicket(Command, ReadCommand):

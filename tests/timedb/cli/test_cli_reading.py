@@ -52,6 +52,13 @@ def test_the_first_release_is_read(ask: Any, client: Client, revised: str) -> No
     assert sorted(client.read(series_keys=revised, view="first")["value"]) == [1.0, 2.0, 3.0]
 
 
+def test_the_newest_run_is_read_with_the_number_of_each_revision(ask: Any, client: Client, revised: str) -> None:
+    columns = ("--columns", "value,revision", "--newest-run")
+    told = json.loads(ask("read", "--series", revised, "--json", *columns, "--end-valid", "2025-01-01T02:00:00Z"))
+    assert told == [{"value": 11.0, "revision": 2}, {"value": 12.0, "revision": 2}]
+    assert sorted(client.read(series_keys=revised, newest_run=True)["value"]) == [11.0, 12.0, 13.0]
+
+
 def test_runs_are_chosen(ask: Any, client: Client, revised: str) -> None:
     values = ("--series", revised, "--json")
     told = json.loads(ask("read", *values, "--columns", "value", "--run-id", f"{revised}-early"))
