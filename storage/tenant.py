@@ -306,6 +306,7 @@ class Tenant:
             table=self.values,
             catalog=self.catalog,
             bucket_digits=self.bucket_digits,
+            runs=RunsSeen(self._all_runs, self._limited_to),
             batch_rows=self.settings.max_lookup_batch_rows,
             stored_rows=self.settings.lookup_stored_rows,
         )

@@ -8,7 +8,7 @@ that is not after its ``known_by``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -26,6 +26,7 @@ from timedb.storage.catalog.resolve import resolve
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.parquet import may_hold_corrections
 from timedb.storage.delta.table import Table
+from timedb.storage.read.runs_seen import RunsSeen
 from timedb.storage.read.token import Token
 from timedb.storage.rows import views
 from timedb.storage.rows.normalise import SeriesCodes, check_batch, check_columns, series_codes, time_column
@@ -74,6 +75,7 @@ class Lookup:
         table: The values table.
         catalog: The series that the caller may see.
         bucket_digits: Hex digits of a series_id that name its bucket; None: all.
+        runs: The runs of the tenant.
         batch_rows: The most rows that a batch may have.
         stored_rows: Stored rows that are in memory at once, about.
 
@@ -89,6 +91,7 @@ class Lookup:
         table: Table,
         catalog: Catalog,
         bucket_digits: int | None,
+        runs: RunsSeen,
         batch_rows: int,
         stored_rows: int,
     ) -> None:
@@ -98,6 +101,8 @@ class Lookup:
         self._catalog = catalog
         self._known = catalog.known()  # after the snapshot: a series is made before its first value
         self._bucket_digits = bucket_digits
+        self._corrections = command.corrections
+        self._uploaded = runs.uploaded(self._snapshot)
         age = command.max_age
         self._max_age = _EVER if age is None else age.days * _DAY + age.micros
         self._batch_rows = batch_rows
@@ -132,7 +137,11 @@ class Lookup:
             for group in self._groups(bucket, asked):
                 points = group.asked.select(_POINT).unique().sort(_POINT).with_row_index("point")
                 rows = group.asked.join(points, on=_POINT, nulls_equal=True)
-                found.add(rows.select("row", "point", "known_by", "oldest"), self._revisions(group, points))
+                asked = rows.select("row", "point", "known_by", "oldest")
+                if self._corrections == "by_cutoff":
+                    self._add_by_cutoff(found, asked, self._versions(group, points))
+                else:
+                    found.add(asked, self._revisions(group, points))
         self._received += batch.num_rows
         return pa.RecordBatch.from_arrays([*batch.columns, *found.columns()], schema=self.schema)
 
@@ -184,7 +193,8 @@ class Lookup:
             end_known=None if known_by == _END_OF_TIME else known_by + _MICROSECOND,
             as_of=self._as_of,
         )
-        tiers = TIERS if self._as_of is not None else _SETTLED
+        superseded = self._as_of is not None or self._corrections != "all"
+        tiers = TIERS if superseded else _SETTLED
         files = live_files(self._snapshot, selection, self._bucket_digits, tiers)
         return _Group(asked, selection, files)
 
@@ -197,20 +207,61 @@ class Lookup:
             by_run: Whether the run_id has to be looked at.
         """
         # Without corrections and cut-off every row is the only version of its revision.
-        versions = self._as_of is not None or any(
-            may_hold_corrections(file) for file in group.files if file.partition["tier"] == "fresh"
+        versions = (
+            self._as_of is not None
+            or self._corrections != "all"
+            or any(may_hold_corrections(file) for file in group.files if file.partition["tier"] == "fresh")
         )
-        by_run = by_run or versions
-        ranked = _AS_KNOWN.columns if by_run else tuple(name for name in _AS_KNOWN.columns if name != "run_id")
-        wanted = [*_POINT, *ranked[1:], "value", *(["retracted"] if versions else [])]
-        rows = scan(self._store, group.files, group.selection.predicates()).select(wanted)
-        found = _numbered(rows.collect(engine="in-memory"), points)
         if versions:
-            found = views.standing(views.picked(found, _VERSION))
-        found = sort_rows(found, ranked)
+            stands = replace(_VERSION, least=self._corrections == "none")
+            return _by_known_time(views.standing(views.picked(self._versions(group, points), stands)))
+        ranked = _AS_KNOWN.columns if by_run else tuple(name for name in _AS_KNOWN.columns if name != "run_id")
+        found = sort_rows(self._stored(group, points, ranked[1:]), ranked)
         if not by_run and found.select(views.same_as_next(ranked).any()).item():
             return self._revisions(group, points, by_run=True)
         return found.filter(~views.same_as_next(_AS_KNOWN.key)).select("point", "known_time", "value")
+
+    def _versions(self, group: _Group, points: pl.DataFrame) -> pl.DataFrame:
+        """Every version that the files of a group have of its points."""
+        return self._stored(group, points, (*_AS_KNOWN.columns[1:], "retracted"))
+
+    def _stored(self, group: _Group, points: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+        rows = scan(self._store, group.files, group.selection.predicates()).select(*_POINT, *columns, "value")
+        return _numbered(rows.collect(engine="in-memory"), points)
+
+    def _add_by_cutoff(self, found: _Found, asked: pl.DataFrame, versions: pl.DataFrame) -> None:
+        """Answer rows for each of which other corrections may count: those that were written by its ``known_by``."""
+        versions = versions.join(self._uploaded(), on="run_id", how="left")
+        later = pl.col("change_time").ne_missing(pl.col("uploaded"))
+        versions = versions.with_columns(later=later).drop("uploaded")
+        corrected = versions.filter("later").select("point").unique()
+        # Where nothing was corrected, which is nearly everywhere, each version is a revision.
+        plain = versions.join(corrected, on="point", how="anti")
+        found.add(asked.join(corrected, on="point", how="anti"), _by_known_time(views.standing(plain)))
+        disputed = versions.join(corrected, on="point", how="semi")
+        counts = disputed.group_by("point").agg(versions=pl.len().cast(pl.Int64))
+        rows = asked.join(counts, on="point").sort("row")
+        turn = (rows["versions"].cum_sum() // self._stored_rows).alias("turn")
+        for part in rows.drop("versions").with_columns(turn).partition_by("turn"):
+            found.put(_standing_by(part.drop("turn"), disputed))
+
+
+def _by_known_time(revisions: pl.DataFrame) -> pl.DataFrame:
+    """``point, known_time, value`` of the revisions that stand: of each known_time the one that can win; sorted."""
+    ranked = sort_rows(revisions, _AS_KNOWN.columns)
+    return ranked.filter(~views.same_as_next(_AS_KNOWN.key)).select("point", "known_time", "value")
+
+
+def _standing_by(asked: pl.DataFrame, versions: pl.DataFrame) -> pl.DataFrame:
+    """``row, value, known_time`` of each row that has a winner among the versions that count by its ``known_by``."""
+    known_by = pl.col("known_by")
+    pairs = asked.join(versions, on="point").filter(
+        pl.col("known_time") <= known_by,
+        pl.col("known_time").to_physical() >= pl.col("oldest"),
+        ~pl.col("later") | (pl.col("change_time") <= known_by),
+    )
+    standing = views.standing(views.picked(pairs, Order(("row", "known_time", "run_id"), _VERSION.by)))
+    return views.picked(standing, Order(("row",), _WINNER.by)).select("row", "value", "known_time")
 
 
 def _numbered(rows: pl.DataFrame, points: pl.DataFrame) -> pl.DataFrame:
@@ -251,9 +302,13 @@ class _Found:
         hit[hit] = point[places[hit]] == asked_point[hit]
         hit[hit] = known[places[hit]] >= _numbers(asked["oldest"])[hit]
         piece = revisions.select("value", "known_time")[places[hit]]
-        self._place[asked["row"].to_numpy()[hit]] = np.arange(self._height, self._height + piece.height)
-        self._pieces.append(piece)
-        self._height += piece.height
+        self.put(piece.with_columns(row=asked["row"].filter(pl.Series(hit))))
+
+    def put(self, answers: pl.DataFrame) -> None:
+        """Take the answers of some rows: ``row, value, known_time``."""
+        self._place[answers["row"].to_numpy()] = np.arange(self._height, self._height + answers.height)
+        self._pieces.append(answers.select("value", "known_time"))
+        self._height += answers.height
 
     def columns(self) -> list[pa.Array]:
         """The columns of :data:`~timedb.contract.columns.LOOKED_UP`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 import pyarrow as pa
@@ -361,7 +361,14 @@ class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls):
         """Run a query as :meth:`sql` does, and get its batches as they arrive."""
         return stream_sql(self._connection, query)
 
-    def lookup(self, frame: Any, *, as_of: Time | None = None, max_age: Length | None = None) -> pl.DataFrame:
+    def lookup(
+        self,
+        frame: Any,
+        *,
+        as_of: Time | None = None,
+        max_age: Length | None = None,
+        corrections: Literal["all", "by_cutoff", "none"] = "all",
+    ) -> pl.DataFrame:
         """The value of each row as it was known then: the join of a backtest.
 
         Args:
@@ -371,6 +378,8 @@ class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls):
                 are not sent.
             as_of: As the lake held it at that change_time; None: now. All rows see one state of the lake.
             max_age: Nothing that was known longer before ``known_by`` than this; a null ``known_by`` has no age.
+            corrections: ``by_cutoff``: of corrections and withdrawals those count for a row that were written by its
+                ``known_by``, too (all, where that is null). ``none``: everything as first published.
 
         Returns:
             The frame, its rows in their order, with ``value`` (``Float64``), ``known_time`` (``Datetime("us",
@@ -386,7 +395,8 @@ class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls):
             >>> client.lookup(asked)["value"].to_list()
             [5.0, 5.5, 5.5]
         """
-        return look_up(self._connection, message_of(LookupCommand, {"as_of": as_of, "max_age": max_age}), frame)
+        asked = {"as_of": as_of, "max_age": max_age, "corrections": corrections}
+        return look_up(self._connection, message_of(LookupCommand, asked), frame)
 
     def accuracy(
         self,

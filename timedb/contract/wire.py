@@ -186,11 +186,13 @@ class LookupCommand(Command):
     """``do_exchange`` descriptor: each row that the client sends gets the value that was known by its ``known_by``.
 
     ``as_of``: as the lake held it at that change_time. ``max_age``: nothing that was known longer before ``known_by``.
+    ``corrections``: as those of a read, ``known_by`` being the cut-off.
     """
 
     op: Literal["lookup"] = "lookup"
     as_of: Time | None = None
     max_age: Length | None = None
+    corrections: Corrections = "all"
 
     @model_validator(mode="after")
     def _age_is_a_length_of_time(self) -> Self:
