@@ -137,6 +137,8 @@ def _used_entries(column: pa.Array) -> pa.Array:
     if entries <= 1 < len(column):
         return column
     codes = column.indices.fill_null(0).to_numpy()
+    if not column.null_count and len(codes) and (only := codes.min()) == codes.max():  # one series of many, say
+        return pa.DictionaryArray.from_arrays(np.zeros_like(codes), column.dictionary.slice(only, 1))
     used = np.zeros(entries, dtype=np.bool_)
     used[codes if not column.null_count else codes[column.is_valid().to_numpy(zero_copy_only=False)]] = True
     if used.all():

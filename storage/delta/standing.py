@@ -85,7 +85,7 @@ class Standing:
     def note_damage(self, table: str, fault: str | None) -> None:
         """Remember that a table of the lake cannot be read, and why; None: it can."""
         if fault is None:
-            if self.damage and self.damage.pop(table, None) is not None:
+            if self.damage.pop(table, None) is not None:
                 _log.warning("%s can be read again", table)
         elif self.damage.get(table) != fault:
             self.damage[table] = fault

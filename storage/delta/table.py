@@ -227,7 +227,7 @@ class Table:
         return lost
 
     def _tell(self, fault: Damaged | None) -> None:
-        if self._standing is not None:
+        if self._standing is not None and (fault is not None or self._standing.damage):
             self._standing.note_damage(self.store.url(), None if fault is None else fault.detail)
 
     def check_lake(self) -> None:

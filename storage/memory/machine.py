@@ -33,7 +33,8 @@ def available_bytes(groups: Path = _GROUPS, process: Path = Path("/proc/self")) 
 def resident_bytes() -> int:
     """What of the memory this process has taken, its files not counted."""
     try:
-        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+        with open("/proc/self/statm", "rb", buffering=0) as file:  # asked for with each call
+            _, resident, shared, *_ = file.read().split()
     except (OSError, ValueError):  # another system than Linux
         return 0
     return (int(resident) - int(shared)) * _PAGE

@@ -64,11 +64,11 @@ def stream_rows(
         wanted = [*columns, *(name for name in (*_BOUNDED, *picked) if name in asked and name not in columns)]
         for batch in _batches(store, file, wanted, batch_rows, series, tests, cache):
             if bucket is not None:
-                batch = _of_bucket(batch, bucket)
+                batch = _of_series(batch, pc.starts_with(_names(batch), bucket))
+            if series:
+                batch = _of_series(batch, pc.is_in(_names(batch), value_set=pa.array(series, pa.string())))
             for name, bounds in tests.items():
                 batch = batch.filter(_mask(batch.column(name), bounds))
-            if series:
-                batch = batch.filter(_is_one_of(batch.column("series_id"), series))
             if selection.run_ids is not None:
                 batch = batch.filter(_is_one_of(batch.column("run_id"), list(selection.run_ids)))
             if batch.num_rows:
@@ -90,11 +90,14 @@ def _is_one_of(column: pa.DictionaryArray, texts: Sequence[str]) -> pa.Array:
     return picked.take(column.indices)
 
 
-def _of_bucket(batch: pa.RecordBatch, bucket: str) -> pa.RecordBatch:
-    """The rows of a bucket; where a file is sorted by series, as it should be, they follow each other."""
-    column = batch.column("series_id")
-    inside = np.array([series_id.startswith(bucket) for series_id in column.dictionary.to_pylist()], dtype=np.bool_)
-    places = np.flatnonzero(inside[column.indices.to_numpy()])
+def _names(batch: pa.RecordBatch) -> pa.Array:
+    return batch.column("series_id").dictionary
+
+
+def _of_series(batch: pa.RecordBatch, wanted: pa.BooleanArray) -> pa.RecordBatch:
+    """The rows of those series of the dictionary; one slice where a file is sorted, as it should be."""
+    codes = batch.column("series_id").indices.to_numpy()
+    places = np.flatnonzero(wanted.to_numpy(zero_copy_only=False)[codes])
     if not len(places) or places[-1] - places[0] + 1 == len(places):
         return batch.slice(places[0] if len(places) else 0, len(places))
     return batch.take(pa.array(places))
