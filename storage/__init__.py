@@ -4,6 +4,7 @@ from timedb.storage.lake import Lake
 from timedb.storage.memory.budget import Memory
 from timedb.storage.memory.server import MemoryOfServer
 from timedb.storage.read.accuracy import AccuracyPart
+from timedb.storage.read.following import Follower
 from timedb.storage.read.parts import ReadPart
 from timedb.storage.read.reading import ReadPlan
 from timedb.storage.read.tenant_snapshot import TenantSnapshot
@@ -15,6 +16,7 @@ __all__ = [
     "AccuracyPart",
     "Appends",
     "ArrivingRun",
+    "Follower",
     "Lake",
     "Memory",
     "MemoryOfServer",

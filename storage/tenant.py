@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -15,12 +14,13 @@ import pyarrow as pa
 
 from timedb.contract.errors import Forbidden, NotFound, TimeDBError
 from timedb.contract.settings import ServerSettings
-from timedb.contract.times import format_time, from_micros, now
+from timedb.contract.times import now
 from timedb.contract.wire import (
     AccuracyTicket,
     CorrectCommand,
     CreateManySeries,
     CreateSeries,
+    FollowTicket,
     GetRun,
     ListRuns,
     ListSeries,
@@ -36,7 +36,7 @@ from timedb.contract.wire import (
     quoted,
 )
 from timedb.storage.boundary import translating_errors
-from timedb.storage.catalog.catalog import Catalog, StoredCatalog
+from timedb.storage.catalog.catalog import Catalog, KnownSeries, StoredCatalog
 from timedb.storage.catalog.key_labels import LimitedCatalog
 from timedb.storage.catalog.ledger import Ledger, public_record
 from timedb.storage.catalog.series_lists import ListedSeries, page_of
@@ -46,6 +46,7 @@ from timedb.storage.commit.write_behind import WriteBehind
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.standing import Standing
 from timedb.storage.delta.store import Store
+from timedb.storage.figures import figures
 from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.maintain.maintenance import Maintenance
 from timedb.storage.maintain.retention import Retention
@@ -54,17 +55,16 @@ from timedb.storage.memory.cache import CachedFiles
 from timedb.storage.memory.server import MemoryOfServer
 from timedb.storage.read.accuracy import AccuracyPlan, plan_accuracy
 from timedb.storage.read.batch_cache import BatchCache
+from timedb.storage.read.following import AT_ONCE_ROWS, Follower
 from timedb.storage.read.latest import LastRows
+from timedb.storage.read.log_watch import LogWatch
 from timedb.storage.read.lookup import Lookup
 from timedb.storage.read.planning import plan_read
 from timedb.storage.read.reading import ReadPlan
 from timedb.storage.read.runs_seen import RunsSeen
 from timedb.storage.read.tenant_snapshot import TenantSnapshot
-from timedb.storage.rows.scan import is_mixed
 from timedb.storage.tables.clock import Clock
-from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.layout import TenantTables
-from timedb.storage.tables.schemas import TIERS
 from timedb.storage.users.users import LabelLimits
 from timedb.storage.write.appends import Appends
 from timedb.storage.write.correction_tables import CorrectionTable
@@ -116,6 +116,7 @@ class Tenant:
         self.catalog: Catalog = series
         self._limited_to: str | None = None
         self._limited_catalogs: dict[str, LimitedCatalog] = {}
+        self._watch = LogWatch(tables.values, series, settings.follow_look_seconds)
         self.ledger = Ledger(tables.values, tables.runs, tables.updates)
         self._stored = StoredRows(self.values, bucket_digits)
         self._rows_of_runs = RowsOfRuns(self.values, bucket_digits)
@@ -273,8 +274,23 @@ class Tenant:
         return TenantSnapshot(snapshot, series, lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn)
 
     @translating_errors()
-    def plan_read(self, ticket: ReadTicket, snapshot: Snapshot | None = None) -> ReadPlan:
-        """Resolve a read against the newest snapshot, or against that one.
+    def follow(self, ticket: FollowTicket) -> Follower:
+        """Begin to read what is written, from where the ticket says on.
+
+        Raises:
+            InvalidRequest, NotFound, Busy: see ``timedb.storage.read.following.Follower``.
+        """
+        return Follower(ticket, self._watch, self.catalog, partial(self.plan_read, at_once_rows=AT_ONCE_ROWS))
+
+    @translating_errors()
+    def plan_read(
+        self,
+        ticket: ReadTicket,
+        snapshot: Snapshot | None = None,
+        series: KnownSeries | None = None,
+        at_once_rows: int = 0,
+    ) -> ReadPlan:
+        """Resolve a read against the newest snapshot, or against that one and the series that were known then.
 
         Raises:
             InvalidRequest, NotFound: see ``timedb.storage.read.planning.plan_read``.
@@ -291,6 +307,8 @@ class Tenant:
             max_sorted_rows=self.settings.max_sorted_rows,
             max_windows=self.settings.max_windows,
             snapshot=snapshot,
+            known_series=series,
+            at_once_rows=at_once_rows,
         )
 
     @translating_errors()
@@ -373,39 +391,9 @@ class Tenant:
     def status(self) -> dict[str, Any]:
         """Figures of the tenant: series, rows, files and bytes by tier, what upkeep has to do, what the disk holds."""
         self._refuse_limited()
-        snapshot = self.values.snapshot()
-        tiers = {tier: {"files": 0, "rows": 0, "bytes": 0} for tier in TIERS}
-        for file in snapshot.files.values():
-            figures = tiers[file.partition["tier"]]
-            figures["files"] += 1
-            figures["rows"] += max(file.rows, 0)
-            figures["bytes"] += file.size
-        mixed = [file for file in snapshot.files.values() if is_mixed(file)]
-        newest = snapshot.transactions.get(CHANGE_TIME)
-        compacted = self.upkeep.last_compaction
-        return {
-            "tenant_id": self.tenant_id,
-            "series": sum(not series.retired for series in self.catalog.known().by_id.values()),
-            "rows": sum(figures["rows"] for figures in tiers.values()),
-            "files": len(snapshot.files),
-            "bytes": sum(figures["bytes"] for figures in tiers.values()),
-            "tiers": tiers,
-            "table_version": snapshot.version,
-            "debts": {
-                "mixed_files": len(mixed),
-                "mixed_rows": sum(file.rows for file in mixed),
-                "fresh_files": tiers["fresh"]["files"],
-                "fresh_rows": tiers["fresh"]["rows"],
-                "unwritten_records": self.ledger.behind,
-            },
-            "disk": self.upkeep.disk_use(),
-            "commits_since_checkpoint": snapshot.version - max(snapshot.checkpoint, 0),
-            "change_time": None if newest is None else format_time(from_micros(newest)),
-            "change_time_ahead_seconds": 0.0 if newest is None else max(0.0, newest / 1e6 - now().timestamp()),
-            "clock_fault": self.clock.fault,
-            "queued_writes": self.lane.queued + self._incoming.queued,
-            "last_compaction": None if compacted is None else format_time(datetime.fromtimestamp(compacted, UTC)),
-        }
+        queued, snapshot = self.lane.queued + self._incoming.queued, self.values.snapshot()
+        found = figures(snapshot, self.catalog.known(), self.ledger, self.upkeep, self.clock, queued)
+        return {"tenant_id": self.tenant_id, **found}
 
     @translating_errors()
     def compact(self) -> dict[str, Any]:
@@ -442,7 +430,8 @@ class Tenant:
             _log.warning("what is known of the tables could not be written down: %s", error)
 
     def close(self) -> None:
-        """Finish the writes that wait and the maintenance that is under way."""
+        """Finish the writes that wait and the maintenance that is under way; nobody follows any longer."""
+        self._watch.close()
         self.upkeep.close()
         self._incoming.close()
         self.lane.close()
@@ -453,6 +442,7 @@ class Tenant:
     def _recorded(self) -> None:
         self.records.soon()
         self.upkeep.wake()
+        self._watch.wake()
 
     def _catch_up(self, snapshot: Snapshot) -> None:
         """Know all runs and updates of a snapshot, those of other servers, too, which may not live to write them."""

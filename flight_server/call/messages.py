@@ -10,9 +10,9 @@ from pydantic import ConfigDict, TypeAdapter
 
 from timedb.contract.errors import InvalidRequest, Unimplemented
 from timedb.contract.json_counts import check_json_counts
-from timedb.contract.wire import AccuracyTicket, ReadTicket, WireModel, parse
+from timedb.contract.wire import AccuracyTicket, FollowTicket, ReadTicket, WireModel, parse
 
-__all__ = ["command_of", "op_of", "parse_command", "parse_read", "to_json"]
+__all__ = ["command_of", "op_of", "parse_command", "parse_read", "parse_ticket", "to_json"]
 
 M = TypeVar("M", bound=WireModel)
 
@@ -54,6 +54,13 @@ def parse_read(body: bytes, *, what: str, max_bytes: int, max_values: int) -> Re
     if op_of(body, max_bytes, max_values, what=what) == "accuracy":
         return parse_command(AccuracyTicket, body, what=what, max_bytes=max_bytes, max_values=max_values)
     return parse_command(ReadTicket, body, what=what, max_bytes=max_bytes, max_values=max_values)
+
+
+def parse_ticket(body: bytes, *, max_bytes: int, max_values: int) -> ReadTicket | AccuracyTicket | FollowTicket:
+    """Read a ticket of ``do_get``: as :func:`parse_read`, and of a stream that has no end and so no plan."""
+    if op_of(body, max_bytes, max_values, what="ticket") == "follow":
+        return parse_command(FollowTicket, body, what="ticket", max_bytes=max_bytes, max_values=max_values)
+    return parse_read(body, what="ticket", max_bytes=max_bytes, max_values=max_values)
 
 
 def op_of(body: bytes, max_bytes: int, max_values: int, *, what: str = "command") -> object:

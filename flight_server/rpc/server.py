@@ -18,6 +18,7 @@ from timedb.contract.wire import (
     AccuracyTicket,
     AppendCommand,
     CorrectCommand,
+    FollowTicket,
     ListSeries,
     LookupCommand,
     Nothing,
@@ -40,7 +41,7 @@ from timedb.flight_server.call.authentication import (
 from timedb.flight_server.call.boundary import MIDDLEWARE_KEY, guarded_results, guarded_stream, rpc
 from timedb.flight_server.call.context import CallContext, RequestIds, end_if_gone, refuse_strangers
 from timedb.flight_server.call.errors import as_timedb_error, to_flight_error, to_schema_error
-from timedb.flight_server.call.messages import command_of, op_of, parse_command, parse_read, to_json
+from timedb.flight_server.call.messages import command_of, op_of, parse_command, parse_read, parse_ticket, to_json
 from timedb.flight_server.call.metrics import Metrics
 from timedb.flight_server.call.pieces import check_fits, info_that_fits, pieces_of
 from timedb.flight_server.call.slots import Gate, Lease, Slots
@@ -49,6 +50,7 @@ from timedb.flight_server.rpc.actions import ACTIONS, HEALTH, find_action
 from timedb.flight_server.rpc.append import AppendStream
 from timedb.flight_server.rpc.append_room import AppendRoom
 from timedb.flight_server.rpc.exchange import answer_lookups
+from timedb.flight_server.rpc.follow import FollowStream
 from timedb.flight_server.rpc.reads import flight_of_plan, flights_of_series, rows_of_plan, schema_of_plan
 from timedb.flight_server.rpc.uploads import UploadStream
 from timedb.flight_server.sql.flight_sql import ACTIONS as SQL_ACTIONS
@@ -104,6 +106,9 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
             settings.max_open_streams,
             math.inf,
             tenant_limit=settings.max_open_streams_per_tenant,
+        )
+        self.followers = Slots(
+            "followers", settings.max_followers, math.inf, tenant_limit=settings.max_followers_per_tenant
         )
         self._append_room = AppendRoom(
             settings.max_append_in_flight, min(settings.max_append_bytes, lake.memory.calls.for_calls // _APPEND_SHARE)
@@ -189,10 +194,12 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
     def do_get(
         self, call: CallContext, context: flight.ServerCallContext, ticket: flight.Ticket
     ) -> flight.FlightDataStream:
-        """Stream what a ticket names: a read, accuracy, or the answer of a SQL query."""
+        """Stream what a ticket names: a read, accuracy, what is written, or the answer of a SQL query."""
         tenant = self._tenant(call)
         sql = is_flight_sql(ticket.ticket)
-        read = None if sql else self._parse_read(ticket.ticket, "ticket")
+        read = None if sql else parse_ticket(ticket.ticket, **self._message_limits)
+        if isinstance(read, FollowTicket):
+            return self._follow(tenant, read, call, context)
         lease = self.reads.lease(tenant.tenant_id, self._recheck(call))
         call.hold(lease.release)
         if read is None:
@@ -203,6 +210,26 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         plan.hold(share.grow)
         plan.materialise(check)
         return guarded_stream(call, rows_of_plan(plan), lease, read.compression)
+
+    def _follow(
+        self, tenant: Tenant, ticket: FollowTicket, call: CallContext, context: flight.ServerCallContext
+    ) -> flight.FlightDataStream:
+        call.method = "do_get/follow"
+        # One that does not wait is over as soon as any other read.
+        slots = self.followers if ticket.wait else self.reads
+        lease = slots.lease(tenant.tenant_id, self._recheck(call))
+        call.hold(lease.release)
+        stream = FollowStream(
+            call,
+            context,
+            ticket,
+            tenant.follow(ticket),
+            lease=lease,
+            memory=tenant.memory.calls,
+            gate=self.gate,
+            heartbeat_seconds=self._settings.follow_heartbeat_seconds,
+        )
+        return stream.stream()
 
     @rpc("get_flight_info")
     def get_flight_info(

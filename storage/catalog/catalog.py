@@ -229,6 +229,10 @@ class Catalog(ABC):
         """The series as of now."""
 
     @abstractmethod
+    def of(self, whole: KnownSeries) -> KnownSeries:
+        """Those of all series of the tenant that are among these."""
+
+    @abstractmethod
     def id_for(self, name: str, labels: str, known: KnownSeries) -> str:
         """The id that the series has, or would get in this catalog; labels are canonical JSON text."""
 
@@ -286,6 +290,9 @@ class StoredCatalog(Catalog):
             self.table.log.sync(snapshot.version)
             self._known = self._with_files(known, snapshot)
             return self._known
+
+    def of(self, whole: KnownSeries) -> KnownSeries:
+        return whole
 
     def _with_files(self, known: KnownSeries, snapshot: Snapshot) -> KnownSeries:
         kept = known.snapshot.files.keys() <= snapshot.files.keys()

@@ -38,7 +38,10 @@ class LimitedCatalog(Catalog):
 
     def known(self) -> KnownSeries:
         """Those of the series as of now that fit."""
-        whole, seen = self._whole.known(), self._seen
+        return self.of(self._whole.known())
+
+    def of(self, whole: KnownSeries) -> KnownSeries:
+        seen = self._seen
         if seen is not None and seen[0] is whole:
             return seen[1]
         by_id = {series_id: series for series_id, series in whole.by_id.items() if self._may_see(series)}

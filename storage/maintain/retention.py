@@ -5,8 +5,9 @@ lose rows are written anew without them beside the commit lane and replaced in o
 checked like a compaction's, and given up if a correction has come in for a row that goes. Fresh uploads need no check:
 they bring revisions of their own, which can beat what goes but cannot make it count again.
 
-Every commit takes a change_time of its own and leaves two marks in the log: that change_time, and the last valid_time
-that lost a row. A read ``as_of`` an earlier change_time that does not begin after that valid_time is refused.
+Every commit takes a change_time of its own and leaves three marks in the log: that change_time, the last valid_time
+that lost a row, and the greatest change_time of a row that went. A read ``as_of`` an earlier change_time that does not
+begin after that valid_time is refused, and so is whoever follows from before a row that is gone.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from timedb.storage.rows.rows import SORT_ORDER, rows_of_frame
 from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan, shares_bucket
 from timedb.storage.rows.sorting import sort_rows
 from timedb.storage.tables.commit_marks import CHANGE_TIME, bucket_transaction
-from timedb.storage.tables.removed import REMOVED, REMOVED_VALID
+from timedb.storage.tables.removed import REMOVED, REMOVED_CHANGED, REMOVED_VALID
 from timedb.storage.tables.schemas import TIERS
 
 __all__ = ["Retention"]
@@ -76,6 +77,7 @@ class _Removal:
     checksums: Sequence[int]
     losses: Sequence[_Loss]
     last_valid: int
+    last_changed: int
 
     @property
     def rows(self) -> int:
@@ -102,9 +104,12 @@ class _RemovalReplacement:
         if any(file.path not in context.snapshot.files for file in removal.files) or self._corrected(context.snapshot):
             return None
         self.stamp = context.stamp
+        # What release 0.1 removed, without the last mark, may have been written up to then.
+        before = known.get(REMOVED_CHANGED + removal.bucket, known.get(REMOVED + removal.bucket, 0))
         marks = {
             REMOVED + removal.bucket: context.stamp,
             REMOVED_VALID + removal.bucket: max(removal.last_valid, known.get(REMOVED_VALID + removal.bucket, 0)),
+            REMOVED_CHANGED + removal.bucket: max(removal.last_changed, before),
         }
         transactions = {CHANGE_TIME: context.stamp, guard: removal.transaction + 1, **marks}
         return FileReplacement(
@@ -182,6 +187,7 @@ class _Finder:
         self._checksums: dict[int, int] = {}
         self._losses: dict[tuple[int, str], tuple[int, set[int]]] = {}
         self._last_valid = 0
+        self._last_changed = 0
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take the rows of a piece that go: columns of :data:`_NUMBERED`, and ``rule``."""
@@ -195,7 +201,8 @@ class _Finder:
         for rule, series_id, count, files in tally.iter_rows():
             before, held = self._losses.get((rule, series_id), (0, set()))
             self._losses[rule, series_id] = before + count, held.union(files)
-        self._last_valid = max(self._last_valid, int(rows.select(pl.col("valid_time").to_physical().max()).item()))
+        valid, changed = rows.select(pl.col("valid_time", "change_time").to_physical().max()).row(0)
+        self._last_valid, self._last_changed = max(self._last_valid, valid), max(self._last_changed, changed)
 
     def removal(self, bucket: str, transaction: int, files: Sequence[DataFile]) -> _Removal | None:
         """All that was found; None where it is nothing."""
@@ -214,6 +221,7 @@ class _Finder:
                     for (rule, series_id), (rows, held) in self._losses.items()
                 ],
                 last_valid=self._last_valid,
+                last_changed=self._last_changed,
             )
         )
 

@@ -15,6 +15,7 @@ from timedb.storage.measures.units import convert_frame
 from timedb.storage.memory.server import ROW_BYTES
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.read.buckets import BucketRead
+from timedb.storage.read.cursor import Place
 from timedb.storage.read.latest import LastRows, latest_over
 from timedb.storage.read.resample import resample
 from timedb.storage.read.slicing import sliced
@@ -47,6 +48,7 @@ class Answers:
         last_rows: The last rows of settled files.
         cache: Rows that are read often; None: none is kept.
         slice_rows: Rows that are worked on at once, about.
+        place: The rows up to it are left out, of those that it is about; None: none are.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Answers:
         last_rows: LastRows,
         cache: BatchCache | None,
         slice_rows: int,
+        place: Place | None = None,
     ) -> None:
         self._read = read
         self._columns = columns
@@ -67,6 +70,7 @@ class Answers:
         self._last_rows = last_rows
         self._cache = cache
         self._slice_rows = slice_rows
+        self._place = place
         self.hold: Callable[[int], object] = lambda _: None
 
     def batches(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
@@ -76,6 +80,14 @@ class Answers:
             yield from self._batches(piece)
 
     def _batches(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
+        found = self._rows(bucket)
+        return found if self._place is None else self._beyond(found, self._place)
+
+    def _beyond(self, batches: Iterator[pa.RecordBatch], place: Place) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield from place.beyond(pa.Table.from_batches([batch])).to_batches()
+
+    def _rows(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
         if self._needs_no_engine(bucket):
             if bucket.is_stored:
                 return self._as_stored(bucket)

@@ -1,12 +1,13 @@
-"""The order of an answer, and the cursor of a read under a limit: where the next page begins, on the same cut-off."""
+"""The order of an answer, and where in it something begins: the next page of a read under a limit, or what follows."""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from timedb.contract.times import format_time, parse_time, to_micros
 from timedb.contract.wire import ReadCommand, quoted
 from timedb.storage.rows.rows import flags, integers
 
-__all__ = ["Cursor", "sort_columns"]
+__all__ = ["Cursor", "Place", "sort_columns"]
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -47,8 +48,7 @@ class Cursor:
 
     def to_text(self) -> str:
         """Opaque text for the client."""
-        last = {name: format_time(value) if isinstance(value, datetime) else value for name, value in self.last.items()}
-        body = {"as_of": format_time(self.as_of), "last": last}
+        body = {"as_of": format_time(self.as_of), "last": _to_json(self.last)}
         return base64.urlsafe_b64encode(json.dumps(body, separators=(",", ":")).encode()).decode()
 
     @classmethod
@@ -60,10 +60,7 @@ class Cursor:
         """
         try:
             body = json.loads(base64.urlsafe_b64decode(text.encode()))
-            if tuple(body["last"]) != sort_columns(read):
-                raise ValueError
-            last = {name: _key_value(name, value) for name, value in body["last"].items()}
-            return cls(last, parse_time(body["as_of"]))
+            return cls(_from_json(body["last"], sort_columns(read)), parse_time(body["as_of"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InvalidRequest(f"after: {quoted(text)} is not a cursor of this read") from None
 
@@ -73,19 +70,74 @@ class Cursor:
         Args:
             rows: ``timedb.storage.rows.rows.gathered`` rows with the sort columns.
         """
-        later, same = np.zeros(rows.num_rows, dtype=np.bool_), np.ones(rows.num_rows, dtype=np.bool_)
-        for name, value in self.last.items():
-            column = rows.column(name)
-            if name in _TEXTS:
-                greater, equal = _of_text(column, value)
-            else:
-                # An absent end stands for the valid_time, as in timedb.storage.rows.rows.integers.
-                own = integers(rows, "valid_time") if value is None else np.int64(to_micros(value))
-                times = integers(rows, name)
-                greater, equal = times > own, times == own
-            later |= same & greater
-            same &= equal
-        return rows.filter(flags(later))
+        return rows.filter(flags(_are_beyond(rows, self.last)))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place among the rows of some change_times, which are taken by series.
+
+    That order stays whatever is compacted meanwhile, as the rows of those change_times do.
+
+    Attributes:
+        until: The last change_time of those rows, UTC.
+        last: :data:`Place.ORDER` of the last row that was read.
+    """
+
+    ORDER: ClassVar[tuple[str, ...]] = _ORDERS["series"]
+
+    until: datetime
+    last: dict[str, Any]
+
+    @classmethod
+    def after(cls, rows: pa.RecordBatch, row: int, until: datetime) -> Place:
+        """The place behind a row of some that have the columns of the order."""
+        return cls(until, {name: rows.column(name)[row].as_py() for name in cls.ORDER})
+
+    def to_json(self) -> dict[str, Any]:
+        """It as fields of a token."""
+        return {"until": format_time(self.until), "last": _to_json(self.last)}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Place:
+        """It from the fields of a token; ValueError, KeyError, TypeError, AttributeError: they are none."""
+        return cls(parse_time(body["until"]), _from_json(body["last"], cls.ORDER))
+
+    def beyond(self, rows: pa.Table) -> pa.Table:
+        """Those of some rows that are yet to be read: the rows behind it, and all that were written later.
+
+        Args:
+            rows: Of one chunk, with the columns of the order.
+        """
+        later = integers(rows, "change_time") > np.int64(to_micros(self.until))
+        return rows.filter(flags(later | _are_beyond(rows, self.last)))
+
+
+def _are_beyond(rows: pa.Table, last: Mapping[str, Any]) -> Mask:
+    """Whether each row comes after the one that has these values, in the order of their columns; nulls come first."""
+    later, same = np.zeros(rows.num_rows, dtype=np.bool_), np.ones(rows.num_rows, dtype=np.bool_)
+    for name, value in last.items():
+        column = rows.column(name)
+        if name in _TEXTS:
+            greater, equal = _of_text(column, value)
+        else:
+            # An absent end stands for the valid_time, as in timedb.storage.rows.rows.integers.
+            own = integers(rows, "valid_time") if value is None else np.int64(to_micros(value))
+            times = integers(rows, name)
+            greater, equal = times > own, times == own
+        later |= same & greater
+        same &= equal
+    return later
+
+
+def _to_json(last: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: format_time(value) if isinstance(value, datetime) else value for name, value in last.items()}
+
+
+def _from_json(last: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    if tuple(last) != tuple(order):
+        raise ValueError
+    return {name: _key_value(name, value) for name, value in last.items()}
 
 
 def _of_text(column: pa.ChunkedArray, value: str) -> tuple[Mask, Mask]:

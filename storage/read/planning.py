@@ -27,7 +27,7 @@ from timedb.storage.read.runs_seen import RunsSeen
 from timedb.storage.read.token import Token
 from timedb.storage.rows.scan import RowSelection, is_mixed, live_files, shares_bucket
 from timedb.storage.tables.commit_marks import CHANGE_TIME
-from timedb.storage.tables.removed import refuse_incomplete, refuse_removed
+from timedb.storage.tables.removed import refuse_incomplete, refuse_removed, refuse_unseen
 
 __all__ = ["SLICE_ROWS", "plan_read", "select_series"]
 
@@ -48,8 +48,15 @@ def plan_read(
     cache: BatchCache | None = None,
     slice_rows: int = SLICE_ROWS,
     snapshot: Snapshot | None = None,
+    known_series: KnownSeries | None = None,
+    at_once_rows: int = 0,
 ) -> ReadPlan:
-    """Resolve a ticket against the newest snapshot, or against that one.
+    """Resolve a ticket against the newest snapshot, or against that one with the series that were known then.
+
+    Args:
+        ticket: The read; the others are what it is about, and limits.
+        at_once_rows: Files of so many rows in all are read in one go, whatever their buckets, where every row of them
+            that passes the filters is one of the answer.
 
     Raises:
         InvalidRequest: a column, cursor, series name or version does not fit, or retention has removed rows that the
@@ -62,7 +69,8 @@ def plan_read(
     if ticket.resample is not None:
         check_time_zone(ticket.resample.time_zone, "resample.time_zone")
     snapshot = table.snapshot() if snapshot is None else snapshot
-    known_series = catalog.known()  # after the snapshot: a series is made before its first value
+    if known_series is None:
+        known_series = catalog.known()  # after the snapshot: a series is made before its first value
     known = known_series.by_id
     series_ids = select_series(ticket, catalog, known_series)
     if ticket.table_version is not None and ticket.table_version > snapshot.version:
@@ -72,20 +80,16 @@ def plan_read(
     if ticket.unit is not None:
         _check_units(ticket.unit, known, series_ids)
     run_ids = runs.named(snapshot, ticket.run_ids, ticket.workflow_id)
-    selection = _selection(ticket, from_micros(snapshot.transactions.get(CHANGE_TIME, 0)), series_ids, run_ids)
-    if selection.as_of is not None:
-        refuse_removed(
-            snapshot, _names_of_buckets(ticket, series_ids, bucket_digits), selection.as_of, selection.start_valid
-        )
-    for asked, field, wanted in (
-        (ticket.view == "first", "view", "the first release"),
-        (ticket.numbers_revisions, "columns", "the number of a revision"),
-    ):
-        if asked:
-            names = _names_of_buckets(ticket, series_ids, bucket_digits)
-            refuse_incomplete(snapshot, names, ticket.start_valid, field=field, wanted=wanted)
+    newest = from_micros(snapshot.transactions.get(CHANGE_TIME, 0))
+    since = None if ticket.since is None else Token.from_text(ticket.since, field="since", newest=newest)
+    selection = _selection(ticket, newest, since, series_ids, run_ids)
+    _refuse_gaps(ticket, snapshot, _names_of_buckets(ticket, series_ids, bucket_digits), selection, since)
     live = live_files(snapshot, selection, bucket_digits)
-    buckets = _buckets(ticket, selection, live, known_series, bucket_digits, runs.uploaded(snapshot))
+    if ticket.view == "changes" and sum(max(file.rows, 0) for file in live) <= at_once_rows:
+        every = BucketRead.plan(ticket, "", live, selection, runs.uploaded(snapshot))
+        buckets = [] if every is None else [every]
+    else:
+        buckets = _buckets(ticket, selection, live, known_series, bucket_digits, runs.uploaded(snapshot))
     if ticket.relative is not None:
         check_windows(ticket.relative, ticket.start_valid, ticket.end_valid, max_windows)
     columns = stored_columns(ticket)
@@ -97,22 +101,60 @@ def plan_read(
         series=known,
         series_version=known_series.version,
         answers=Answers(
-            ticket, columns, store=table.store, series=known, last_rows=last_rows, cache=cache, slice_rows=slice_rows
+            ticket,
+            columns,
+            store=table.store,
+            series=known,
+            last_rows=last_rows,
+            cache=cache,
+            slice_rows=slice_rows,
+            place=None if since is None else since.place,
         ),
         for_limited_key=catalog.limited,
         max_sorted_rows=max_sorted_rows,
     )
 
 
+def _refuse_gaps(
+    ticket: ReadTicket,
+    snapshot: Snapshot,
+    buckets: Collection[str] | None,
+    selection: RowSelection,
+    since: Token | None,
+) -> None:
+    """Refuse a read whose answer lacks rows that retention has removed.
+
+    Raises:
+        InvalidRequest: says which field asks for them.
+    """
+    if selection.as_of is not None:
+        refuse_removed(snapshot, buckets, selection.as_of, selection.start_valid)
+    if since is not None:
+        refuse_unseen(snapshot, buckets, ticket.start_valid, after=since.as_of, seen=since.seen)
+    for asked, field, wanted in (
+        (ticket.view == "first", "view", "the first release"),
+        (ticket.numbers_revisions, "columns", "the number of a revision"),
+    ):
+        if asked:
+            refuse_incomplete(snapshot, buckets, ticket.start_valid, field=field, wanted=wanted)
+
+
 def _selection(
-    ticket: ReadTicket, newest: datetime, series_ids: Collection[str] | None, run_ids: Collection[str] | None
+    ticket: ReadTicket,
+    newest: datetime,
+    since: Token | None,
+    series_ids: Collection[str] | None,
+    run_ids: Collection[str] | None,
 ) -> RowSelection:
     """The filters of a ticket, with ``as_of`` only where it leaves something out."""
-    cut_offs, start_valid, changed_after = [ticket.as_of or newest], ticket.start_valid, None
+    cut_offs, start_valid = [ticket.as_of or newest], ticket.start_valid
     if ticket.token is not None:
-        cut_offs.append(Token.from_text(ticket.token, field="token", newest=newest).as_of)
-    if ticket.since is not None:
-        changed_after = Token.from_text(ticket.since, field="since", newest=newest).as_of
+        token = Token.from_text(ticket.token, field="token", newest=newest)
+        if token.place is not None:
+            raise InvalidRequest(
+                "token: it is of the middle of what was written at once, which no read has seen; it goes with since"
+            )
+        cut_offs.append(token.as_of)
     if ticket.after is not None:
         cursor = Cursor.from_text(ticket.after, ticket)
         cut_offs.append(cursor.as_of)
@@ -126,7 +168,7 @@ def _selection(
         ticket.start_known,
         ticket.end_known,
         as_of if as_of < newest else None,  # nothing is younger: no cut-off, so that the tiers can be used
-        changed_after,
+        None if since is None else since.as_of,
         run_ids,
     )
 

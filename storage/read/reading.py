@@ -204,13 +204,20 @@ class ReadPlan:
             rows, _ = self._materialised(_always) if whole is None else whole
             yield from self._finish(rows, schema)
             return
+        if self.ordered:
+            yield from (batch for batch in self.steps() if batch is not None)
+            return
         for bucket in self.buckets:
-            if self.ordered:
-                for rows in self._answers.gathered(bucket):
-                    yield from self._finish(in_order(rows, self._order), schema)
-                continue
             for batch in self._answers.batches(bucket):
                 yield from self._finish(pa.Table.from_batches([batch]), schema)
+
+    def steps(self) -> Iterator[pa.RecordBatch | None]:
+        """The batches of an answer that is ordered by series; None after each part that was looked through for it."""
+        schema = result_schema(self.ticket)
+        for bucket in self.buckets:
+            for rows in self._answers.gathered(bucket):
+                yield from self._finish(in_order(rows, self._order), schema)
+                yield None
 
     def _materialised(self, check_cancelled: Callable[[], None]) -> tuple[pa.Table, str | None]:
         """The sorted rows, and under a limit the cursor to the next page; None where there is none."""
@@ -295,7 +302,7 @@ def _value_ids(rows: pa.Table) -> pa.ChunkedArray:
 def stored_columns(ticket: ReadTicket) -> list[str]:
     """The columns of the values table that an answer is made from, and ``revision`` where it is asked for."""
     wanted = set(result_columns(ticket))
-    if ticket.ordered or ticket.limit is not None:
+    if ticket.ordered or ticket.limit is not None or ticket.since is not None:
         wanted |= set(sort_columns(ticket))
     if "value_id" in wanted:
         wanted |= set(REVISION)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from timedb.client.connection import BatchSource, Certificates, Connection
 from timedb.client.correction_calls import CorrectionCalls
 from timedb.client.files import FileCalls
+from timedb.client.following import FollowCalls
 from timedb.client.frames import UploadData, open_data
 from timedb.client.lookups import look_up
 from timedb.client.parallel import fetch, fetch_parts
@@ -98,7 +99,7 @@ def connect(
     return Client(connection.as_caller(key, None))
 
 
-class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls):
+class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls, FollowCalls):
     """Reads and writes time series. Thread-safe; made by :func:`connect`; a context manager that closes itself.
 
     Times that go in are aware datetimes or RFC 3339 text with an offset; times that come out are UTC, to the

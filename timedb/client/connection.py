@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 from timedb.client.flight_errors import flight_errors
-from timedb.client.read_stream import ReadStream
+from timedb.client.read_stream import ReadStream, TokenStream
 from timedb.contract.errors import Internal, InvalidRequest
 from timedb.contract.hosts import is_loopback_url
 from timedb.contract.message_sizes import MESSAGE_BYTES_ASKED, MESSAGE_BYTES_HEADER, joined
@@ -25,6 +25,7 @@ from timedb.contract.wire import (
     AccuracyTicket,
     CommitMarker,
     CorrectCommand,
+    FollowTicket,
     ReadCommand,
     ReadTicket,
     UploadCommand,
@@ -192,6 +193,17 @@ class Connection:
         with flight_errors(self.url):
             reader = self.flight_client.do_get(flight.Ticket(ticket), self.options(long=True))
         return ReadStream(reader, self.url)
+
+    def follow(self, ticket: FollowTicket) -> TokenStream:
+        """Start to follow; the limits of time of calls and streams are not for it.
+
+        Raises:
+            TimeDBError: as :meth:`call`; the stream raises them, too.
+        """
+        options = flight.FlightCallOptions(headers=[*self.headers, _MESSAGE_BYTES])
+        with flight_errors(self.url):
+            reader = self.flight_client.do_get(flight.Ticket(ticket.to_bytes()), options)
+        return TokenStream(reader, self.url)
 
     def plan(self, read: ReadCommand | AccuracyCommand) -> flight.FlightInfo:
         """Have the server plan a read: an endpoint a part, all of one snapshot.

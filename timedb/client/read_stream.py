@@ -1,15 +1,19 @@
-"""The answer of a read while it arrives."""
+"""The answer of a read while it arrives, and what is written while it is."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Self
 
 import pyarrow as pa
 from pyarrow import flight
 
 from timedb.client.flight_errors import flight_errors
+from timedb.contract.columns import META_HEARTBEAT
+from timedb.contract.errors import Internal
 
-__all__ = ["ReadStream"]
+__all__ = ["ReadStream", "TokenStream"]
 
 
 class ReadStream:
@@ -69,6 +73,43 @@ class ReadStream:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.to_reader().__arrow_c_stream__(requested_schema)
+
+    def close(self) -> None:
+        """End the call, also in the middle; a second time does nothing."""
+        self._reader.cancel()
+
+
+class TokenStream:
+    """Record batches of ``follow``, each with the token of what comes after it; one without rows says just that.
+
+    It iterates over ``(pa.RecordBatch, str)``, once. One thread reads; :meth:`close` may be called from another.
+
+    Attributes:
+        schema: The columns.
+        heartbeat_seconds: After how long without rows the server says so.
+    """
+
+    def __init__(self, reader: flight.FlightStreamReader, url: str) -> None:
+        self._reader = reader
+        self._url = url
+        with flight_errors(url):
+            self.schema: pa.Schema = reader.schema
+        said = (self.schema.metadata or {}).get(META_HEARTBEAT)
+        if said is None:
+            raise Internal(f"the Flight server at {url} does not say how often followers hear from it")
+        self.heartbeat_seconds = float(said)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[pa.RecordBatch, str]:
+        with flight_errors(self._url):
+            chunk = self._reader.read_chunk()
+        try:
+            token = json.loads(chunk.app_metadata.to_pybytes())["token"]
+        except (AttributeError, ValueError, KeyError, TypeError):
+            raise Internal(f"the Flight server at {self._url} sent rows without a token") from None
+        return chunk.data, str(token)
 
     def close(self) -> None:
         """End the call, also in the middle; a second time does nothing."""

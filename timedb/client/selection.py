@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict, TypeVar
 
 from timedb.client.arguments import plain, texts
-from timedb.contract.read_options import Length, Rows, ScannedRows, Selection, Time
+from timedb.contract.read_options import Filters, Length, Rows, ScannedRows, Selection, Time
 from timedb.contract.wire import ReadCommand, WireModel, parse_object
 from timedb.contract.wire_fields import UnitChange
 
@@ -38,7 +38,7 @@ def read_command(selection: Selection) -> ReadCommand:
     return message_of(ReadCommand, fields_of(selection))
 
 
-def fields_of(rows: Rows | ScannedRows) -> dict[str, Any]:
+def fields_of(rows: Filters | ScannedRows) -> dict[str, Any]:
     """Its fields, with one series or run, or several, as a list."""
     fields: dict[str, Any] = dict(rows)
     for name in ("series_ids", "series_keys", "run_ids"):

@@ -16,6 +16,7 @@ __all__ = [
     "LOOKUP_COLUMNS",
     "META_AS_OF",
     "META_CURSOR",
+    "META_HEARTBEAT",
     "META_SERIES_VERSION",
     "META_TABLE_VERSION",
     "META_TOKEN",
@@ -31,6 +32,8 @@ META_SERIES_VERSION = b"series_version"
 """Another one where names, units or labels of series, or which of them the caller sees, have changed."""
 META_CURSOR = b"cursor"
 META_TOKEN = b"token"
+META_HEARTBEAT = b"heartbeat_seconds"
+"""After how long without rows a follower hears from its server."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 IDENTIFIER = pa.dictionary(pa.int32(), pa.string())

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "READ",
     "ROWS",
+    "Filters",
     "Length",
     "ReadOption",
     "Rows",
@@ -39,11 +40,8 @@ Length = timedelta | str
 """A length of time: a timedelta, ISO 8601 text such as ``PT36H``, or a short form such as ``36h``."""
 
 
-class _Selected(TypedDict, total=False):
-    """Which rows a call is about; all may be left out.
-
-    The ranges include their start and not their end; ``as_of`` includes its instant.
-    """
+class Filters(TypedDict, total=False):
+    """Which rows a call is about; all may be left out. The ranges include their start and not their end."""
 
     series_ids: str | UUID | Iterable[str | UUID] | None
     series_keys: str | Iterable[str] | None
@@ -54,12 +52,17 @@ class _Selected(TypedDict, total=False):
     end_valid: Time | None
     start_known: Time | None
     end_known: Time | None
-    as_of: Time | None
-    """What the lake held at that change_time."""
     run_ids: str | Iterable[str] | None
     """Only what these runs wrote: of each valid_time the value that they said last."""
     workflow_id: str | None
     """Only what the runs of this workflow wrote."""
+
+
+class _Selected(Filters, total=False):
+    """Which rows a call is about, and as of when; all may be left out."""
+
+    as_of: Time | None
+    """What the lake held at that change_time, its instant included."""
 
 
 class Rows(_Selected, total=False):

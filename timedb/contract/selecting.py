@@ -17,7 +17,7 @@ from timedb.contract.wire_fields import (
     check_range,
 )
 
-__all__ = ["Corrections", "Relative", "Selecting", "check_by_cutoff", "check_one_length"]
+__all__ = ["Corrections", "Filtering", "Relative", "Selecting", "check_by_cutoff", "check_one_length"]
 
 Corrections = Literal["all", "by_cutoff", "none"]
 Compression = Literal["lz4", "zstd"]
@@ -85,10 +85,10 @@ class Relative(WireModel):
         return any(value is not None for value in (self.window_length, self.issue_offset, self.start_window))
 
 
-class Selecting(WireModel):
-    """Which rows a read is about: series, bounds of the three times, runs, and the token of an earlier answer.
+class Filtering(WireModel):
+    """Which rows a call is about: series, bounds of valid_time and known_time, runs.
 
-    ``compression`` is that of the buffers on the wire; ``identifiers`` says whether texts come as dictionaries.
+    ``compression`` is that of the buffers on the wire.
     """
 
     series_ids: list[str] | None = None
@@ -98,18 +98,26 @@ class Selecting(WireModel):
     end_valid: Time | None = None
     start_known: Time | None = None
     end_known: Time | None = None
-    as_of: Time | None = None
     run_ids: list[str] | None = None
     workflow_id: Name | None = None
-    token: str | None = None
     compression: Compression | None = None
-    identifiers: Identifiers = "dictionary"
 
     @model_validator(mode="after")
     def _ranges_run_forward(self) -> Self:
         check_range(self.start_valid, self.end_valid, ("start_valid", "end_valid"))
         check_range(self.start_known, self.end_known, ("start_known", "end_known"))
         return self
+
+
+class Selecting(Filtering):
+    """Which rows a read is about, and as of when: a change_time, or the token of an earlier answer.
+
+    ``identifiers`` says whether texts come as dictionaries.
+    """
+
+    as_of: Time | None = None
+    token: str | None = None
+    identifiers: Identifiers = "dictionary"
 
 
 def check_by_cutoff(corrections: Corrections, **cut_offs: object) -> None:

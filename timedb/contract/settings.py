@@ -114,6 +114,21 @@ class ServerSettings(BaseSettings):
         256, ge=1, description="Uploads and lookups over Flight that may be open at once, whether they send or wait"
     )
     max_open_streams_per_tenant: int = Field(192, ge=1, description="Those of one tenant that may be open at once")
+    max_followers: int = Field(
+        128, ge=1, description="Streams of follow over Flight that may be open at once; each has a thread"
+    )
+    max_followers_per_tenant: int = Field(96, ge=1, description="Those of one tenant that may be open at once")
+    max_rest_followers: int = Field(
+        500,
+        ge=1,
+        description="Calls of GET /changes that may wait at a REST gateway at once; half its connections at most",
+    )
+    follow_heartbeat_seconds: float = Field(
+        15.0, gt=0, le=15.0, description="Seconds after which who follows hears that there is nothing new"
+    )
+    follow_look_seconds: float = Field(
+        0.5, gt=0, description="Seconds between two looks, of all who follow a tenant, for what other servers committed"
+    )
     max_call_seconds: float = Field(3600.0, gt=0, description="Seconds that one read or upload may take")
     max_concurrent_sql: int = Field(8, ge=1, description="SQL queries that may run at once")
     max_concurrent_sql_per_tenant: int = Field(6, ge=1, description="SQL queries of one tenant that may run at once")

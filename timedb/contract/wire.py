@@ -11,7 +11,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from timedb.contract.accuracy_commands import AccuracyCommand, AccuracyTicket
-from timedb.contract.selecting import Corrections, Relative, Selecting, check_by_cutoff, check_one_length
+from timedb.contract.follow_command import FollowTicket
+from timedb.contract.selecting import Corrections, Filtering, Relative, Selecting, check_by_cutoff, check_one_length
 from timedb.contract.upload_commands import (
     AppendCommand,
     AppendedRun,
@@ -59,6 +60,8 @@ __all__ = [
     "CreateManySeries",
     "CreateSeries",
     "DailyTime",
+    "Filtering",
+    "FollowTicket",
     "GetRun",
     "ListRuns",
     "ListSeries",
