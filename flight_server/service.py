@@ -96,8 +96,9 @@ class FlightService:
 
     @property
     def slots(self) -> dict[str, Slots]:
-        """The slots of each kind of call, ``reads``, ``uploads`` and ``calls``, and of open ``streams``."""
-        kinds = {each.what: each for each in (self._server.reads, self._server.uploads, self._server.calls)}
+        """The slots of ``reads``, ``uploads``, ``calls`` and ``followers``, and of open ``streams``."""
+        server = self._server
+        kinds = {each.what: each for each in (server.reads, server.uploads, server.calls, server.followers)}
         return {**kinds, "streams": self._server.streams}
 
     @property

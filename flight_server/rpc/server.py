@@ -115,7 +115,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         )
         queries = _slots("sql", settings, wait_seconds=settings.sql_wait_seconds)
         self.sql = FlightSql(settings, queries, lake.memory.calls)
-        self.metrics.watch(self.gate, (self.reads, self.uploads, self.calls, self.sql.slots))
+        self.metrics.watch(self.gate, (self.reads, self.uploads, self.calls, self.followers, self.sql.slots))
         certificates = {} if tls is None else tls.flight_arguments()
         super().__init__(
             location,

@@ -127,10 +127,10 @@ def _refuse_gaps(
     Raises:
         InvalidRequest: says which field asks for them.
     """
-    if selection.as_of is not None:
-        refuse_removed(snapshot, buckets, selection.as_of, selection.start_valid)
-    if since is not None:
+    if since is not None and not since.is_beginning:
         refuse_unseen(snapshot, buckets, ticket.start_valid, after=since.as_of, seen=since.seen)
+    elif since is None and selection.as_of is not None:
+        refuse_removed(snapshot, buckets, selection.as_of, selection.start_valid)
     for asked, field, wanted in (
         (ticket.view == "first", "view", "the first release"),
         (ticket.numbers_revisions, "columns", "the number of a revision"),

@@ -16,6 +16,7 @@ from timedb.storage.read.cursor import Place
 __all__ = ["Token"]
 
 _MAX_CHARS = 8000  # a run_id may have 255 characters, each of which JSON may write as twelve
+_BEGINNING = from_micros(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Token:
     @classmethod
     def beginning(cls) -> Token:
         """Before all that was ever written."""
-        return cls(from_micros(0), 0)
+        return cls(_BEGINNING, 0)
 
     def to_text(self) -> str:
         """Opaque text for the client."""
@@ -47,6 +48,11 @@ class Token:
         if self.place is not None:
             body |= self.place.to_json()
         return base64.urlsafe_b64encode(json.dumps(body, separators=(",", ":")).encode()).decode()
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether nothing has been read, so that nothing can be missed that is gone."""
+        return self.place is None and self.as_of == _BEGINNING
 
     @property
     def seen(self) -> datetime:
