@@ -5,26 +5,19 @@ the SQL is our own: a transaction an upload, which looks up the series, inserts 
 rows; 50 rows and more go by ``COPY``. The release ran on TimescaleDB, which Debian has not: its hypertables are plain
 tables here, which spares PostgreSQL the choice of a chunk. Each client keeps its connection, as with the pool of 0.1.4.
 
-The server is started in a folder of its own, by a user who is not root, on a Unix socket. ``fsync``,
-``full_page_writes`` and ``synchronous_commit`` stay on; ``shared_buffers`` is a quarter of memory and ``max_wal_size``
-4 GB, as its documentation advises (Resource Consumption).
+``fsync``, ``full_page_writes`` and ``synchronous_commit`` stay on; ``shared_buffers`` is a quarter of memory and
+``max_wal_size`` 4 GB, as its documentation advises (Resource Consumption).
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import pwd
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import Missing
+from benchmarks.postgres_server import Server
 
 __all__ = ["PostgreSQL", "Uploads"]
 
@@ -69,7 +62,6 @@ SCHEMA = """
 """
 COLUMNS = "(batch_id, series_id, valid_time, valid_time_end, value, known_time)"
 COPY_FROM = 50  # rows from which 0.1 copies
-PLACES = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), Path("/usr/local/bin"), Path("/usr/bin")]
 
 
 class PostgreSQL:
@@ -86,15 +78,9 @@ class PostgreSQL:
             self._psycopg: Any = importlib.import_module("psycopg")
         except ImportError:
             raise Missing("psycopg is not installed") from None
-        place = next((place for place in PLACES if (place / "initdb").exists() and (place / "postgres").exists()), None)
-        if place is None:
-            raise Missing("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-        self._user = _user()
-        self._folder = Path(tempfile.mkdtemp(prefix="timedb-bench-postgres-"))
-        if self._user is not None:
-            shutil.chown(self._folder, self._user)
-        self.url = f"host={self._folder} user=bench dbname=postgres"
-        self._server = self._start(place)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+        self._server = Server(shared_buffers=f"{memory // 4}MB", max_wal_size="4GB", max_connections="100")
+        self.url = self._server.conninfo
         try:
             with self.connect() as connection:
                 connection.execute(SCHEMA)
@@ -110,45 +96,11 @@ class PostgreSQL:
             "documentation (Resource Consumption)"
         )
 
-    def _start(self, place: Path) -> subprocess.Popen[bytes]:
-        data, log = self._folder / "data", self._folder / "log"
-        command = [str(place / "initdb"), "-D", str(data), "-U", "bench", "-A", "trust", "-E", "UTF8", "--locale=C"]
-        made = subprocess.run(
-            command, user=self._user, cwd=self._folder, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-        if made.returncode:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise Missing(f"initdb failed: {made.stderr.strip().splitlines()[-1]}")
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-        settings = {
-            "listen_addresses": "",
-            "unix_socket_directories": str(self._folder),
-            "shared_buffers": f"{memory // 4}MB",
-            "max_wal_size": "4GB",
-            "max_connections": "100",
-        }
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        with log.open("wb") as output:
-            return subprocess.Popen(
-                [str(place / "postgres"), "-D", str(data), *options],
-                user=self._user,
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
     def connect(self) -> Any:
         """A connection in autocommit; waits for a server that is starting."""
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                return self._psycopg.connect(self.url, autocommit=True)
-            except self._psycopg.OperationalError:
-                if self._server.poll() is not None or time.monotonic() > deadline:
-                    log = (self._folder / "log").read_text()[-500:]
-                    raise Missing(f"PostgreSQL did not come up: {log}") from None
-                time.sleep(0.05)
+        return self._server.connected(
+            lambda: self._psycopg.connect(self.url, autocommit=True), self._psycopg.OperationalError
+        )
 
     def series(self, names: Sequence[str]) -> list[int]:
         """Create series, or find them; their numbers."""
@@ -178,13 +130,7 @@ class PostgreSQL:
 
     def close(self) -> None:
         """Stop the server at once, remove its folder."""
-        self._server.send_signal(signal.SIGINT)  # "fast": it ends connections and checkpoints
-        try:
-            self._server.wait(30)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._server.close()
 
 
 class Uploads:
@@ -218,15 +164,3 @@ class Uploads:
     def close(self) -> None:
         """End the connection."""
         self._connection.close()
-
-
-def _user() -> str | None:
-    """Who runs the server: nobody else, or, PostgreSQL refusing root, ``postgres`` or ``nobody``."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        try:
-            return pwd.getpwnam(name).pw_name
-        except KeyError:
-            continue
-    raise Missing("PostgreSQL refuses root, and there is no user postgres")

@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 from timedb._version import __version__
-from timedb.cli import freshness, lakes, reading, runs, series, service, serving, sql, upkeep, users, values, watching
+from timedb.cli import (
+    freshness,
+    importing,
+    lakes,
+    reading,
+    runs,
+    series,
+    service,
+    serving,
+    sql,
+    upkeep,
+    users,
+    values,
+    watching,
+)
 from timedb.cli.examples import show_examples
 from timedb.cli.exit_codes import exit_code
 from timedb.cli.option_names import speak_of_options
@@ -28,7 +42,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (serving, lakes, users, service, freshness, series, values, watching, reading, runs, sql, upkeep):
+for module in (
+    serving,
+    lakes,
+    users,
+    service,
+    freshness,
+    series,
+    values,
+    watching,
+    importing,
+    reading,
+    runs,
+    sql,
+    upkeep,
+):
     module.register(app)
 speak_of_options(app)
 show_examples(app)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from timedb.layouts.layout import Layout
     from timedb.layouts.prepared import Prepared
 
-__all__ = ["register"]
+__all__ = ["register", "show_preview", "tell"]
 
 _RUN = ("run_id", "run_params", "workflow_id", "unit", "skip_unchanged", "create_series")
 Recipe = Annotated[
@@ -128,15 +128,20 @@ def _prepared(path: Path, said: dict[str, Any]) -> Iterator[tuple[Prepared, Layo
 
     layout = Layout.of({name: value for name, value in said.items() if name not in _RUN})
     with prepare(path, layout, bar("Reading")) as prepared:
-        _tell(prepared, layout)
+        tell(prepared, layout)
         yield prepared, layout
 
 
 def _preview(path: Path, said: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+    with _prepared(path, said) as (prepared, layout):
+        return show_preview(path, prepared, layout, said.get("unit"), as_json=as_json)
+
+
+def show_preview(path: Path, prepared: Prepared, layout: Layout, unit: str | None, *, as_json: bool) -> dict[str, Any]:
+    """What a file would be; for people it is printed at once."""
     from timedb.layouts.preview import preview_of
 
-    with _prepared(path, said) as (prepared, layout):
-        found = preview_of(prepared, layout, said.get("unit"))
+    found = preview_of(prepared, layout, unit)
     if not as_json:
         rows = found.pop("first_rows")
         show(rows, as_json=False)
@@ -151,7 +156,7 @@ def _stem(path: Path) -> str:
     return stem_of(path)
 
 
-def _tell(prepared: Prepared, layout: Layout) -> None:
+def tell(prepared: Prepared, layout: Layout) -> None:
     """Say what a person might not expect: columns that lost against an option, and values that are known from now."""
     for column, option in prepared.chosen.overruled.items():
         say(f"not the file's column {column}, but what {option} says")

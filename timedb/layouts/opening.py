@@ -21,7 +21,7 @@ from timedb.layouts.guessing import Looks, looks_of
 from timedb.layouts.layout import Layout
 from timedb.layouts.workbook import is_workbook, open_workbook
 
-__all__ = ["STANDARD_INPUT", "OpenTable", "open_file", "open_source", "stem_of"]
+__all__ = ["STANDARD_INPUT", "OpenTable", "open_bytes", "open_file", "open_source", "stem_of"]
 
 STANDARD_INPUT = Path("-")
 _HEAD_BYTES = 8
@@ -76,14 +76,29 @@ def open_file(path: Path, layout: Layout) -> Iterator[OpenTable]:
     Raises:
         InvalidRequest: it cannot be read, or is of no kind that is taken.
     """
+    with open_bytes(path, layout.said.get("format")) as (source, kind, what):
+        yield open_source(source, kind, what, layout)
+
+
+@contextmanager
+def open_bytes(path: Path, kind: str | None) -> Iterator[tuple[Source, str, str]]:
+    """The bytes of a file, or of standard input, unpacked; what they are; and how an error calls them.
+
+    Args:
+        path: The file.
+        kind: What it is; None: it is found out.
+
+    Raises:
+        InvalidRequest: it cannot be read, or is of no kind that is taken.
+    """
     what = "standard input" if path == STANDARD_INPUT else path.name
     with ExitStack() as stack:
         try:
             stream = _standard_input() if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
-            source, kind = _opened(stream, path, layout.said.get("format"), what)
+            source, found = _opened(stream, path, kind, what)
         except (OSError, ValueError) as error:
             raise InvalidRequest(f"{what}: {getattr(error, 'strerror', None) or error}") from None
-        yield open_source(source, kind, what, layout)
+        yield source, found, what
 
 
 def open_source(source: Source, kind: str, what: str, layout: Layout, limits: TableLimits | None = None) -> OpenTable:
