@@ -219,7 +219,9 @@ def test_importing_storage_does_not_pull_in_a_client_or_a_server() -> None:
 
 def test_every_library_that_is_imported_is_a_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    optional = [line for name in ("pandas", "dask", "xlsx") for line in project["optional-dependencies"][name]]
+    optional = [
+        line for name in ("pandas", "dask", "xlsx", "postgres") for line in project["optional-dependencies"][name]
+    ]
     declared = {canonical(re.split(r"[^\w.-]", line)[0]) for line in [*project["dependencies"], *optional]}
     distributions = packages_distributions()
     missing = {

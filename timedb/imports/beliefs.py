@@ -107,7 +107,7 @@ class Beliefs:
         return self._database.stream(f"SELECT {columns} FROM ({self._values()}) AS v ORDER BY run_at, run")
 
     def corrections(self) -> Iterator[pa.RecordBatch]:
-        """There are none."""
+        """None: no belief is corrected there."""
         return iter(())
 
     def _values(self) -> str:

@@ -60,7 +60,7 @@ class Origin(Protocol):
         """What it is called."""
 
     def series(self) -> list[ImportedSeries]:
-        """Its series."""
+        """Its series, in any order."""
 
     def runs(self) -> Iterator[ImportedRun]:
         """Its runs, in the order in which they were written."""

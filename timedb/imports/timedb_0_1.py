@@ -131,7 +131,7 @@ class TimeDB01:
         return self._database.stream(rows_sql(self._values_sql(), _ADDRESS))
 
     def corrections(self) -> Iterator[pa.RecordBatch]:
-        """The later versions."""
+        """The later versions of its rows."""
         return self._database.stream(corrections_sql(self._values_sql(), _ADDRESS))
 
     def _at(self) -> str:

@@ -140,7 +140,7 @@ class TimeDB08:
         return self._stream(rows_sql(self._in_order(), _ADDRESS))
 
     def corrections(self) -> Iterator[pa.RecordBatch]:
-        """The later versions."""
+        """The later versions of its rows."""
         return self._stream(corrections_sql(self._in_order(), _ADDRESS))
 
     def _in_order(self) -> str:
