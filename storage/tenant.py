@@ -306,6 +306,7 @@ class Tenant:
             slice_rows=self.memory.slice_rows,
             max_sorted_rows=self.settings.max_sorted_rows,
             max_windows=self.settings.max_windows,
+            max_fill_rows=self.settings.max_fill_rows,
             snapshot=snapshot,
             known_series=series,
             at_once_rows=at_once_rows,

@@ -40,6 +40,7 @@ from timedb.storage.tables.schemas import PARTITIONS, READ_HELD, RUNS, SERIES, U
 __all__ = ["DirectTenant", "State", "find_tenant", "open_folder", "scan_lake"]
 
 _MAX_WINDOWS = 10_000_000
+_MAX_FILL_ROWS = 5_000_000
 _MADE = Promised("", 0)  # a tenant's folder has the tables, whoever made it
 _NAMES = {"series_key": "name", "series_unit": "unit"}
 
@@ -109,6 +110,7 @@ class DirectTenant:
             last_rows=LastRows(values),
             max_sorted_rows=0,
             max_windows=_MAX_WINDOWS,
+            max_fill_rows=_MAX_FILL_ROWS,
             snapshot=state.values,
         )
 

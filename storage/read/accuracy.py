@@ -258,6 +258,7 @@ def plan_accuracy(
             last_rows=LastRows(table.store),
             max_sorted_rows=max_sorted_rows,
             max_windows=1,
+            max_fill_rows=0,  # figures are of values as they are
             runs=runs,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import polars as pl
 import pyarrow as pa
 
+from timedb.contract.times import to_micros
 from timedb.contract.wire import ReadCommand
 from timedb.storage.catalog.catalog import Series
 from timedb.storage.delta.log import DataFile
@@ -16,6 +17,7 @@ from timedb.storage.memory.server import ROW_BYTES
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.read.buckets import BucketRead
 from timedb.storage.read.cursor import Place
+from timedb.storage.read.filling import Grid
 from timedb.storage.read.latest import LastRows, latest_over
 from timedb.storage.read.resample import resample
 from timedb.storage.read.slicing import sliced
@@ -49,6 +51,7 @@ class Answers:
         cache: Rows that are read often; None: none is kept.
         slice_rows: Rows that are worked on at once, about.
         place: The rows up to it are left out, of those that it is about; None: none are.
+        max_fill_rows: Rows that may be added for periods without a value.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Answers:
         last_rows: LastRows,
         cache: BatchCache | None,
         slice_rows: int,
+        max_fill_rows: int,
         place: Place | None = None,
     ) -> None:
         self._read = read
@@ -72,6 +76,14 @@ class Answers:
         self._slice_rows = slice_rows
         self._place = place
         self.hold: Callable[[int], object] = lambda _: None
+        flat = read.view != "overlapping"  # whose periods are those of the read; a run has its own
+        start, end = (bound if flat and bound else None for bound in (read.start_valid, read.end_valid))
+        self._grid = Grid(
+            None if start is None else to_micros(start),
+            None if end is None else to_micros(end),
+            max_fill_rows,
+            lambda rows: self.hold(rows * ROW_BYTES),
+        )
 
     def batches(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
         """The rows of a bucket's answer, in no particular order."""
@@ -199,4 +211,5 @@ class Answers:
         if self._read.resample is None:
             return rows
         revision = ("series_id", "known_time", "run_id")
-        return resample(rows, self._read.resample, revision if self._read.view == "overlapping" else revision[:1])
+        by = revision if self._read.view == "overlapping" else revision[:1]
+        return resample(rows, self._read.resample, by, grid=self._grid)

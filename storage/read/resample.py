@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,6 +13,7 @@ from timedb.contract.wire import Resample
 from timedb.storage.measures.local_clock import Instants
 from timedb.storage.measures.periods import Periods
 from timedb.storage.measures.relative import check_time_zone
+from timedb.storage.read.filling import Flags, Floats, Grid, Periodic
 from timedb.storage.rows.sorting import sort_rows
 from timedb.storage.rows.views import same_as_next
 
@@ -22,17 +22,21 @@ __all__ = ["MAX_CUT_ROWS", "resample"]
 MAX_CUT_ROWS = 20_000_000
 """The most rows that intervals may be cut into, over those that there are anyway."""
 
+_ANY = 1 << 40  # rows
 _TIME = pl.Datetime("us", "UTC")
 _CHUNK_ROWS = 2_000_000
 _NOTHING = -0.0  # adds nothing to any number, -0.0 included
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def resample(
-    rows: pl.DataFrame, how: Resample, by: Sequence[str] = ("series_id",), *, max_cut_rows: int = MAX_CUT_ROWS
+    rows: pl.DataFrame,
+    how: Resample,
+    by: Sequence[str] = ("series_id",),
+    *,
+    grid: Grid | None = None,
+    max_cut_rows: int = MAX_CUT_ROWS,
 ) -> pl.DataFrame:
-    """One row for each period that holds or touches a value.
+    """One row for each period that holds or touches a value, and for each of the grid where values are filled in.
 
     A point belongs to the period that holds its valid_time, an interval to every period that it reaches into. Nulls
     are left out: a period of nulls only is null, its count 0. NaN makes everything but ``count`` NaN where it takes
@@ -49,6 +53,7 @@ def resample(
             rows agree in all but the value.
         how: Period, aggregate and time zone.
         by: What keeps values apart that are not to be mixed.
+        grid: The periods that ``how.fill`` fills; None: from the first to the last of each group, however many.
         max_cut_rows: The most rows that intervals may be cut into, over those that there are anyway.
 
     Returns:
@@ -56,7 +61,7 @@ def resample(
 
     Raises:
         InvalidRequest: there is no such time zone.
-        TooLarge: the intervals reach over more periods than that.
+        TooLarge: the intervals reach over more periods than that, or the grid has too many.
     """
     check_time_zone(how.time_zone, "resample.time_zone")
     rows = rows.select(*by, "valid_time", "valid_time_end", "value")
@@ -64,7 +69,9 @@ def resample(
         return rows
     rows = sort_rows(rows, (*by, "valid_time", "valid_time_end"))
     values = _Values.of(rows, by)
-    periods = Periods(how.period, how.time_zone, int(values.start.min()), int(values.end.max()))
+    grid = (grid or Grid(None, None, _ANY)) if how.fill != "none" else None
+    reach = int(values.start.min()), int(values.end.max())
+    periods = Periods(how.period, how.time_zone, *(reach if grid is None else grid.reach(*reach)))
     first, last = periods.number(values.start), periods.number(values.end - ~values.is_point)
     cut = last - first
     if int(np.minimum(cut, max_cut_rows + 1).sum()) > max_cut_rows:
@@ -76,12 +83,13 @@ def resample(
         _aggregate(_cut(values, begin, end, first, cut, periods), how.aggregate)
         for begin, end in _chunks(values.group, cut)
     ]
-    group, number, value, known = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    heads = np.searchsorted(values.group, group, side="left")
+    found = Periodic(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
+    found = found if grid is None else grid.filled(found, periods, how)
+    heads, number = np.searchsorted(values.group, found.group, side="left"), found.number
     return rows.select(pl.col(*by).gather(heads)).with_columns(
         pl.Series("valid_time", periods.start(number)).cast(_TIME),
         pl.Series("valid_time_end", periods.start(number + 1)).cast(_TIME),
-        pl.select(pl.when(pl.Series(known)).then(pl.Series(value)).alias("value")).to_series(),
+        pl.select(pl.when(pl.Series(found.known)).then(pl.Series(found.value)).alias("value")).to_series(),
     )
 
 

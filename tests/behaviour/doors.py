@@ -220,8 +220,8 @@ class RestDoor:
 
     def read(self, view: str = "flat", *, all_versions: bool = False, **filters: Any) -> pa.Table:
         fields = read_fields(view, all_versions, filters)
-        asked = {name: fields[name] for name in filters if name not in ("series_ids", "relative")}
-        asked |= {"series_id": fields["series_ids"], **fields.get("relative", {})}
+        asked = {name: fields[name] for name in filters if name not in ("series_ids", "relative", "resample")}
+        asked |= {"series_id": fields["series_ids"], **fields.get("relative", {}), **fields.get("resample", {})}
         said = {"columns": ",".join(asked.pop("columns"))} if "columns" in asked else {"intervals": True}
         parameters = {"mode": view, "all_versions": all_versions, **said, **asked}
         response = self.http.get("/values", params=parameters, headers={"Accept": ARROW})

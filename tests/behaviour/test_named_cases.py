@@ -199,6 +199,36 @@ def test_revisions_are_counted(story: Story) -> None:
     assert (1.5, None) in numbers("overlapping", all_versions=True), "what does not stand has no number"
 
 
+def test_local_days_without_a_value_are_filled(story: Story) -> None:
+    """Two days around a change of the clocks, and a run that says less than another."""
+    noons = [utc(f"2025-03-{day} 11:00") for day in (28, 29, 30, 31)]
+    story.upload("a", NOON, {noons[0]: 1.0, noons[3]: 4.0})
+    story.upload("b", NOON + HOUR, {noons[1]: None, noons[2]: math.nan})
+    days: dict[str, Any] = {"period": "P1D", "aggregate": "mean", "time_zone": "Europe/Stockholm"}
+    columns = ["series_id", "valid_time", "known_time", "value"]
+
+    def filled(fill: Any, view: str = "flat", bounds: Any = None, **more: Any) -> list[float | None]:
+        wanted = [name for name in columns if view == "overlapping" or name != "known_time"]
+        how = days | {"fill": fill} | more
+        order = [(name, "ascending") for name in ("known_time", "valid_time") if name in wanted]
+        found: list[float | None] = (
+            story.read(view, resample=how, columns=wanted, **(bounds or {})).sort_by(order).column("value").to_pylist()
+        )
+        return [None if value is None else -1.0 if math.isnan(value) else value for value in found]
+
+    around = {"start_valid": noons[0] - 24 * HOUR, "end_valid": noons[3] + 24 * HOUR}
+    assert filled("none") == filled("null") == [1.0, None, -1.0, 4.0], "NaN is a value"
+    assert filled("null", bounds=around) == [None, 1.0, None, -1.0, 4.0, None]
+    assert filled("previous", bounds=around) == [None, 1.0, 1.0, -1.0, 4.0, 4.0]
+    assert filled("previous", "overlapping", around) == [1.0, 1.0, 1.0, 4.0, None, -1.0]
+    assert filled("previous", "overlapping", around, fill_limit=1) == [1.0, 1.0, None, 4.0, None, -1.0]
+    linear = filled("linear", "overlapping")
+    assert linear[3:] == [4.0, None, -1.0]
+    assert linear[1] == pytest.approx(1 + 3 * 24 / 71), "days of 24, 24 and 23 hours"
+    assert filled(0, bounds=around) == [0.0, 1.0, 0.0, -1.0, 4.0, 0.0]
+    assert filled("null", bounds={"start_valid": noons[3] + 48 * HOUR}) == [], "nothing is made of nothing"
+
+
 def test_what_was_known_and_written_by_then_never_changes(story: Story) -> None:
     story.upload("a", NOON, {NOON + hour * HOUR: float(hour) for hour in range(5)})
     (then,) = story.change_times()

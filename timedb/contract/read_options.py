@@ -102,7 +102,8 @@ class Selection(Rows, ScannedRows, total=False):
     last value of each series. ``changes``: every row written since an answer's token, in all its versions. ``first``:
     per valid time the value known first, as it stands."""
     resample: Resample | Mapping[str, Any] | None
-    """``{"period", "aggregate", "time_zone"}``: the values of each period as one."""
+    """``{"period", "aggregate", "time_zone"}``: the values of each period as one; with ``fill`` (``"null"``,
+    ``"previous"``, ``"linear"`` or a number) and ``fill_limit`` also periods without one."""
     unit: str | None
     """Values converted to this unit."""
     since: str | None
@@ -249,6 +250,22 @@ READ = (
         "… by this function; default: mean",
         part_of="resample",
     ),
+    ReadOption(
+        "fill",
+        "text",
+        "previous",
+        "Periods without a value: none, null, previous, linear or a number. [none]",
+        "Periods without a value: none, null, previous, linear or a number; default: none",
+        metavar="HOW",
+        part_of="resample",
+    ),
+    ReadOption(
+        "fill_limit",
+        "count",
+        3,
+        "Of each gap at most so many periods; the others are null.",
+        part_of="resample",
+    ),
     ReadOption("unit", "text", "kelvin", "Values converted to this unit."),
     ReadOption(
         "since",
@@ -282,10 +299,19 @@ def nested(said: Mapping[str, Any], time_zone: str | None, *, zone_is_gate: bool
     if time_zone is None and relative.keys() & {"days_ahead", "time_of_day"}:
         raise InvalidRequest("time_zone: is missing; days_ahead and time_of_day need it", field="time_zone")
     if resample and "period" not in resample:
-        raise InvalidRequest("period: is missing; aggregate needs it", field="period")
+        raise InvalidRequest(f"period: is missing; {next(iter(resample))} needs it", field="period")
+    if "fill" in resample:
+        resample["fill"] = _number_or_word(resample["fill"])
     zone = {} if time_zone is None else {"time_zone": time_zone}
     if relative or (zone and zone_is_gate and not resample):
         fields["relative"] = relative | zone
     if resample:
         fields["resample"] = {"aggregate": "mean"} | resample | zone
     return fields
+
+
+def _number_or_word(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -85,6 +85,9 @@ class ServerSettings(BaseSettings):
         "them; * for all",
     )
     max_sorted_rows: int = Field(20_000_000, ge=1, description="Rows that a read may sort across buckets")
+    max_fill_rows: int = Field(
+        5_000_000, ge=0, description="Rows that a resampled read may add for periods without a value"
+    )
     max_lookup_batch_rows: int = Field(1_000_000, ge=1, description="Rows of one batch of a lookup")
     lookup_stored_rows: int = Field(
         4_000_000, ge=1, description="Stored rows that a lookup has in memory at once, about"

@@ -27,6 +27,7 @@ from timedb.contract.wire_fields import (
     MAX_NAME_CHARS,
     Command,
     Days,
+    Fill,
     Labels,
     Length,
     Name,
@@ -98,15 +99,23 @@ Aggregate = Literal["mean", "sum", "min", "max", "first", "last", "count"]
 
 
 class Resample(WireModel):
-    """Values brought to periods: ``aggregate`` over each ``period`` of ``time_zone``."""
+    """Values brought to periods: ``aggregate`` over each ``period`` of ``time_zone``.
+
+    ``fill`` says what becomes of periods without a value: nothing, a row with null, with the value before, with one
+    between the values before and after, or with a number; of ``fill_limit`` periods of a gap at most.
+    """
 
     period: Length
     aggregate: Aggregate
     time_zone: Name = "UTC"
+    fill: Fill = "none"
+    fill_limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
 
     @model_validator(mode="after")
     def _is_one_length(self) -> Self:
         check_one_length("period", self.period)
+        if self.fill_limit is not None and self.fill == "none":
+            raise ValueError("fill_limit goes with fill: null, previous, linear or a number")
         return self
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "MAX_TEXT_CHARS",
     "Command",
     "Days",
+    "Fill",
     "Labels",
     "Length",
     "Name",
@@ -142,6 +143,19 @@ Length = Annotated[
     Duration, BeforeValidator(_read_duration, json_schema_input_type=str), PlainSerializer(str, when_used="json")
 ]
 Number = Annotated[float | None, BeforeValidator(_read_number)]
+
+
+def _read_fill(value: object, info: ValidationInfo) -> object:
+    if value in ("none", "null", "previous", "linear"):
+        return value
+    number = None if isinstance(value, str) else _read_number(value, info)
+    if number is None or not math.isfinite(number):
+        raise ValueError('is not "none", "null", "previous", "linear" or a finite number')
+    return number
+
+
+Fill = Annotated[Literal["none", "null", "previous", "linear"] | float, BeforeValidator(_read_fill)]
+"""What becomes of periods without a value."""
 
 
 def _check_labels(labels: _Labels) -> _Labels:
