@@ -30,7 +30,7 @@ class Periodic:
     """False: it is null."""
 
     def only(self, some: Flags) -> Periodic:
-        """Some of them."""
+        """The same without the periods that are false in ``some``."""
         return Periodic(self.group[some], self.number[some], self.value[some], self.known[some])
 
 
