@@ -18,6 +18,7 @@ import timedb as td
 from tests.commands import COMMANDS
 from tests.conftest import Served
 from tests.test_readme import BLOCK, on_this_service, run_bash, run_python
+from tests.timedb.cli.test_cli import timedb
 from timedb.contract.wire import ApplyRetention, parse_object
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,10 @@ PAGES = sorted(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_block_runs_and_prints_what_it_says(page: Path, served: Served) -> None:
+def test_every_block_runs_and_prints_what_it_says(
+    page: Path, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     printed = ""
     for number, match in enumerate(BLOCK.finditer(page.read_text()), 1):
@@ -45,12 +49,24 @@ def test_every_block_runs_and_prints_what_it_says(page: Path, served: Served) ->
                 assert printed == code
             case "sh":
                 check_commands(code)
+            case "console":
+                check_session(code, served)
             case "json":
                 parse_object(ApplyRetention, {"rules": json.loads(code), "dry_run": True})
             case _:
                 pytest.fail(f"a block of {page.name} is {language or 'of no language'}: nothing runs it")
     if client := namespace.get("client"):
         client.close()
+
+
+def check_session(code: str, served: Served) -> None:
+    """Type what stands behind ``$``; what is printed is what stands below it, ``…`` being anything."""
+    for each in code.removeprefix("$ ").split("\n$ "):
+        line, _, said = each.partition("\n")
+        done = timedb(*shlex.split(line)[1:], TIMEDB_FLIGHT_URL=served.flight_url)
+        printed = "".join(f"{each.rstrip()}\n" for each in (done.stderr + done.stdout).splitlines())
+        pattern = "".join(".*" if part == "…" else re.escape(part) for part in re.split("(…)", said.rstrip("\n")))
+        assert re.fullmatch(pattern, printed.rstrip("\n"), re.DOTALL), f"{line} prints:\n{printed}"
 
 
 def check_commands(code: str) -> None:

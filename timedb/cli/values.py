@@ -165,4 +165,4 @@ def tell(prepared: Prepared, layout: Layout) -> None:
     if prepared.chosen.left_out:
         say(f"left out: {', '.join(prepared.chosen.left_out[:20])}")
     if not prepared.knows:
-        say("known_time: now, as nothing said when the values became known; --known-time says it")
+        say("known_time: now, as nothing said when the values became known; --known-time or --known-after says it")

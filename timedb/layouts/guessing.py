@@ -72,28 +72,33 @@ def _delimiter_of(rows: list[str]) -> str:
     return fitting[0] if len(fitting) == 1 else ","
 
 
+def _lines_before_names(lines: list[str], delimiter: str) -> int | None:
+    """How many lines stand before the one that looks like the line of names; None: none does, or none stands there."""
+    widths = [len(_cells(line, delimiter)) if line.strip() else 0 for line in lines]
+    for number, line in enumerate(lines[1:], 1):
+        even = {width for width in widths[number:] if width} == {widths[number]}
+        named = not any(re.search(r"^\s*-?\d", each) for each in _cells(line, delimiter))
+        if even and named and widths[number] > 1 and number < len(lines) - 1:
+            return number
+    return None
+
+
 def _hint(lines: list[str], rows: list[str], delimiter: str, layout: Layout) -> str:
     """What a file without the columns that are needed looks like."""
     if not rows:
         return ""
     names = _cells(rows[0], delimiter)
+    if "skip_lines" not in layout.said and not layout.get("no_header"):
+        for each in (delimiter,) if "delimiter" in layout.said else _DELIMITERS:
+            if (before := _lines_before_names(lines, each)) is not None:
+                told = layout.spoken("skip_lines", str(before))
+                return f"line {before + 1} looks like its line of names: {told} leaves out what stands before it"
     if "delimiter" not in layout.said:
         for other in (";", "\t", "|"):
             if delimiter == "," and len(_cells(rows[0], other)) > len(names):
                 return (
                     f"its line of names is {rows[0][:200]!a}: {layout.spoken('delimiter', other)} tells its cells apart"
                 )
-    if "skip_lines" not in layout.said and not layout.get("no_header"):
-        widths = [len(_cells(line, delimiter)) if line.strip() else 0 for line in lines]
-        for number, line in enumerate(lines[1:], 1):
-            even = {width for width in widths[number:] if width} == {widths[number]}
-            if (
-                even
-                and widths[number] > 1
-                and not any(re.search(r"^\s*-?\d", each) for each in _cells(line, delimiter))
-            ):
-                told = layout.spoken("skip_lines", str(number))
-                return f"line {number + 1} looks like its line of names: {told} leaves out what stands before it"
     if not layout.get("no_header") and names and all(re.fullmatch(r"\s*[-\d.,:/ TZ+]+\s*", name) for name in names):
         told = layout.spoken("no_header")
         return f"its first line is {rows[0][:200]!a}, which names nothing: {told} calls columns 1, 2, …"

@@ -401,3 +401,10 @@ def test_a_table_within_json_is_found_by_its_key(tmp_path: Path) -> None:
         ('{"n": 1}', {}, "is not a JSON array of objects"),
     ]:
         assert said in refused(tmp_path, content, name="a.json", **options, **S)
+
+
+def test_a_preamble_is_seen_whatever_tells_cells_apart(tmp_path: Path) -> None:
+    said = refused(tmp_path, "Meter;DE1\nDays;1 - 2\n\nt;v;w\n2025-01-01;1,5;a\n2025-01-02;2,5;b\n", **S)
+    assert "line 4 looks like its line of names: --skip-lines 3 leaves out what stands before it" in said
+    assert "--delimiter" not in said
+    assert "--delimiter ';' tells its cells apart" in refused(tmp_path, "x;y\n2025-01-01;1\n2025-01-02\n", **S)
