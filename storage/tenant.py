@@ -38,9 +38,10 @@ from timedb.contract.wire import (
 from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, StoredCatalog
 from timedb.storage.catalog.key_labels import LimitedCatalog
-from timedb.storage.catalog.ledger import Ledger, public_record
+from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.catalog.series_lists import ListedSeries, page_of
-from timedb.storage.catalog.withdrawn import STANDING, RowsOfRuns, WithdrawnRuns
+from timedb.storage.catalog.unit_changes import follow_units, in_step
+from timedb.storage.catalog.withdrawn import STANDING, RowsOfRuns, WithdrawnRuns, public_run
 from timedb.storage.commit.lane import CommitLane
 from timedb.storage.commit.write_behind import WriteBehind
 from timedb.storage.delta.log import Snapshot
@@ -71,6 +72,7 @@ from timedb.storage.write.correction_tables import CorrectionTable
 from timedb.storage.write.corrections import AskedCorrections, Corrections, StoredRows, asked_of_message
 from timedb.storage.write.incoming import IncomingRuns
 from timedb.storage.write.runs import Writer
+from timedb.storage.write.unit_change import UnitChanger
 from timedb.storage.write.uploads import Upload
 from timedb.storage.write.withdrawals import Restoration, Withdrawal
 
@@ -112,12 +114,12 @@ class Tenant:
         self.bucket_digits = bucket_digits
         tables = TenantTables.below(store, standing)
         self.values = tables.values
-        series = StoredCatalog(tables.series, tenant_id)
+        self.ledger = Ledger(tables.values, tables.runs, tables.updates)
+        series = StoredCatalog(tables.series, tenant_id, lambda values: follow_units(series, self.ledger, values))
         self.catalog: Catalog = series
         self._limited_to: str | None = None
         self._limited_catalogs: dict[str, LimitedCatalog] = {}
         self._watch = LogWatch(tables.values, series, settings.follow_look_seconds)
-        self.ledger = Ledger(tables.values, tables.runs, tables.updates)
         self._stored = StoredRows(self.values, bucket_digits)
         self._rows_of_runs = RowsOfRuns(self.values, bucket_digits)
         self._withdrawn_runs = WithdrawnRuns(self._rows_of_runs, self.ledger)
@@ -144,6 +146,7 @@ class Tenant:
             clock=self.clock,
             recorded=self._recorded,
         )
+        self._units = UnitChanger(self.values, self.lane, bucket_digits, settings.max_converted_rows, self.memory.calls)
         self._incoming = IncomingRuns(self.values, self.lane, bucket_digits, settings, self.memory.calls)
         compactor = Compactor(
             self.values,
@@ -202,15 +205,14 @@ class Tenant:
         return {"series": [{"series_id": series_id, "created": new} for series_id, new in created]}
 
     @translating_errors()
-    def update_series(self, message: UpdateSeries) -> dict[str, Any]:
-        """Change name, unit or description of a series, or retire it; its id and its values stay.
+    def update_series(self, message: UpdateSeries, *, changed_by: str | None = None) -> dict[str, Any]:
+        """Change name, unit or description of a series, or retire it; its id stays.
 
         Raises:
-            NotFound: there is no such series.
-            Conflict: another series has the name and the same labels.
-            InvalidRequest: nobody knows the unit.
+            NotFound, Conflict, InvalidRequest, TooLarge, Busy: see ``timedb.storage.write.unit_change.UnitChanger``
+                and ``timedb.storage.catalog.catalog.Catalog.update``.
         """
-        return self.catalog.update(message)
+        return self._units.update(self.catalog, message, changed_by)
 
     @translating_errors()
     def list_series(self, message: ListSeries) -> list[dict[str, Any]]:
@@ -256,20 +258,24 @@ class Tenant:
         Raises:
             InvalidRequest, NotFound: see ``timedb.storage.read.accuracy.plan_accuracy``.
         """
-        return plan_accuracy(
-            ticket,
-            table=self.values,
-            catalog=self.catalog,
-            bucket_digits=self.bucket_digits,
-            runs=RunsSeen(self._all_runs, self._limited_to),
-            max_sorted_rows=self.settings.max_sorted_rows,
-        )
+        while True:
+            units = self.catalog.known().units
+            plan = plan_accuracy(
+                ticket,
+                table=self.values,
+                catalog=self.catalog,
+                bucket_digits=self.bucket_digits,
+                runs=RunsSeen(self._all_runs, self._limited_to),
+                max_sorted_rows=self.settings.max_sorted_rows,
+            )
+            if self.catalog.known().units == units:  # else forecasts and actuals may be of different ones
+                return plan
 
     @translating_errors()
     def snapshot(self) -> TenantSnapshot:
         """The tables as they are now, for several reads of one state."""
-        snapshot = self.values.snapshot()
-        series, runs = self.catalog.known().by_id, partial(self._visible_runs, snapshot)
+        snapshot, known = in_step(self.values, self.catalog)
+        series, runs = known.by_id, partial(self._visible_runs, snapshot)
         withdrawn = partial(self._withdrawn, snapshot, None)
         return TenantSnapshot(snapshot, series, lambda ticket: self.plan_read(ticket, snapshot), runs, withdrawn)
 
@@ -371,7 +377,7 @@ class Tenant:
         record = self.ledger.runs.find(message.run_id)
         if record is None or self._limited_to not in (None, record["created_by"]):
             raise NotFound(f"run_id: there is no run {quoted(message.run_id)}")
-        return _public_run(record, self._withdrawn(snapshot, [message.run_id]))
+        return public_run(record, self._withdrawn(snapshot, [message.run_id]))
 
     @translating_errors()
     def list_runs(self, message: ListRuns) -> list[dict[str, Any]]:
@@ -386,7 +392,7 @@ class Tenant:
             rows = rows.filter(pl.col("run_start_time") < message.end)
         newest = rows.sort("change_time", "run_id", descending=True).head(message.limit).collect(engine="in-memory")
         withdrawn = self._withdrawn(snapshot, newest["run_id"])
-        return [_public_run(row, withdrawn) for row in newest.iter_rows(named=True)]
+        return [public_run(row, withdrawn) for row in newest.iter_rows(named=True)]
 
     @translating_errors()
     def status(self) -> dict[str, Any]:
@@ -477,11 +483,3 @@ class Tenant:
         if others:
             others -= self._rows_of_runs.with_rows(snapshot, others, self.catalog.known().by_id.keys())
         return {run_id: record for run_id, record in found.items() if run_id not in others}
-
-
-def _public_run(record: Mapping[str, Any], withdrawn: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    run = {**public_record(record), **withdrawn.get(record["run_id"], STANDING)}
-    for name in ("run_params", "receipt"):
-        if run[name] is not None:
-            run[name] = json.loads(run[name])
-    return run

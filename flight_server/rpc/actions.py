@@ -81,7 +81,7 @@ _TABLE = (
         WRITE,
         "{series_id, name?, unit? with unit_change, description?, retired?}"
         " -> {series_id, name, labels, unit, description, retired}",
-        lambda tenant, message, _: tenant.update_series(message),
+        lambda tenant, message, caller: tenant.update_series(message, changed_by=caller),
     ),
     Action(
         "list_series",

@@ -184,7 +184,8 @@ class NewManySeries(WireModel):
 class SeriesChange(WireModel):
     """Body of ``PATCH /series/{series_id}``: a field left out stays, ``description: null`` clears it.
 
-    A ``unit`` goes with ``unit_change``: ``declare`` leaves the stored numbers as they are.
+    A ``unit`` goes with ``unit_change``: ``declare`` leaves the stored numbers as they are, ``convert`` converts them
+    all, and is a change of its own.
     """
 
     model_config = ConfigDict(

@@ -129,6 +129,6 @@ def list_series_labels(
 def update_series(
     series_id: str, body: Annotated[SeriesChange, Depends(json_body(SeriesChange))], caller: TheCaller
 ) -> Response:
-    """A field left out stays as it is. A rename keeps the id; a unit is declared, and leaves the numbers alone."""
+    """A field left out stays as it is. A rename keeps the id; a unit is declared, or all numbers are converted."""
     message = parse_object(UpdateSeries, {"series_id": series_id, **body.model_dump(exclude_unset=True)})
     return json_answer(caller.call("update_series", message))

@@ -38,7 +38,7 @@ from timedb.storage.delta.privacy import close_folder, is_open_to_others, opener
 from timedb.storage.delta.standing import LAKE_ID
 from timedb.storage.delta.store import LocalStore, Store, StoredFile, make_folder, sync_folder
 from timedb.storage.delta.table import Table
-from timedb.storage.tables.commit_marks import CHANGE_TIME, REACHED
+from timedb.storage.tables.commit_marks import CHANGE_TIME, REACHED, UNITS
 from timedb.storage.tables.layout import TENANTS, USERS_FOLDER, TenantTables, tenant_folder, tenant_ids, users_table
 from timedb.storage.tables.marker import AUTHENTICATION, marker_of
 
@@ -222,7 +222,11 @@ class _LakeCopy:
                 if source.exists():
                     pinned.append(self._pin(f"{folder}/{name}", source.snapshot()))
                     leave_out_later(source.store, copy, values)
-        return pinned + self._pin_all(folder, {f"{folder}/{name}" for name in ("values", "runs", "updates")})
+        pinned += self._pin_all(folder, {f"{folder}/{name}" for name in ("values", "runs", "updates")})
+        marks = {one.path.removeprefix(f"{folder}/"): one.snapshot.transactions.get(UNITS, 0) for one in pinned}
+        if marks.get("series", 0) != marks.get("values", 0):
+            raise FileNotFoundError(2, "the unit of a series has just changed", f"{folder}/series")  # both anew
+        return pinned
 
     def _pin_all(self, folder: str, known: Collection[str] = ()) -> list[_Pinned]:
         """Pin every table below a folder but those that are known."""

@@ -12,20 +12,18 @@ from functools import cached_property, lru_cache
 from itertools import count
 from typing import Any, ClassVar
 
-import polars as pl
-import pyarrow as pa
-
 from timedb.contract.errors import Busy, Conflict, InvalidRequest, NotFound
 from timedb.contract.identity import canonical_labels, derived_id, series_bucket
 from timedb.contract.quantiles import PROBABILITY_COLUMNS
 from timedb.contract.times import now
 from timedb.contract.wire import CreateSeries, UpdateSeries, quoted
-from timedb.storage.delta.damage import check_files
+from timedb.storage.catalog.series_files import read_series, series_table
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.parquet import write_file
+from timedb.storage.delta.store import Store
 from timedb.storage.delta.table import Table
 from timedb.storage.measures.units import check_unit
-from timedb.storage.tables.schemas import SERIES
+from timedb.storage.tables.commit_marks import UNITS
 
 __all__ = ["DEFAULT_UNIT", "Catalog", "KnownSeries", "LabelFilter", "Series", "SeriesNeeds", "StoredCatalog"]
 
@@ -110,6 +108,11 @@ class KnownSeries:
     limits: str = ""
     _by_labels: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
     _buckets: dict[int | None, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def units(self) -> int:
+        """The values version of the last change of a unit that they have followed; 0: there was none."""
+        return self.snapshot.transactions.get(UNITS, 0)
 
     @property
     def version(self) -> str:
@@ -255,23 +258,41 @@ class Catalog(ABC):
         """
 
     @abstractmethod
+    def follow(self, values: Snapshot) -> None:
+        """Take over the changes of units that a version of the values has.
+
+        Raises:
+            Busy: it is for others to do.
+        """
+
+    @abstractmethod
     def update(self, message: UpdateSeries) -> dict[str, Any]:
-        """Change name, unit or description of a series, or retire it; its id and its values stay.
+        """Change name or description of a series, or retire it; its id, its unit and its values stay.
 
         Raises:
             NotFound: there is no such series.
             Conflict: another series has the name and these labels.
-            InvalidRequest: nobody knows the unit.
         """
 
 
+def _leave_to_others(values: Snapshot) -> None:
+    raise Busy("the unit of a series has just changed, and the series table is about to follow; retry")
+
+
 class StoredCatalog(Catalog):
-    """All series of one tenant."""
+    """All series of one tenant.
+
+    Args:
+        table: The series table.
+        tenant_id: The tenant (UUID text).
+        follow: Takes over the changes of units that a version of the values has; left out: others do.
+    """
 
     limited = False
 
-    def __init__(self, table: Table, tenant_id: str) -> None:
+    def __init__(self, table: Table, tenant_id: str, follow: Callable[[Snapshot], None] = _leave_to_others) -> None:
         self.table = table
+        self._follow = follow
         self._tenant_id = tenant_id
         self._known = _NOTHING
         self._refreshing = threading.Lock()
@@ -297,7 +318,7 @@ class StoredCatalog(Catalog):
     def _with_files(self, known: KnownSeries, snapshot: Snapshot) -> KnownSeries:
         kept = known.snapshot.files.keys() <= snapshot.files.keys()
         fresh = snapshot.files.keys() - (known.snapshot.files.keys() if kept else set())
-        return (known if kept else _NOTHING).with_rows(snapshot, self._read(sorted(fresh)))
+        return (known if kept else _NOTHING).with_rows(snapshot, _read(self.table.store, sorted(fresh)))
 
     def id_for(self, name: str, labels: str, known: KnownSeries) -> str:
         found = known.identified(name, labels)
@@ -367,17 +388,12 @@ class StoredCatalog(Catalog):
         return None
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
-        if message.unit is not None:
-            check_unit(message.unit, field="unit")
-
         def change(known: KnownSeries) -> list[Series]:
             old = known.get(message.series_id)
             fields = message.model_fields_set
             new = replace(
                 old,
                 name=message.name or old.name,
-                unit=message.unit or old.unit,
-                auto_created=old.auto_created and message.unit is None,
                 description=message.description if "description" in fields else old.description,
                 retired=bool(message.retired) if "retired" in fields else old.retired,
             )
@@ -393,7 +409,25 @@ class StoredCatalog(Catalog):
         series = self.known().get(message.series_id)
         return {**series.to_dict(), "retired": series.retired}
 
-    def _write(self, change: Callable[[KnownSeries], list[Series]]) -> set[str]:
+    def follow(self, values: Snapshot) -> None:
+        self._follow(values)
+
+    def set_units(self, units: Mapping[str, str], reached: int) -> None:
+        """Take over changes of units.
+
+        Args:
+            units: The new unit of each series.
+            reached: The values version of the last of the changes.
+        """
+
+        def change(known: KnownSeries) -> list[Series]:
+            if known.units >= reached:
+                return []
+            return [replace(known.get(each), unit=unit, auto_created=False) for each, unit in units.items()]
+
+        self._write(change, {UNITS: reached})
+
+    def _write(self, change: Callable[[KnownSeries], list[Series]], marks: Mapping[str, int] | None = None) -> set[str]:
         """Compare-and-set: what ``change`` makes of the newest catalog is written on top of it. Returns the new ids."""
         with self._writing:
             while True:
@@ -402,8 +436,8 @@ class StoredCatalog(Catalog):
                 if not changed:
                     return set()
                 rows, removes = _rewritten(known, changed)
-                file = write_file(self.table.store, _to_arrow(rows), {})
-                done = self.table.commit_or_delete(known.snapshot, adds=[file], removes=removes)
+                file = write_file(self.table.store, series_table(rows), {})
+                done = self.table.commit_or_delete(known.snapshot, adds=[file], removes=removes, transactions=marks)
                 if done is not None:
                     self._take_over(known, done, {file.path: rows})
                     return {series.series_id for series in changed} - known.by_id.keys()
@@ -414,14 +448,9 @@ class StoredCatalog(Catalog):
             if self._known is known:
                 self._known = known.with_rows(done, rows)
 
-    def _read(self, paths: list[str]) -> dict[str, list[Series]]:
-        rows: dict[str, list[Series]] = {}
-        check_files(self.table.store, paths)
-        for path in paths:
-            found = pl.read_parquet(self.table.store.url(path), glob=False, hive_partitioning=False)
-            columns = [found[name].to_list() for name in SERIES.names]
-            rows[path] = [Series(*row) for row in zip(*columns, strict=True)]
-        return rows
+
+def _read(store: Store, paths: Sequence[str]) -> dict[str, list[Series]]:
+    return {path: [Series(*row) for row in rows] for path, rows in read_series(store, paths).items()}
 
 
 _NOTHING = KnownSeries(Snapshot(-1, {}, {}), {}, {})
@@ -463,9 +492,3 @@ def _rewritten(known: KnownSeries, changed: Sequence[Series]) -> tuple[list[Seri
     rows = {series_id: known.by_id[series_id] for series_id, path in kept if path in removes}
     rows.update((one.series_id, one) for one in changed)
     return list(rows.values()), [files[path] for path in removes]
-
-
-def _to_arrow(rows: Sequence[Series]) -> pa.Table:
-    ordered = sorted(rows, key=lambda series: series.series_id)
-    columns = [pa.array([getattr(one, column.name) for one in ordered], column.type) for column in SERIES]
-    return pa.Table.from_arrays(columns, schema=SERIES)

@@ -11,6 +11,7 @@ from timedb.contract.errors import Forbidden
 from timedb.contract.identity import canonical_labels
 from timedb.contract.wire import CreateSeries, UpdateSeries, quoted
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
+from timedb.storage.delta.log import Snapshot
 from timedb.storage.users.users import LabelLimits
 
 __all__ = ["LimitedCatalog"]
@@ -65,6 +66,9 @@ class LimitedCatalog(Catalog):
         for message in messages:
             self.check_new(message.name, canonical_labels(message.labels))
         return self._whole.create(messages, created_by=created_by)
+
+    def follow(self, values: Snapshot) -> None:
+        self._whole.follow(values)
 
     def update(self, message: UpdateSeries) -> dict[str, Any]:
         self.known().get(message.series_id)

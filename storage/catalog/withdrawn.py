@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from timedb.contract.times import format_time, to_micros
-from timedb.storage.catalog.ledger import Ledger
+from timedb.storage.catalog.ledger import Ledger, public_record
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.parquet import may_hold_corrections
 from timedb.storage.delta.table import Table
@@ -25,7 +25,15 @@ from timedb.storage.rows.orders import VERSION
 from timedb.storage.rows.scan import RowSelection, live_files, scan
 from timedb.storage.rows.texts_aside import TextsAside
 
-__all__ = ["STANDING", "RowsOfRuns", "WithdrawnRuns", "record_key", "with_withdrawals", "withdrawals_without_record"]
+__all__ = [
+    "STANDING",
+    "RowsOfRuns",
+    "WithdrawnRuns",
+    "public_run",
+    "record_key",
+    "with_withdrawals",
+    "withdrawals_without_record",
+]
 
 STANDING: Mapping[str, Any] = {"withdrawn": None, "withdrawn_rows": 0}
 """What a run says of itself of which every row stands."""
@@ -202,3 +210,12 @@ def record_key(stamp: int) -> str:
 
 def _may_hold_retractions(file: DataFile) -> bool:
     return may_hold_corrections(file) and file.null_count.get("retracted", -1) != file.rows
+
+
+def public_run(record: Mapping[str, Any], withdrawn: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """A row of the runs table as clients get it, with what is withdrawn of it."""
+    run = {**public_record(record), **withdrawn.get(record["run_id"], STANDING)}
+    for name in ("run_params", "receipt"):
+        if run[name] is not None:
+            run[name] = json.loads(run[name])
+    return run

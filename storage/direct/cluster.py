@@ -158,4 +158,4 @@ def _files_of(snapshot: Snapshot, bucket: str | None) -> Snapshot:
 
 def _series_of(known: KnownSeries, bucket: str | None) -> KnownSeries:
     by_id = {series_id: one for series_id, one in known.by_id.items() if series_id.startswith(bucket or "-")}
-    return KnownSeries(Snapshot(known.snapshot.version, {}, {}), by_id, {})
+    return KnownSeries(replace(known.snapshot, files={}), by_id, {})

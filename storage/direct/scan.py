@@ -23,6 +23,7 @@ from timedb.contract.wire import ReadTicket, quoted
 from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import KnownSeries, StoredCatalog
 from timedb.storage.catalog.ledger import Ledger
+from timedb.storage.catalog.unit_changes import in_step
 from timedb.storage.delta.log import DeltaLog, Snapshot
 from timedb.storage.delta.object_store import ObjectStore
 from timedb.storage.delta.store import LocalStore, Store
@@ -90,9 +91,9 @@ class DirectTenant:
         """The values and the series at the newest versions that the folder has now."""
         promised = Inventory(self.store).promised
         known = promised.get("values", _MADE), promised.get("series", _MADE)
-        values = Table(self.store.below("values"), VALUES, PARTITIONS, promised=known[0]).snapshot()
+        values = Table(self.store.below("values"), VALUES, PARTITIONS, promised=known[0])
         catalog = StoredCatalog(Table(self.store.below("series"), SERIES, promised=known[1]), self.tenant_id)
-        return State(values, catalog.known())  # in this order: a series is made before its first value
+        return State(*in_step(values, catalog))
 
     def plan(self, ticket: ReadTicket, state: State) -> ReadPlan:
         """Resolve a read on what there is at a state.

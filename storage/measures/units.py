@@ -156,7 +156,9 @@ def convert_column(
     if all(change is None for change in changes):
         return values
     if len(set(changes)) == 1 and (only := changes[0]) is not None:
-        return ((values * only.times + only.plus) / only.over).alias(values.name)
+        # By a column, as below: by one number Polars multiplies with its reciprocal, which is off in the last place.
+        over = pl.repeat(only.over, len(values), dtype=pl.Float64, eager=True)
+        return ((values * only.times + only.plus) / over).alias(values.name)
     factors = np.array([(change or _UNCHANGED).factors for change in changes])
     times, plus, over = (pl.Series(factors[:, column]).gather(codes) for column in range(3))
     return ((values * times + plus) / over).alias(values.name)

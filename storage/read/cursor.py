@@ -41,14 +41,15 @@ def sort_columns(read: ReadCommand) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Cursor:
-    """The sort columns of a page's last row, and the change_time that the page was read as of."""
+    """The sort columns of a page's last row, the change_time that the page was read as of, and the table's version."""
 
     last: dict[str, Any]
     as_of: datetime
+    table_version: int
 
     def to_text(self) -> str:
         """Opaque text for the client."""
-        body = {"as_of": format_time(self.as_of), "last": _to_json(self.last)}
+        body = {"as_of": format_time(self.as_of), "last": _to_json(self.last), "table_version": self.table_version}
         return base64.urlsafe_b64encode(json.dumps(body, separators=(",", ":")).encode()).decode()
 
     @classmethod
@@ -60,7 +61,8 @@ class Cursor:
         """
         try:
             body = json.loads(base64.urlsafe_b64decode(text.encode()))
-            return cls(_from_json(body["last"], sort_columns(read)), parse_time(body["as_of"]))
+            last = _from_json(body["last"], sort_columns(read))
+            return cls(last, parse_time(body["as_of"]), int(body["table_version"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InvalidRequest(f"after: {quoted(text)} is not a cursor of this read") from None
 

@@ -15,6 +15,7 @@ from timedb.contract.errors import Busy, TimeDBError
 from timedb.contract.times import from_micros
 from timedb.storage.boundary import our_error
 from timedb.storage.catalog.catalog import Catalog, KnownSeries
+from timedb.storage.catalog.unit_changes import in_step
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.table import Table
 from timedb.storage.rows.scan import RowSelection
@@ -122,8 +123,8 @@ class LogWatch:
         Raises:
             TimeDBError: the table cannot be read.
         """
-        snapshot = self._values.snapshot()
-        found = Committed(snapshot, self._catalog.known())  # in this order: a series is made before its first value
+        snapshot, series = in_step(self._values, self._catalog)
+        found = Committed(snapshot, series)
         with self._lock:
             if self._state is None or self._state.snapshot.version <= snapshot.version:
                 self._state = found

@@ -23,6 +23,7 @@ from timedb.contract.wire import LookupCommand
 from timedb.storage.boundary import translating_errors
 from timedb.storage.catalog.catalog import Catalog
 from timedb.storage.catalog.resolve import resolve
+from timedb.storage.catalog.unit_changes import in_step
 from timedb.storage.delta.log import DataFile
 from timedb.storage.delta.parquet import may_hold_corrections
 from timedb.storage.delta.table import Table
@@ -97,9 +98,8 @@ class Lookup:
     ) -> None:
         check_columns(schema, LOOKUP_COLUMNS, ("valid_time",))
         self._store = table.store
-        self._snapshot = table.snapshot()
+        self._snapshot, self._known = in_step(table, catalog)
         self._catalog = catalog
-        self._known = catalog.known()  # after the snapshot: a series is made before its first value
         self._bucket_digits = bucket_digits
         self._corrections = command.corrections
         self._uploaded = runs.uploaded(self._snapshot)

@@ -12,6 +12,7 @@ from timedb.contract.identity import series_bucket
 from timedb.contract.times import from_micros
 from timedb.contract.wire import ReadTicket, quoted
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
+from timedb.storage.catalog.unit_changes import in_step, refuse_converted
 from timedb.storage.delta.log import DataFile, Snapshot
 from timedb.storage.delta.table import Table
 from timedb.storage.measures.relative import check_time_zone, check_windows
@@ -69,9 +70,7 @@ def plan_read(
         raise InvalidRequest("after: a cursor goes with a limit")
     if ticket.resample is not None:
         check_time_zone(ticket.resample.time_zone, "resample.time_zone")
-    snapshot = table.snapshot() if snapshot is None else snapshot
-    if known_series is None:
-        known_series = catalog.known()  # after the snapshot: a series is made before its first value
+    snapshot, known_series = in_step(table, catalog, snapshot, known_series)
     known = known_series.by_id
     series_ids = select_series(ticket, catalog, known_series)
     if ticket.table_version is not None and ticket.table_version > snapshot.version:
@@ -85,6 +84,8 @@ def plan_read(
     since = None if ticket.since is None else Token.from_text(ticket.since, field="since", newest=newest)
     selection = _selection(ticket, newest, since, series_ids, run_ids)
     _refuse_gaps(ticket, snapshot, _names_of_buckets(ticket, series_ids, bucket_digits), selection, since)
+    for field, version in _begun(ticket, since).items():
+        refuse_converted(snapshot, known_series, series_ids, version, field)
     live = live_files(snapshot, selection, bucket_digits)
     if ticket.view == "changes" and sum(max(file.rows, 0) for file in live) <= at_once_rows:
         every = BucketRead.plan(ticket, "", live, selection, runs.uploaded(snapshot))
@@ -139,6 +140,16 @@ def _refuse_gaps(
     ):
         if asked:
             refuse_incomplete(snapshot, buckets, ticket.start_valid, field=field, wanted=wanted)
+
+
+def _begun(ticket: ReadTicket, since: Token | None) -> dict[str, int]:
+    """The table versions of the answers that a read goes on with, by what says so."""
+    found = {} if ticket.table_version is None else {"table_version": ticket.table_version}
+    if since is not None and not since.is_beginning:
+        found["since"] = since.table_version
+    if ticket.after is not None:
+        found["after"] = Cursor.from_text(ticket.after, ticket).table_version
+    return found
 
 
 def _selection(

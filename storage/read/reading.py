@@ -263,7 +263,7 @@ class ReadPlan:
         if found.num_rows <= limit:
             return found, None
         (last,) = found.select(self._order).slice(limit - 1, 1).to_pylist()
-        return found.slice(0, limit), Cursor(last, self.as_of).to_text()
+        return found.slice(0, limit), Cursor(last, self.as_of, self.table_version).to_text()
 
     def _finish(self, rows: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Rows brought to the columns and types of the answer and cut into batches."""

@@ -26,6 +26,7 @@ __all__ = [
     "ROWS",
     "SORT_ORDER",
     "as_rows",
+    "batches_of",
     "codes",
     "flags",
     "frame_of_rows",
@@ -54,16 +55,27 @@ def read_rows(store: Store, file: DataFile, piece: Slice) -> pa.Table:
     Raises:
         Damaged: the file is missing, or is not what was written.
     """
-    batches = []
+    kept = (_within(batch, piece) for batch in batches_of(store, file))
+    return pa.Table.from_batches([batch for batch in kept if batch.num_rows], ROWS)
+
+
+def batches_of(store: Store, file: DataFile, groups: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of a file: :data:`ROWS`.
+
+    Args:
+        store: The folder of the values table.
+        file: A file of it.
+        groups: Its row groups; None: all.
+
+    Raises:
+        Damaged: the file is missing, or is not what was written.
+    """
     with damage_named(store, file.path):
         source = store.open(file.path)
         metadata = pq.read_metadata(source)
         there = [name for name in ROWS.names if metadata.schema.to_arrow_schema().get_field_index(name) >= 0]
-        for batch in read_batches(source, metadata, there, _BATCH_ROWS):
-            kept = _within(_typed(batch), piece)
-            if kept.num_rows:
-                batches.append(_complete(kept))
-    return pa.Table.from_batches(batches, ROWS)
+        for batch in read_batches(source, metadata, there, _BATCH_ROWS, groups):
+            yield _complete(_typed(batch))
 
 
 def _typed(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -117,10 +117,12 @@ class CorrectionTable:
             InvalidRequest, NotFound, Conflict: a correction is refused.
         """
         check_confirmed(self.received, marked_rows, self._command.rows)
-        rows = self._asked()
+        rows, units_seen = self._asked()
         update_id = self._command.update_id
         digest = "" if update_id is None else self._digest(rows)
-        receipt = self._submit(AskedCorrections(rows, update_id, digest, self._command.create, as_table=True))
+        receipt = self._submit(
+            AskedCorrections(rows, update_id, digest, units_seen, self._command.create, as_table=True)
+        )
         self.abort()
         return receipt
 
@@ -147,15 +149,15 @@ class CorrectionTable:
         }
         return pl.DataFrame(pa.table(columns))
 
-    def _asked(self) -> pl.DataFrame:
-        """All rows, as :data:`ASKED`."""
-        if not self._parts:
-            return pl.DataFrame(schema=ASKED)
+    def _asked(self) -> tuple[pl.DataFrame, int]:
+        """All rows, as :data:`ASKED`, and up to which change of a unit their series are known."""
         known = self._catalog.known()
+        if not self._parts:
+            return pl.DataFrame(schema=ASKED), known.units
         series = [resolve(identity, self._catalog, known, create=False) for identity in self._codes.identities]
         ids = pl.Series("series_id", [one.series_id for one in series], dtype=pl.String)
         rows = pl.concat(self._parts)
-        return (
+        asked = (
             rows.with_columns(
                 ids.gather(rows["series"]),
                 item=pl.int_range(pl.len()),
@@ -167,6 +169,7 @@ class CorrectionTable:
             .select(ASKED.names())
             .cast(ASKED)
         )
+        return asked, known.units
 
     def _digest(self, rows: pl.DataFrame) -> str:
         """Of what is asked for in its order: of two corrections of a row the last one counts."""

@@ -16,6 +16,7 @@ from timedb.contract.identity import RevisionKey
 from timedb.contract.times import format_time, from_micros, parse_time, to_micros
 from timedb.contract.wire import UpdateValues, ValueUpdate, quoted
 from timedb.storage.catalog.catalog import KnownSeries
+from timedb.storage.catalog.unit_changes import check_units
 from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.table import Table
@@ -24,6 +25,7 @@ from timedb.storage.rows.normalise import clean_tags
 from timedb.storage.rows.orders import POINT, REVISION, WINNER
 from timedb.storage.rows.rows import rows_of_frame
 from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan
+from timedb.storage.tables.commit_marks import converted_transaction
 from timedb.storage.tables.schemas import VALUES_DATA
 
 __all__ = ["ASKED", "AskedCorrections", "Corrections", "FindRuns", "StoredRows", "asked_of_message"]
@@ -80,6 +82,7 @@ class AskedCorrections:
         rows: Which row each means, and what it sets there (columns of :data:`ASKED`).
         update_id: Names the batch; None: a retry is another batch.
         digest: Of its content; empty without an update_id.
+        units_seen: ``KnownSeries.units`` when their series were found.
         create: Whether rows that are not there are made, where their run is.
         as_table: Whether it came as a table: errors then name rows, and the answer counts.
     """
@@ -87,6 +90,7 @@ class AskedCorrections:
     rows: pl.DataFrame
     update_id: str | None
     digest: str
+    units_seen: int
     create: bool = True
     as_table: bool = False
 
@@ -114,7 +118,8 @@ def asked_of_message(
         InvalidRequest: an item has no address.
     """
     digest = "" if message.update_id is None else _digest(message)
-    return AskedCorrections(_asked(message.updates, changed_by, tenant_id, known), message.update_id, digest)
+    rows = _asked(message.updates, changed_by, tenant_id, known)
+    return AskedCorrections(rows, message.update_id, digest, known.units)
 
 
 class Corrections:
@@ -157,12 +162,14 @@ class Corrections:
         Raises:
             NotFound: an item's run or row does not exist.
             InvalidRequest: an item fits several rows, or is the first version of a row and has no value.
-            Conflict: the update_id stands for other content.
+            Conflict: the update_id stands for other content, or a series has been converted meanwhile.
         """
         if self.key is not None and (found := context.ledger.updates.known(self.key)) is not None:
             if found["digest"] != self._digest:
                 raise Conflict(f"update_id: {quoted(self.key)} has been used already, with other content")
             return Answer(self._answer_again(context.snapshot, json.loads(found["receipt"])))
+        valued = set(self._asked.filter("sets_value")["series_id"])
+        check_units(context.ledger, context.snapshot, self._asked_for.units_seen, valued, stated=False)
         new = self._new_versions(context.snapshot)
         changed = int(new["changes"].sum())
         answer = self._counts(new) if self._asked_for.as_table else self._answer(new)
@@ -207,7 +214,16 @@ class Corrections:
         """The answer of the first time, found out anew from the rows as they were then, so that records stay small."""
         if "updated" in receipt:
             return dict(receipt)  # that of a table; or one of release 0.1, which kept the whole answer
-        return self._answer(self._new_versions(snapshot, before=parse_time(receipt["first_change_time"])))
+        answer = self._answer(self._new_versions(snapshot, before=parse_time(receipt["first_change_time"])))
+        converted = map(converted_transaction, self._asked["series_id"].unique())
+        if len(answer["skipped_no_ops"]) != receipt["skipped_no_ops"] and any(
+            map(snapshot.transactions.get, converted)
+        ):
+            raise Conflict(
+                f"update_id: {quoted(self.key)} is in since {receipt['first_change_time']}; which of its items changed "
+                "nothing can no longer be told, for values have been converted to another unit since"
+            )
+        return answer
 
     def _record(
         self, new: pl.DataFrame, answer: Mapping[str, Any], first_stamp: int, last_stamp: int

@@ -90,6 +90,7 @@ class LargeUpload:
         self._run_id = run_id
         self._codes = SeriesCodes()
         self._series: list[ResolvedSeries] = []
+        self._units_seen: int | None = None
         self._unit = StatedUnit(command.unit, named=command.run_id is not None)
         self._digest = RowsDigest()
         self._batches: list[pa.RecordBatch] = []
@@ -171,6 +172,7 @@ class LargeUpload:
         """The rows in memory as they came, with their series found."""
         if fresh := self._codes.identities[len(self._series) :]:
             known, create = self._catalog.known(), self._command.create_series
+            self._units_seen = known.units if self._units_seen is None else self._units_seen
             self._series += [resolve(identity, self._catalog, known, create=create) for identity in fresh]
         ids = sorted({one.series_id for one in self._series})
         rank = {series_id: index for index, series_id in enumerate(ids)}
@@ -267,6 +269,7 @@ class LargeUpload:
             created_by=self._created_by,
             skip_unchanged=self._skip_unchanged,
             withdrawn=self._withdrawn,
+            units_seen=self._units_seen or 0,
             stored_units=self._unit.stored,
             unit_fault=self._unit.fault,
         )

@@ -16,6 +16,7 @@ from timedb.contract.times import format_time, from_micros, now
 from timedb.contract.wire import UploadFields, quoted
 from timedb.storage.catalog.catalog import DEFAULT_UNIT, Catalog, Series, SeriesNeeds
 from timedb.storage.catalog.resolve import ResolvedSeries
+from timedb.storage.catalog.unit_changes import check_units
 from timedb.storage.catalog.withdrawn import STANDING
 from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.delta.log import DataFile, Snapshot
@@ -92,6 +93,8 @@ class Run:
     skip_unchanged: SkipUnchanged | None
     withdrawn: FindWithdrawn
     """What is withdrawn of a run that is in already."""
+    units_seen: int = 0
+    """``KnownSeries.units`` when its series were found."""
     stored_units: Mapping[str, str] = field(default_factory=dict)
     """By series_id the unit that the values were converted to; empty where the upload states none."""
     unit_fault: InvalidRequest | None = None
@@ -123,7 +126,8 @@ class Run:
         """The rows under this turn's stamp, or the answer of the first time.
 
         Raises:
-            Conflict: the run_id stands for other content, or a series is retired.
+            Conflict: the run_id stands for other content, or a series is retired, or has been converted meanwhile.
+            Busy: a series has another unit than the values have been converted to.
             InvalidRequest: the values cannot be converted to the unit of a series.
         """
         if self.command.run_id is not None and (found := context.ledger.runs.known(self.run_id)) is not None:
@@ -133,6 +137,9 @@ class Run:
             return Answer(self._receipt(json.loads(found["receipt"]), self.withdrawn(context.snapshot, self.run_id)))
         if self.unit_fault is not None:
             raise self.unit_fault
+        series_ids = {one.series_id for one in self.series}
+        stated = self.command.unit is not None
+        check_units(context.ledger, context.snapshot, self.units_seen, series_ids, stated=stated)
         for one in self.series:
             if one.retired:
                 raise Conflict(f"series_id: the series {quoted(one.name)} ({one.series_id}) is retired")

@@ -138,7 +138,10 @@ def _together(runs: Sequence[ArrivedRun], newest: int) -> Iterator[Run]:
     for place, (run, count) in enumerate(zip(runs, counts.tolist(), strict=True)):
         mine = [ids[number] for number in series_of_pair[first_pair[place] : first_pair[place + 1]]]
         rows = RunRows(table.slice(start, count), mine)
-        yield _run(run, rows, [by_id[series_id] for series_id in mine], known_times[place], digests[place])
+        series = [by_id[series_id] for series_id in mine]
+        checked = _run(run, rows, series, known_times[place], digests[place])
+        checked.units_seen = known.units
+        yield checked
         start += count
 
 

@@ -105,7 +105,12 @@ BAD_BODIES: list[tuple[str, str, Any, tuple[str, ...]]] = [
     ("PATCH", "/series/some-id", {"retired": "yes"}, ("retired", "'yes'")),
     ("PATCH", "/series/some-id", {"labels": {}}, ("labels", "unknown")),
     ("PATCH", "/series/some-id", {"unit": "MW"}, ("unit_change", "'declare' leaves the stored numbers as they are")),
-    ("PATCH", "/series/some-id", {"unit": "MW", "unit_change": "convert"}, ("unit_change", "is not 'declare'")),
+    (
+        "PATCH",
+        "/series/some-id",
+        {"unit": "MW", "unit_change": "x"},
+        ("unit_change", "neither 'declare' nor 'convert'"),
+    ),
     ("PATCH", "/series/some-id", {"unit_change": "declare"}, ("unit_change", "no unit beside it")),
     ("PATCH", "/series/some-id", {"unit": "Mw/h", "unit_change": "declare"}, ("unit", "did you mean 'MW/h'?")),
     ("PATCH", "/series/some-id", {"name": None}, ("name", "cannot be cleared")),

@@ -24,9 +24,12 @@ def update_series(
     series: Annotated[str, typer.Argument(help="Which series: its name, or its id.")],
     labels: Labels = None,
     name: Annotated[str | None, typer.Option(help="What it is called from now on; its id and its values stay.")] = None,
-    unit: Annotated[str | None, typer.Option(help="What its values are of; goes with --declare.")] = None,
+    unit: Annotated[str | None, typer.Option(help="What its values are of; goes with --declare or --convert.")] = None,
     declare: Annotated[
         bool, typer.Option("--declare", help="The stored numbers stay, and have been of --unit all along.")
+    ] = False,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="All stored numbers are converted to --unit; a change of its own.")
     ] = False,
     description: Annotated[str | None, typer.Option(help="For people; '' takes it away.")] = None,
     retired: Annotated[
@@ -37,15 +40,15 @@ def update_series(
 ) -> None:
     """Rename a series, set its unit or description right, or retire it. What is not said stays.
 
-    Stored values are never converted: read or upload with --unit for that.
+    Whoever uploads to a series that is converted has to say --unit, or to send numbers of the new one from then on.
 
     Example: timedb update-series wnid --name wind --unit MW --declare
     """
-    if declare != (unit is not None):
-        raise _half_said(declare=declare)
+    if (declare, convert).count(True) != (unit is not None):
+        raise _half_said(declare=declare, convert=convert)
     changes: dict[str, Any] = {"name": name, "unit": unit, "retired": retired}
-    if declare:
-        changes["unit_change"] = "declare"
+    if unit is not None:
+        changes["unit_change"] = "declare" if declare else "convert"
     if description is not None:
         changes["description"] = description or None
     given = {field: value for field, value in changes.items() if value is not None or field == "description"}
@@ -53,14 +56,17 @@ def update_series(
         show(client.update_series(_id_of(client, series, selected_labels(labels)), **given), as_json=json)
 
 
-def _half_said(*, declare: bool) -> Exception:
+def _half_said(*, declare: bool, convert: bool) -> Exception:
     from timedb.contract.errors import InvalidRequest
 
-    if declare:
-        return InvalidRequest("--declare: says of which unit the values have been, and goes with --unit")
+    if declare and convert:
+        return InvalidRequest("--convert: the numbers stay under --declare; say one of them")
+    if declare or convert:
+        option = "--declare" if declare else "--convert"
+        return InvalidRequest(f"{option}: says what the values have to do with a unit, and goes with --unit")
     return InvalidRequest(
-        "--unit: stored numbers are never converted; --declare beside it says that they have been of this unit all "
-        "along. Or read with --unit to get them in another, and upload with --unit what is in another"
+        "--unit: --declare beside it says that the stored numbers have been of this unit all along, --convert converts "
+        "them all. Or read with --unit to get them in another, and upload with --unit what is in another"
     )
 
 

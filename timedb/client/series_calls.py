@@ -127,7 +127,8 @@ class SeriesCalls(ABC):
         Args:
             series_id: Which series.
             changes: ``name``: a rename keeps the id and the values, and leaves the old name to whoever takes it next.
-                ``unit`` with ``unit_change="declare"``: the stored numbers stay, and have been of that unit all along.
+                ``unit`` with ``unit_change="declare"``: the stored numbers stay, and have been of that unit all along;
+                with ``unit_change="convert"``: all of them are converted to it, those of every run and ``as_of``.
                 ``description``; ``retired``: whether the series takes no more values and is listed no more.
 
         Returns:
@@ -136,10 +137,13 @@ class SeriesCalls(ABC):
         Raises:
             NotFound: there is none of that id.
             Conflict: another series has the name and the same labels.
-            InvalidRequest: nobody knows the unit, or nothing says what becomes of the values.
+            InvalidRequest: nobody knows the unit, nothing says what becomes of the values, or they do not convert.
+            TooLarge: there is too much to be converted.
 
         Examples:
             >>> client.update_series(north, description="Feeder 7", unit="kW", unit_change="declare")["unit"]
             'kW'
+            >>> client.update_series(north, unit="MW", unit_change="convert")["unit"]
+            'MW'
         """
         return self.call("update_series", parse_object(UpdateSeries, plain("", {"series_id": series_id, **changes})))

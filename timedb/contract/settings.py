@@ -193,6 +193,9 @@ class ServerSettings(BaseSettings):
         description="Bytes of decoded rows that all tenants together keep in memory; none: an eighth of the memory, "
         "at most 256 MiB",
     )
+    max_converted_rows: int = Field(
+        20_000_000, ge=1, description="Rows of the files that a conversion of a series to another unit writes anew"
+    )
     max_windows: int = Field(10_000_000, ge=1, description="Windows of a relative read in its general form")
     maintenance_seconds: float = Field(0.5, gt=0, description="Seconds between two looks at what needs maintenance")
     retention_hours: float = Field(24, gt=0, description="Hours that replaced files stay for readers that may use them")

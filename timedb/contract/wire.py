@@ -233,7 +233,7 @@ class UpdateSeries(WireModel):
     """Action ``update_series``: a field left out stays, ``description: null`` clears it.
 
     ``unit_change`` says what another ``unit`` does to the values: ``declare`` leaves the numbers as they are and says
-    that they have been of this unit all along.
+    that they have been of this unit all along; ``convert`` converts them all, and is a change of its own.
     """
 
     series_id: str
@@ -252,6 +252,9 @@ class UpdateSeries(WireModel):
             raise ValueError(f"unit_change: has to say what another unit does to the values; {HOW_UNITS_CHANGE}")
         if self.unit is None and self.unit_change is not None:
             raise ValueError("unit_change: there is no unit beside it")
+        others = self.model_fields_set & {"name", "description", "retired"}
+        if self.unit_change == "convert" and others:
+            raise ValueError(f"unit_change: a conversion is a change of its own; leave {min(others)} to another call")
         return self
 
 

@@ -126,15 +126,14 @@ def _read_duration(value: object) -> Duration:
 
 
 HOW_UNITS_CHANGE = (
-    "'declare' leaves the stored numbers as they are and says that they have been of this unit all along; stored "
-    "values are never converted: read with unit to get them in another, or make a series of the other unit and upload "
-    "to it what such a read gives"
+    "'declare' leaves the stored numbers as they are and says that they have been of this unit all along; 'convert' "
+    "converts all stored numbers from the unit that the series has"
 )
 
 
 def _read_unit_change(value: object) -> object:
-    if value not in ("declare", None):
-        raise ValueError(f"is not 'declare'; {HOW_UNITS_CHANGE}")
+    if value not in ("declare", "convert", None):
+        raise ValueError(f"is neither 'declare' nor 'convert'; {HOW_UNITS_CHANGE}")
     return value
 
 
@@ -179,7 +178,7 @@ Labels = Annotated[
     dict[Name, Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]], AfterValidator(_check_labels)
 ]
 TimeOfDay = Annotated[str, StringConstraints(pattern=_CLOCK)]
-UnitChange = Annotated[Literal["declare"], BeforeValidator(_read_unit_change)]
+UnitChange = Annotated[Literal["declare", "convert"], BeforeValidator(_read_unit_change)]
 Days = Annotated[int, Field(le=365_000)]
 
 

@@ -169,7 +169,15 @@ def test_a_unit_is_declared_and_the_numbers_stay(tenant: Tenant) -> None:
     ("fields", "said"),
     [
         ({"unit": "kW"}, r"^unit_change: has to say what another unit does to the values; 'declare' leaves"),
-        ({"unit": "kW", "unit_change": "convert"}, r"^unit_change: 'convert' is not 'declare'; .* are never converted"),
+        (
+            {"unit": "kW", "unit_change": "guess"},
+            r"^unit_change: 'guess' is neither 'declare' nor 'convert'; ",
+        ),
+        ({"unit": "kW", "unit_change": "convert", "name": "x"}, r"^unit_change: .* change of its own; leave name to"),
+        ({"unit_change": "convert"}, r"^unit_change: there is no unit beside it"),
+        ({"unit": "kw", "unit_change": "convert"}, r"^unit: 'kw' is not a unit; did you mean 'kW'\?"),
+        ({"unit": "EUR", "unit_change": "convert"}, r"^unit: 'MW' and 'EUR' are units of different kinds$"),
+        ({"unit": "dB", "unit_change": "convert"}, r"^unit: .*'dB'.* is not a unit that can be converted; 'MW'"),
         ({"unit_change": "declare"}, r"^unit_change: there is no unit beside it"),
         ({"unit": "kw", "unit_change": "declare"}, r"^unit: 'kw' is not a unit; did you mean 'kW'\?"),
         ({"unit": "EUR/Mwh", "unit_change": "declare"}, r"^unit: 'EUR/Mwh' is not a unit; did you mean 'EUR/MWh'\?"),

@@ -189,6 +189,17 @@ def test_a_frame_of_several_series_and_units() -> None:
     assert convert_frame(rows.clear(), units, "degC").is_empty()
 
 
+def test_alone_and_among_others_a_number_becomes_the_nearest_one() -> None:
+    values = [0.1 * number for number in range(1, 2000)]
+    frame = pl.DataFrame({"series_id": ["a"] * len(values), "value": values})
+    others = pl.DataFrame({"series_id": ["b"], "value": [1.0]})
+    units = {"a": "kW", "b": "GW"}
+    alone = convert_frame(frame, units, "MW")["value"].to_list()
+    assert alone == [value / 1000 for value in values]
+    assert convert_frame(pl.concat([frame, others]), units, "MW")["value"].to_list()[:-1] == alone
+    assert convert_frame(pl.DataFrame({"series_id": ["a"], "value": [0.0]}), {"a": "degC"}, "K")["value"][0] == 273.15
+
+
 def test_a_frame_that_cannot_be_converted_names_the_series() -> None:
     rows = pl.DataFrame({"series_id": ["a", "b"], "value": [1.0, 2.0]})
     with pytest.raises(InvalidRequest, match=r"^unit: 'degC' and 'MW' are units of different kinds \(series 'b'\)$"):

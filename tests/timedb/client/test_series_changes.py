@@ -43,6 +43,37 @@ def test_each_door_renames_and_declares(service: Service, client: Client, name: 
             client.read(series_keys=[f"{name}{old}"])
 
 
+def test_each_door_converts(service: Service, client: Client, name: str) -> None:
+    series_id = client.create_series(name, unit="kW")
+    client.upload(frame(name, [1500.0, None]), run_id=name)
+    told = client.update_series(series_id, unit="MW", unit_change="convert")
+    assert (told["unit"], told["name"], told["retired"]) == ("MW", name, False)
+    assert client.read(series_keys=[name], ordered=True)["value"].to_list() == [1.5, None]
+    answer = httpx.patch(f"{service.rest_url}/series/{series_id}", json={"unit": "W", "unit_change": "convert"})
+    assert (answer.status_code, answer.json()["unit"]) == (200, "W"), answer.text
+    assert client.read(series_keys=[name], ordered=True)["value"].to_list() == [1.5e6, None]
+    arguments = ("update-series", name, "--unit", "GW", "--convert", "--json")
+    for _ in range(2):  # again is nothing
+        done = timedb(*arguments, TIMEDB_FLIGHT_URL=service.flight_url)
+        assert (done.returncode, json.loads(done.stdout)["unit"]) == (0, "GW"), done.stderr
+    assert client.read(series_keys=[name], columns=["value", "series_unit"], ordered=True).rows() == [
+        (0.0015, "GW"),
+        (None, "GW"),
+    ]
+
+
+def test_what_does_not_convert_is_refused_alike_at_each_door(service: Service, client: Client, name: str) -> None:
+    series_id = client.create_series(name, unit="MW")
+    said = "'MW' and 'EUR/MWh' are units of different kinds"
+    with pytest.raises(td.InvalidRequest, match=f"^unit: {said}$"):
+        client.update_series(series_id, unit="EUR/MWh", unit_change="convert")
+    body = {"unit": "EUR/MWh", "unit_change": "convert"}
+    answer = httpx.patch(f"{service.rest_url}/series/{series_id}", json=body)
+    assert (answer.status_code, answer.json()["detail"]) == (422, f"unit: {said}")
+    done = timedb("update-series", name, "--unit", "EUR/MWh", "--convert", TIMEDB_FLIGHT_URL=service.flight_url)
+    assert (done.returncode, f"--unit: {said}" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_taken_name_is_the_same_conflict_at_each_door(service: Service, client: Client, name: str) -> None:
     client.create_series(name)
     other = client.create_series(f"{name}-other")
