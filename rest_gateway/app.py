@@ -32,6 +32,7 @@ from timedb.rest_gateway.ask.models import (
 )
 from timedb.rest_gateway.http.caching import AskEveryTime
 from timedb.rest_gateway.http.connection import FlightConnection
+from timedb.rest_gateway.http.connections import most_connections
 from timedb.rest_gateway.http.errors import error_for_status, error_response, status_of
 from timedb.rest_gateway.http.exchange import Exchange
 from timedb.rest_gateway.http.framing import OneLength
@@ -40,7 +41,9 @@ from timedb.rest_gateway.http.metrics import Metrics
 from timedb.rest_gateway.http.middleware import CallMiddleware, HeadAsGet, LoopbackOnly
 from timedb.rest_gateway.http.origins import OPEN_LAKE_HEADER, OwnOrigins, Senders
 from timedb.rest_gateway.http.probes import Probes
+from timedb.rest_gateway.http.wake_ups import WakeUps
 from timedb.rest_gateway.openapi.document import ANSWER_HEADERS, errors, install_openapi
+from timedb.rest_gateway.routes import changes as routes_changes
 from timedb.rest_gateway.routes import runs as routes_runs
 from timedb.rest_gateway.routes import series as routes_series
 from timedb.rest_gateway.routes import service as routes_service
@@ -49,7 +52,9 @@ from timedb.rest_gateway.routes import values as routes_values
 
 __all__ = ["create_app"]
 
-_ROUTERS = tuple(routes.router for routes in (routes_service, routes_series, routes_runs, routes_values, routes_ui))
+_ROUTERS = tuple(
+    routes.router for routes in (routes_service, routes_series, routes_runs, routes_values, routes_changes, routes_ui)
+)
 _EVERYWHERE = (401, 403, 422, 500, 501, 503, 504)
 _log = logging.getLogger("timedb.rest")
 _DESCRIPTION = """\
@@ -74,7 +79,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None, memory: 
     if settings is None:
         settings = load_settings(ServerSettings)
     connection, probes = FlightConnection(flight_url), Probes(flight_url)
-    metrics = Metrics()
+    metrics, wake_ups = Metrics(), WakeUps()
     middleware = [Middleware(Exchange), Middleware(CallMiddleware, metrics=metrics)]
     middleware += [Middleware(AskEveryTime), Middleware(OneLength)]
     if not settings.insecure:
@@ -86,7 +91,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None, memory: 
     if origins:
         middleware.append(_cors(origins))
     middleware += [
-        Middleware(CallLimit, most=settings.max_rest_calls),
+        Middleware(CallLimit, most=settings.max_rest_calls, most_followers=_most_followers(settings)),
         Middleware(KeyFirst, admit=probes.admit),
         Middleware(HeadAsGet),
     ]
@@ -94,6 +99,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None, memory: 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        wake_ups.stop()
         connection.close()
         probes.close()
 
@@ -113,6 +119,8 @@ def create_app(flight_url: str, settings: ServerSettings | None = None, memory: 
     app.state.probes = probes
     app.state.instance = uuid4().hex
     app.state.metrics = metrics
+    app.state.settings = settings
+    app.state.wake_ups = wake_ups
     app.state.bodies = BodyBudget(settings, memory)
     for router in _ROUTERS:
         app.include_router(router)
@@ -123,6 +131,11 @@ def create_app(flight_url: str, settings: ServerSettings | None = None, memory: 
         app, (NewSeries, NewManySeries, SeriesChange, UploadRequest, UpdateRequest, Withdrawal, Restoration)
     )
     return app
+
+
+def _most_followers(settings: ServerSettings) -> int:
+    # A connection that waits is never closed to let another in: half of them are for other calls.
+    return min(settings.max_rest_followers, max(1, most_connections(settings) // 2))
 
 
 def _cors(origins: list[str]) -> Middleware:

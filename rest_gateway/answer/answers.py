@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 __all__ = [
     "AccuracyRows",
+    "ChangeRows",
     "Health",
     "LabelValues",
     "ManySeriesCreated",
@@ -256,3 +257,11 @@ class ValueRows(BaseModel):
     count: int
     data: list[Row]
     next_cursor: str | None = None
+
+
+class ChangeRows(BaseModel):
+    """Answer of ``GET /changes``; the token goes into ``since``."""
+
+    count: int
+    data: list[Row]
+    token: str

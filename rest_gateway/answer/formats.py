@@ -12,14 +12,19 @@ whole. Nothing but rows stands in NDJSON and CSV: readers take every line for a 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
+import pyarrow as pa
 
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.wire import quoted
-from timedb.files.formats import FORMATS, BodyFormat, FormatName, Style
+from timedb.files.formats import FORMATS, BodyFormat, FormatName, JsonBody, Style, write_body
 from timedb.files.row_text import CSV, CSV_FOR_SPREADSHEETS, JSON, JSON_NON_FINITE_TEXT, NDJSON, NDJSON_NON_FINITE_TEXT
 
-__all__ = ["choose_format", "style_of"]
+__all__ = ["EVENTS", "changes_json", "choose_format", "prefers_events", "style_of"]
+
+EVENTS = "text/event-stream"
 
 
 def style_of(cursor: str | None, *, non_finite_text: bool, without_formulas: bool = False) -> Style:
@@ -39,6 +44,29 @@ def style_of(cursor: str | None, *, non_finite_text: bool, without_formulas: boo
     return Style(json, ndjson, csv, b'{"data":[', end)
 
 
+def changes_json(batch: pa.RecordBatch, token: str, *, non_finite_text: bool) -> bytes:
+    """The answer of ``GET /changes``: rows, how many, and the token of what follows them."""
+
+    def end(count: int) -> bytes:
+        return b"]," + orjson.dumps({"count": count, "token": token})[1:]
+
+    style = replace(style_of(None, non_finite_text=non_finite_text), json_end=end)
+    return b"".join(write_body(JsonBody(batch.schema, style), [batch]))
+
+
+def prefers_events(accept: str) -> bool:
+    """Whether an ``Accept`` header asks for a stream of events rather than for JSON.
+
+    Raises:
+        InvalidRequest: it allows neither.
+    """
+    ranges = _ranges(accept)
+    events, json = dict(ranges).get(EVENTS, 0.0), _quality("application/json", ranges)
+    if max(events, json) <= 0:
+        raise InvalidRequest(f"Accept: {quoted(accept)} allows neither application/json nor {EVENTS}")
+    return events > 0 and events >= json
+
+
 def choose_format(accept: str, name: FormatName | None = None) -> type[BodyFormat]:
     """The format of that name, else the one that an ``Accept`` header prefers (RFC 9110 section 12.5.1), else JSON.
 
@@ -47,7 +75,7 @@ def choose_format(accept: str, name: FormatName | None = None) -> type[BodyForma
     """
     if name is not None:
         return next(offered for offered in FORMATS if offered.name == name)
-    ranges = [_media_range(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
+    ranges = _ranges(accept)
     best: tuple[float, type[BodyFormat]] | None = None
     for offered in FORMATS:
         quality = max(_quality(media_type, ranges) for media_type in offered.media_types)
@@ -57,6 +85,10 @@ def choose_format(accept: str, name: FormatName | None = None) -> type[BodyForma
         offers = ", ".join(offered.media_types[0] for offered in FORMATS)
         raise InvalidRequest(f"Accept: {quoted(accept)} allows none of {offers}")
     return best[1]
+
+
+def _ranges(accept: str) -> list[tuple[str, float]]:
+    return [_media_range(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
 
 
 def _media_range(part: str) -> tuple[str, float]:

@@ -11,13 +11,23 @@ from pydantic import Field, create_model
 from timedb.contract.columns import AUDIT_COLUMNS
 from timedb.contract.errors import InvalidRequest, TimeDBError
 from timedb.contract.read_options import READ, ROWS, ReadOption, nested
-from timedb.contract.wire import AccuracyCommand, ReadCommand, Relative, Resample, View, WireModel, parse_object
+from timedb.contract.wire import (
+    AccuracyCommand,
+    Filtering,
+    FollowTicket,
+    ReadCommand,
+    Relative,
+    Resample,
+    View,
+    WireModel,
+    parse_object,
+)
 from timedb.files.formats import FormatName
 from timedb.files.local_csv import LocalCsv
 from timedb.layouts.layout import as_argument
 from timedb.rest_gateway.ask.models import COUNT, Flag, Labels, Limit, QueryTime
 
-__all__ = ["AccuracyQuery", "ValuesQuery", "in_words_of_the_query"]
+__all__ = ["AccuracyQuery", "ChangesQuery", "ValuesQuery", "in_words_of_the_query"]
 
 _PARAMETERS = {
     "series_keys": "name",
@@ -27,6 +37,14 @@ _PARAMETERS = {
     "view": "mode",
     "resample": "period",
 }
+
+
+_COLUMNS = ("valid_time", "series_id", "value", "series_key", "series_unit")
+
+
+def _columns_of_changes() -> list[str]:
+    first, *others = _COLUMNS
+    return [first, "valid_time_end", *others, *AUDIT_COLUMNS]
 
 
 @contextmanager
@@ -68,6 +86,10 @@ def _parameter(option: ReadOption) -> Any:
 
 
 _Rows: Any = create_model("_Rows", __base__=WireModel, **{each.name: _parameter(each) for each in ROWS})
+
+
+_FILTERS = [each for each in ROWS if each.name in Filtering.model_fields]
+_Filters: Any = create_model("_Filters", __base__=WireModel, **{each.name: _parameter(each) for each in _FILTERS})
 
 
 class RowsQuery(_Rows):
@@ -181,14 +203,47 @@ class ValuesQuery(_Read):
             if self.intervals:
                 raise InvalidRequest("intervals: columns says whether valid_time_end is there", field="intervals")
             return [name.strip() for name in self.columns.split(",")]
-        columns = ["valid_time", "series_id", "value", "series_key", "series_unit"]
-        if self.intervals or self.mode == "changes":
+        if self.mode == "changes":
+            return _columns_of_changes()
+        columns = list(_COLUMNS)
+        if self.intervals:
             columns.insert(1, "valid_time_end")
         if self.mode == "overlapping":
             columns.insert(0, "known_time")
-        if all_versions or self.mode == "changes":
+        if all_versions:
             columns += [name for name in AUDIT_COLUMNS if name not in columns]
         return columns
+
+
+class ChangesQuery(_Filters):
+    """Query of ``GET /changes``."""
+
+    series_id: Annotated[list[str] | None, Field(description="May be repeated")] = None
+    name: Annotated[list[str] | None, Field(description="Name of a series; may be repeated")] = None
+    labels: Labels | None = None
+    since: Annotated[
+        str | None, Field(description="The token of the answer before, or now; left out: from the beginning")
+    ] = None
+    wait: Annotated[
+        int,
+        Field(ge=0, le=300, description="Seconds to wait for something new before there is an answer without"),
+        COUNT,
+    ] = 0
+    non_finite: Annotated[
+        Literal["null", "text"],
+        Field(description='NaN and the infinities: null, or the texts "NaN", "Infinity", "-Infinity"'),
+    ] = "null"
+
+    def to_ticket(self, since: str | None) -> FollowTicket:
+        """What there is by now, from a token on.
+
+        Raises:
+            InvalidRequest: a value does not fit.
+        """
+        named = {"series_ids": self.series_id, "series_keys": self.name, "labels": self.labels}
+        filters = {each.name: getattr(self, each.name) for each in _FILTERS}
+        fields = {"since": since, "columns": _columns_of_changes(), "wait": False, **named, **filters}
+        return parse_object(FollowTicket, fields)
 
 
 class AccuracyQuery(RowsQuery):

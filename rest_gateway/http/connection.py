@@ -15,11 +15,12 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from starlette.datastructures import Headers
 
 from timedb.client import Client, connect
+from timedb.client.read_stream import TokenStream
 from timedb.contract.errors import Busy, InvalidRequest, NotFound, TimeDBError, Unavailable
-from timedb.contract.wire import AccuracyCommand, GetRun, ReadCommand, UploadCommand, WireModel
+from timedb.contract.wire import AccuracyCommand, FollowTicket, GetRun, ReadCommand, UploadCommand, WireModel
 from timedb.rest_gateway.http.errors import status_of
 
-__all__ = ["CallerClient", "FlightConnection", "ReadBatches", "TheCaller", "key_of"]
+__all__ = ["CallerClient", "FlightConnection", "FollowedBatches", "ReadBatches", "TheCaller", "key_of"]
 
 # What gRPC carries in a text header; anything else cannot be a key and is treated as none.
 _SENDABLE_KEY = re.compile(r"[\x21-\x7e]{1,1024}")
@@ -85,6 +86,11 @@ class CallerClient:
         with _transport_hidden():
             return ReadBatches(self._client, read)
 
+    def follow(self, ticket: FollowTicket) -> FollowedBatches:
+        """Start to follow; as :meth:`timedb.client.Client.follow_stream`."""
+        with _transport_hidden():
+            return FollowedBatches(self._client.follow_stream(ticket))
+
     def check_access(self) -> None:
         """Ask for something that never exists, to learn whether the Flight server serves this caller.
 
@@ -116,6 +122,23 @@ class ReadBatches:
             if batch is None:
                 return
             yield batch
+
+
+class FollowedBatches:
+    """What is followed: ``(pa.RecordBatch, token)``. One thread reads at a time; any thread may close."""
+
+    def __init__(self, stream: TokenStream) -> None:
+        self._stream = stream
+        self.close = stream.close
+
+    def __iter__(self) -> Iterator[tuple[pa.RecordBatch, str]]:
+        while (message := self.next()) is not None:
+            yield message
+
+    def next(self) -> tuple[pa.RecordBatch, str] | None:
+        """The next message; None: there is none."""
+        with _transport_hidden():
+            return next(self._stream, None)
 
 
 @contextmanager

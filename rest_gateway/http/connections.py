@@ -29,7 +29,7 @@ from timedb.contract.errors import Timeout
 from timedb.contract.settings import ServerSettings
 from timedb.rest_gateway.http.errors import error_body
 
-__all__ = ["Connections"]
+__all__ = ["Connections", "most_connections"]
 
 _log = logging.getLogger("timedb.rest")
 _SWEEP_SECONDS = 0.5
@@ -102,7 +102,7 @@ class Connections:
     @classmethod
     def under(cls, settings: ServerSettings) -> Connections:
         """With the limits of settings; fewer than they say where the process may not open twice as many files."""
-        most = min(settings.max_rest_connections, _open_files() // _SHARE_OF_FILES)
+        most = most_connections(settings)
         if most < settings.max_rest_connections:
             _log.warning(
                 "this process may open %d files, so TIMEDB_MAX_REST_CONNECTIONS is %d, not %d; raise its limit (ulimit "
@@ -179,6 +179,11 @@ class Connections:
         self._sweeping = bool(self._open)
         if self._sweeping:
             asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+
+def most_connections(settings: ServerSettings) -> int:
+    """How many connections there may be: as settings say, and not more than half the files of the process."""
+    return min(settings.max_rest_connections, _open_files() // _SHARE_OF_FILES)
 
 
 def _open_files() -> int:

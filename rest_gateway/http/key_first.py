@@ -16,6 +16,7 @@ __all__ = ["CallLimit", "KeyFirst"]
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _FREE = frozenset({"/", "/health", "/health/live", "/ui", "/docs", "/openapi.json"})
 _FREE_BELOW = ("/ui/", "/docs/")
+_FOLLOWED = "/changes"
 
 Admit = Callable[[Headers, str], Awaitable[None]]
 
@@ -49,26 +50,30 @@ class KeyFirst:
 class CallLimit:
     """Lets so many calls at once wait for the Flight server; one more is refused at once.
 
-    Calls that need no Flight server are not counted, so that they are answered whatever the others hang in.
+    Calls that need no Flight server are not counted, so that they are answered whatever the others hang in. Those that
+    wait for something to be written have places of their own.
 
     Args:
         most: How many.
+        most_followers: How many of those that wait for something to be written.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, most: int, most_followers: int) -> None:
         self.app = app
-        self.most = most
-        self._running = 0
+        self._most = {False: most, True: most_followers}
+        self._running = {False: 0, True: 0}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _FREE or scope["path"].startswith(_FREE_BELOW):
             await self.app(scope, receive, send)
-        elif self._running >= self.most:
-            error = Busy(f"{self.most} calls are under way at this gateway already; retry")
+            return
+        follows = scope["path"] == _FOLLOWED
+        if self._running[follows] >= self._most[follows]:
+            error = Busy(f"{self._most[follows]} calls are under way at this gateway already; retry")
             await error_response(error, scope["state"]["request_id"])(scope, receive, send)
-        else:
-            self._running += 1
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                self._running -= 1
+            return
+        self._running[follows] += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._running[follows] -= 1

@@ -36,6 +36,7 @@ QUERY: dict[str, object] = {option.name: option.example for option in (*ROWS, *R
     "decimal": ",",
     "local_times": True,
     "limit": 1000,
+    "wait": 30,
     "actual_id": SERIES_ID,
     "actual_key": "temperature",
     "horizon": "6h",

@@ -23,6 +23,7 @@ __all__ = ["ENDPOINTS", "router"]
 
 ENDPOINTS = {
     "read_values": "GET /values - Read time series values",
+    "read_changes": "GET /changes - Follow what is written",
     "read_accuracy": "GET /accuracy - Compare forecasts with actual values, by lead time",
     "upload_timeseries": "POST /upload - Upload time series data (create a new run with values)",
     "create_run": "POST /runs - Create a new run with values (the same call as /upload)",

@@ -85,9 +85,11 @@ def test_whole_numbers_have_the_bounds_that_they_are_held_to(rest: httpx.Client,
         ("/values", "limit"),
         ("/values", "days_ahead"),
         ("/values", "fill_limit"),
+        ("/changes", "wait"),
     }
     gate = {"time_zone": "UTC", "time_of_day": "00:00", "name": "x"}
-    beside = {"fill_limit": {"period": "P1D", "fill": "null"}, "limit": {}, "days_ahead": gate}
+    nobody = {"name": "x"}  # which is an error at once
+    beside = {"fill_limit": {"period": "P1D", "fill": "null"}, "limit": {}, "days_ahead": gate, "wait": nobody}
     for path, each in numbers:
         low, high = each["schema"]["minimum"], each["schema"]["maximum"]
         for value, fits in ((low - 1, False), (low, True), (high, True), (high + 1, False)):

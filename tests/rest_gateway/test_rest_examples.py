@@ -96,7 +96,7 @@ def test_every_query_parameter_takes_its_example(rest: httpx.Client, document: d
             name = parameter["name"]
             (example,) = parameter["schema"]["examples"]
             beside = {"actual_key": "temperature"} if path == "/accuracy" and name != "actual_id" else {}
-            query = {**beside, **BESIDE.get(name, {}), name: example}
+            query = {**beside, **(BESIDE.get(name, {}) if path != "/changes" else {}), name: example}
             answer = rest.get(path.format(**examples.PATH), params=query)
             assert answer.status_code == 200, (path, query, answer.text)
             sent += 1

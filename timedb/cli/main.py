@@ -13,6 +13,7 @@ import typer
 
 from timedb._version import __version__
 from timedb.cli import (
+    following,
     freshness,
     importing,
     lakes,
@@ -53,6 +54,7 @@ for module in (
     watching,
     importing,
     reading,
+    following,
     runs,
     sql,
     upkeep,

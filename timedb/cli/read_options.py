@@ -14,11 +14,13 @@ from timedb.cli.options import instant_of_option
 from timedb.contract.read_options import READ, ROWS, ReadOption, nested
 from timedb.layouts.options import FileOption
 
-__all__ = ["AllVersions", "Asked", "Rows", "fields_typed", "with_read_options"]
+__all__ = ["AllVersions", "Asked", "Filters", "Rows", "fields_typed", "with_read_options"]
 
 Asked = Annotated[dict[str, Any], READ]
 """What a read of values was asked for. A parameter of this kind is all these options at once, by name."""
 Rows = Annotated[dict[str, Any], ROWS]
+Filters = Annotated[dict[str, Any], tuple(each for each in ROWS if each.name not in ("as_of", "token"))]
+"""Those of a call that gives what was written, as it was."""
 AllVersions = Annotated[dict[str, Any], tuple(each for each in READ if each.name == "all_versions")]
 _TYPES = {"count": int, "flag": bool}
 _METAVARS = {"time": "TIME", "length": "LENGTH"}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from timedb.files.formats import Piece
     from timedb.files.local_csv import LocalCsv
 
-__all__ = ["register"]
+__all__ = ["SeriesIds", "SeriesNames", "columns_of", "register"]
 
 View = Literal["flat", "overlapping", "latest", "changes", "first"]
 SeriesNames = Annotated[
@@ -88,7 +88,7 @@ def read(
         **_series(series, series_id, labels),
         **fields_typed(time_zone, rows, asked),
         "view": view,
-        "columns": _columns(columns, view, asked["all_versions"]),
+        "columns": columns_of(columns, view, all_versions=asked["all_versions"]),
         "ordered": True,
         "limit": limit,
     }
@@ -244,7 +244,7 @@ def _series(series: list[str] | None, series_id: list[str] | None, labels: list[
     return {"series_keys": series or None, "series_ids": series_id or None, "labels": selected_labels(labels)}
 
 
-def _columns(named: str | None, view: View, all_versions: bool) -> list[str]:
+def columns_of(named: str | None, view: View, *, all_versions: bool) -> list[str]:
     """The columns that were named; else those of the contract, with the series' name beside its id."""
     from timedb.contract.columns import result_columns
     from timedb.contract.wire import ReadCommand, parse_object

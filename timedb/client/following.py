@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -118,16 +119,23 @@ class Follower:
     def __next__(self) -> tuple[pl.DataFrame, str]:
         import polars as pl
 
-        batch, token = self.next_batch()
+        message = self._next()
+        if message is None:
+            raise StopIteration
+        batch, token = message
         return pl.DataFrame(batch), token
 
-    def next_batch(self) -> tuple[pa.RecordBatch, str]:
-        """The next rows as they come over the wire, and the token from which another call goes on behind them.
+    def batches(self) -> Iterator[tuple[pa.RecordBatch, str]]:
+        """The rows as they come over the wire, each batch with the token from which another call goes on behind it.
 
         Raises:
-            StopIteration: there are no more: it is closed, or does not wait.
             TimeDBError: it cannot go on.
         """
+        while (message := self._next()) is not None:
+            yield message
+
+    def _next(self) -> _Message | None:
+        """The next message that has rows; None: there is none, as it is closed, or does not wait."""
         while True:
             try:
                 message = self._take()
@@ -136,7 +144,7 @@ class Follower:
                 raise
             if message is None:
                 self.close()
-                raise StopIteration
+                return None
             batch, self.token = message
             if batch.num_rows:
                 return message

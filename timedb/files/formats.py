@@ -19,6 +19,7 @@ __all__ = [
     "SUFFIXES",
     "BodyFormat",
     "FormatName",
+    "JsonBody",
     "ParquetBody",
     "Piece",
     "Style",

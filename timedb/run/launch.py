@@ -241,6 +241,7 @@ class _RestServer:
         self.instance: str = app.state.instance
         self.url = url_of(settings.http_scheme, reachable(settings.host), listener.getsockname()[1])
         self._shutdown_seconds = settings.shutdown_seconds
+        self._let_go = app.state.wake_ups.stop  # of calls that wait for something to be written
         ServerTls.load(settings)  # says what is wrong with it, where uvicorn would not
         connections = Connections.under(settings)
         config = uvicorn.Config(
@@ -287,6 +288,7 @@ class _RestServer:
     def stop(self) -> None:
         """Let calls in flight end within ``shutdown_seconds``; returns soon after that at the latest."""
         self._server.should_exit = True
+        self._let_go()
         self._thread.join(self._shutdown_seconds + _FORCED_SECONDS)
         self._server.force_exit = True
         self._thread.join(_FORCED_SECONDS)

@@ -167,3 +167,19 @@ def test_csv_for_spreadsheets_has_no_formulas(ask: Any, client: Client, name: st
     refused = timedb(*asked, "--without-formulas", "--json")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "--without-formulas: is about CSV" in refused.stderr
+
+
+def test_what_is_written_is_printed_and_its_place_kept(ask: Any, client: Client, name: str, tmp_path: Path) -> None:
+    def follow(*arguments: str) -> list[float]:
+        lines = ask("follow", "--series", name, "--no-wait", *arguments).splitlines()
+        return [json.loads(line)["value"] for line in lines]
+
+    state = tmp_path / "wind.token"
+    client.upload(frame(name, [1.0, 2.0]), run_id=f"{name}-1")
+    assert follow("--state", str(state)) == [1.0, 2.0]
+    client.upload(frame(name, [3.0]), run_id=f"{name}-2")
+    assert follow("--since", "now") == []
+    assert follow("--state", str(state), "--columns", "value") == [3.0]
+    assert follow("--state", str(state)) == []
+    assert follow("--since", state.read_text().strip()) == []
+    assert follow("--run-id", f"{name}-1") == [1.0, 2.0]
