@@ -183,7 +183,7 @@ class TimeColumns:
         hints = [spoken("time_format", each) for each in format_hint(text) if each != self._format]
         if not hints:
             return ""
-        day_or_month = ", day or month first as it is" if len(hints) > 1 and "%" in hints[0] + hints[-1] else ""
+        day_or_month = ", day or month first as it is" if len(hints) > 1 and all("%m" in each for each in hints) else ""
         return f"; {' or '.join(hints)} reads it{day_or_month}"
 
 

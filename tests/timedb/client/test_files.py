@@ -94,3 +94,25 @@ def test_a_large_file_is_kept_on_disk_while_it_is_sent(
     done = client.upload_file(path, time_format="unix-s", progress=counts.append, **options(name))
     assert (done.rows, counts[-1]) == (20_000, 20_000)
     assert client.read(series_keys=name)["value"].sum() == sum(range(20_000))
+
+
+def test_counted_periods_are_as_many_as_their_local_day_has(client: Client, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "periods.csv"
+    days = {"2023-03-26": 46, "2023-10-29": 50}
+    path.write_text("t,sp,v\n" + "".join(f"{day},{sp},1\n" for day in days for sp in range(1, days[day] + 1)))
+    layout = {"period_number": "sp", "period": "30min", "time_zone": "Europe/London", "known_after": "0h"}
+    client.upload_file(path, **options(name, **layout))
+    per_day = {"period": "P1D", "aggregate": "count", "time_zone": "Europe/London"}
+    found = client.read(series_keys=name, resample=per_day, columns=["valid_time", "value"]).sort("valid_time")
+    assert [(f"{start:%m-%dT%H:%M}", count) for start, count in found.rows()] == [
+        ("03-26T00:00", 46.0),
+        ("10-28T23:00", 50.0),
+    ]
+
+
+def test_when_a_run_began_is_not_when_it_became_known(client: Client, name: str, file: Path) -> None:
+    times = {"run_start_time": "2025-01-01T00:00Z", "known_time": "2025-01-01T05:40Z"}
+    done = client.upload_file(file, **options(name, **times))
+    assert client.read(series_keys=name, end_known="2025-01-01T04:00Z").height == 0
+    run = client.get_run(done.run_id)
+    assert (run["run_start_time"][:16], run["known_time"][:16]) == ("2025-01-01T00:00", "2025-01-01T05:40")

@@ -264,6 +264,7 @@ def test_odd_clocks_are_read_as_they_are_stated_and_never_otherwise(
     if form is not None:
         said = refused(tmp_path, content, time_zone="UTC", **S)
         assert f"t: line 2: '{text}' is not an RFC 3339 time" in said
+        assert ("day or month first" in said) == text.startswith("01/02")
         assert (
             form.startswith(("%d-%b", "%Y-%j"))
             or f"--time-format {form if ' ' not in form else chr(39) + form}" in said
