@@ -23,6 +23,7 @@ class Relay:
         self._threads: list[threading.Thread] = []
         self.url = f"grpc://127.0.0.1:{self._listener.getsockname()[1]}"
         self.received = 0
+        self._silenced: list[socket.socket] = []
 
     def __enter__(self) -> Relay:
         self._start(self._accept)
@@ -41,6 +42,10 @@ class Relay:
         for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+
+    def silence(self) -> None:
+        """Stay connected and pass nothing on, as a balancer that has lost its server; others may be made."""
+        self._silenced = list(self._sockets)
 
     def _start(self, work: object, *args: object) -> None:
         thread = threading.Thread(target=work, args=args, daemon=True)  # type: ignore[arg-type]
@@ -62,6 +67,7 @@ class Relay:
         try:
             while data := source.recv(1 << 16):
                 self.received += len(data) if count else 0
-                target.sendall(data)
+                if source not in self._silenced:
+                    target.sendall(data)
         except OSError:
             return

@@ -56,6 +56,7 @@ def connect(
     api_key: str | None = None,
     timeout: float | None = None,
     stream_timeout: float | None = None,
+    keepalive: float | None = None,
     tls_root_certificates: str | None = None,
     tls_client_certificate: str | None = None,
     tls_client_key: str | None = None,
@@ -68,6 +69,9 @@ def connect(
         timeout: Seconds after which a call fails; else ``TIMEDB_TIMEOUT_SECONDS``, else 60.
         stream_timeout: Seconds after which a read's stream, an upload, ``compact`` or ``maintain`` fails, however
             well it goes; else ``TIMEDB_STREAM_TIMEOUT_SECONDS``, else an hour.
+        keepalive: Seconds of silence in a call after which the other side is asked for a sign of life; without one the
+            call fails 20 seconds later (or as many as these, if that is less). Else ``TIMEDB_KEEPALIVE_SECONDS``, else
+            310: a server that is asked more often than every five minutes ends calls that say nothing for long.
         tls_root_certificates: PEM file with the authorities that the server's certificate must be of; else
             ``TIMEDB_TLS_ROOT_CERTIFICATES``, else the system's.
         tls_client_certificate: PEM file with the certificate to show to a server that asks for one; else
@@ -88,12 +92,17 @@ def connect(
         api_key=api_key,
         timeout_seconds=timeout,
         stream_timeout_seconds=stream_timeout,
+        keepalive_seconds=keepalive,
         tls_root_certificates=tls_root_certificates,
         tls_client_certificate=tls_client_certificate,
         tls_client_key=tls_client_key,
     )
     connection = Connection.open(
-        settings.flight_url, settings.timeout_seconds, settings.stream_timeout_seconds, Certificates.load(settings)
+        settings.flight_url,
+        settings.timeout_seconds,
+        settings.stream_timeout_seconds,
+        Certificates.load(settings),
+        keepalive_seconds=settings.keepalive_seconds,
     )
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
     return Client(connection.as_caller(key, None))

@@ -42,6 +42,8 @@ _WRITE_ACTIONS = frozenset(
 # A server that comes back is found again at once, not after gRPC's two minutes.
 _OPTIONS = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000))
 _GIVE_UP_SECONDS = 5.0
+# How long a sign of life may take, once the client has asked for one.
+_SIGN_OF_LIFE_SECONDS = 20.0
 _MAX_HEADER_CHARS = 1024
 _MESSAGE_BYTES = (MESSAGE_BYTES_HEADER.encode(), str(MESSAGE_BYTES_ASKED).encode())
 
@@ -132,15 +134,23 @@ class Connection:
 
     @classmethod
     def open(
-        cls, url: str, timeout_seconds: float, stream_timeout_seconds: float, certificates: Certificates | None = None
+        cls,
+        url: str,
+        timeout_seconds: float,
+        stream_timeout_seconds: float,
+        certificates: Certificates | None = None,
+        *,
+        keepalive_seconds: float | None = None,
     ) -> Connection:
         """Prepare a connection; it is made at the first call.
+
+        With ``keepalive_seconds``, calls to a server that has gone silent fail before their timeout.
 
         Raises:
             InvalidRequest: the URL is not one of a Flight server.
         """
         certificates = certificates or Certificates()
-        options = list(_OPTIONS)
+        options = [*_OPTIONS, *_keepalive(keepalive_seconds)]
         if is_loopback_url(url):
             options.append(("grpc.enable_http_proxy", 0))
         try:
@@ -315,6 +325,19 @@ def _json_object(body: pa.Buffer, what: str) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise Internal(f"{what}: the answer is not a JSON object")
     return answer
+
+
+def _keepalive(seconds: float | None) -> list[tuple[str, int]]:
+    """gRPC's options for asking a silent peer, while a call is open, whether it is still there."""
+    if seconds is None:
+        return []
+    millis, patience = int(seconds * 1000), int(min(seconds, _SIGN_OF_LIFE_SECONDS) * 1000)
+    # Of the two limits on the answer gRPC waits for the longer one, whose default is a minute.
+    return [
+        ("grpc.keepalive_time_ms", millis),
+        ("grpc.keepalive_timeout_ms", patience),
+        ("grpc.http2.ping_timeout_ms", patience),
+    ]
 
 
 def _header(text: str) -> bytes:

@@ -229,6 +229,14 @@ class ClientSettings(BaseSettings):
     stream_timeout_seconds: float = Field(
         3600.0, gt=0, description="Seconds after which a read's stream, an upload or a compaction fails"
     )
+    keepalive_seconds: float = Field(
+        310.0,
+        ge=1,
+        le=86_400,
+        description="Seconds of silence in a call after which the client asks the other side for a sign of life; 20 s "
+        "later it gives the connection up. A TimeDB server that is asked more often than every 5 minutes ends calls "
+        "that say nothing for long: take less only behind a proxy that answers for it",
+    )
 
 
 def load_settings(cls: type[S], **overrides: object) -> S:

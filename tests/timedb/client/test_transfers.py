@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 
 import timedb as td
+from tests.flight_server.flights import eventually
 from tests.timedb.conftest import T0, frame
 from tests.timedb.relay import Relay
 from timedb.client import Client
@@ -161,3 +163,24 @@ with td.connect("grpc://127.0.0.1:1") as client:
 def test_without_pandas_it_is_said_how_to_get_it() -> None:
     said = subprocess.run([sys.executable, "-c", _WITHOUT_PANDAS], capture_output=True, text=True, check=True)
     assert said.stdout == "read_pandas needs pandas: pip install pandas\n"
+
+
+def test_a_peer_that_goes_silent_is_noticed_and_an_upload_sent_again(
+    service: Service, client: Client, name: str
+) -> None:
+    with Relay(service.flight_url) as relay, td.connect(relay.url, keepalive=2.0, timeout=120.0) as through:
+        eventually(lambda: answers(through))
+        relay.silence()
+        with pytest.raises(td.Busy, match="was lost"):  # not td.Timeout, which is what the end of the call's time is
+            through.health()
+        eventually(lambda: answers(through))
+        relay.silence()
+        assert through.upload(frame(name, [1.0, 2.0]), known_time=T0).rows == 2
+    assert client.read(series_keys=name, view="overlapping").height == 2
+
+
+def answers(client: Client) -> bool:
+    """Whether a call gets through; on a machine without a moment to spare, a sign of life may come too late."""
+    with suppress(td.Busy):
+        return bool(client.health()["ok"])
+    return False
