@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -95,29 +96,6 @@ def test_small_files_are_gathered_with_their_like(lake_dir: Path) -> None:
         assert left_behind(lake_dir) == []
 
 
-def test_gathering_gives_way_to_a_move(lake_dir: Path) -> None:
-    with (
-        closing(Lake.open(str(lake_dir), tiny_settings())) as lake,
-        closing(Lake.open(str(lake_dir), tiny_settings())) as other,
-    ):
-        tenant, second = open_tenant(lake), open_tenant(other)
-        for number in range(4):
-            upload(tenant, some_rows(6, known=number), f"run-{number}")
-        before = views(tenant)
-
-        class Overtaken(Mover):
-            """Another server is faster."""
-
-            def _write_one(self, *args: Any) -> None:
-                super()._write_one(*args)
-                mover(second).move()
-
-        Overtaken(tenant.values, tenant.lane, bucket_digits=1, input_rows=1000).gather(2)
-        assert not [place for place in places(tenant) if place[0] == "mixed"]
-        assert views(tenant) == before
-        assert left_behind(lake_dir) == []
-
-
 def test_no_part_is_mixed_and_each_row_is_in_one(tenant: Tenant) -> None:
     upload(tenant, some_rows(9), "run")
     plan = tenant.plan_read(ReadTicket(view="overlapping"))
@@ -154,7 +132,14 @@ def test_a_correction_waits_for_the_row_that_it_corrects(lake_dir: Path, monkeyp
         assert list(disagreements(tenant, lake_dir)) == []
 
 
-def test_two_servers_move_each_row_once(lake_dir: Path) -> None:
+@pytest.mark.parametrize(
+    ("step", "work", "answer"),
+    [("_write", Mover.move, (0, 0)), ("_write_one", lambda slow: slow.gather(2), None)],
+    ids=["a move", "a gathering"],
+)
+def test_of_two_servers_the_faster_moves_each_row(
+    lake_dir: Path, step: str, work: Callable[[Mover], object], answer: object
+) -> None:
     with (
         closing(Lake.open(str(lake_dir), tiny_settings())) as lake,
         closing(Lake.open(str(lake_dir), tiny_settings())) as other,
@@ -164,15 +149,13 @@ def test_two_servers_move_each_row_once(lake_dir: Path) -> None:
             upload(tenant, some_rows(6, known=number), f"run-{number}")
         before = views(tenant)
 
-        class Overtaken(Mover):
-            """Another server is faster."""
+        def overtaken(self: Mover, *args: Any) -> None:
+            getattr(Mover, step)(self, *args)
+            mover(second).move()
 
-            def _write(self, *args: Any) -> None:
-                super()._write(*args)
-                mover(second).move()
-
-        slow = Overtaken(tenant.values, tenant.lane, bucket_digits=1, input_rows=1000)
-        assert slow.move() == (0, 0)
+        slow = type("Overtaken", (Mover,), {step: overtaken})
+        assert work(slow(tenant.values, tenant.lane, bucket_digits=1, input_rows=1000)) == answer
+        assert not [place for place in places(tenant) if place[0] == "mixed"]
         assert views(tenant) == before
         assert left_behind(lake_dir) == []
 
