@@ -69,9 +69,9 @@ class Cleaner:
             self._next_sweep = moment + self.promised_seconds
             self.sweep()
         if moment >= self._next_count and not self.stop():
+            began = time.monotonic()
             self.count()
-            took = time.monotonic() - moment
-            self._next_count = moment + max(_COUNT_SECONDS, took * _COUNT_SHARE)
+            self._next_count = began + max(_COUNT_SECONDS, (time.monotonic() - began) * _COUNT_SHARE)
 
     def expire(self) -> Expired:
         """Remove files that were replaced before readers' time, and the log before that."""
