@@ -60,7 +60,7 @@ from timedb.storage.read.following import AT_ONCE_ROWS, Follower
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.log_watch import LogWatch
 from timedb.storage.read.lookup import Lookup
-from timedb.storage.read.planning import plan_read
+from timedb.storage.read.planning import ReadLimits, plan_read
 from timedb.storage.read.reading import ReadPlan
 from timedb.storage.read.runs_seen import RunsSeen
 from timedb.storage.read.tenant_snapshot import TenantSnapshot
@@ -310,9 +310,7 @@ class Tenant:
             last_rows=self._last_rows,
             cache=self._cache,
             slice_rows=self.memory.slice_rows,
-            max_sorted_rows=self.settings.max_sorted_rows,
-            max_windows=self.settings.max_windows,
-            max_fill_rows=self.settings.max_fill_rows,
+            limits=ReadLimits.of(self.settings),
             snapshot=snapshot,
             known_series=series,
             at_once_rows=at_once_rows,

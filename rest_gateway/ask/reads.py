@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
@@ -166,7 +166,7 @@ class ValuesQuery(_Read):
             **self.selecting(),
             **asked,
             "view": self.mode,
-            "columns": self._columns(all_versions=asked["all_versions"]),
+            "columns": self._columns(asked),
             "ordered": True,
             "order_by": {"overlapping": "known_time", "changes": "change_time"}.get(self.mode, "valid_time"),
             "limit": self.limit,
@@ -198,11 +198,13 @@ class ValuesQuery(_Read):
             )
         return found
 
-    def _columns(self, *, all_versions: bool) -> list[str]:
+    def _columns(self, asked: Mapping[str, Any]) -> list[str] | None:
         if self.columns is not None:
             if self.intervals:
                 raise InvalidRequest("intervals: columns says whether valid_time_end is there", field="intervals")
             return [name.strip() for name in self.columns.split(",")]
+        if asked["pivot"] is not None:
+            return None
         if self.mode == "changes":
             return _columns_of_changes()
         columns = list(_COLUMNS)
@@ -210,7 +212,7 @@ class ValuesQuery(_Read):
             columns.insert(1, "valid_time_end")
         if self.mode == "overlapping":
             columns.insert(0, "known_time")
-        if all_versions:
+        if asked["all_versions"]:
             columns += [name for name in AUDIT_COLUMNS if name not in columns]
         return columns
 

@@ -142,6 +142,19 @@ class KnownSeries:
             self._buckets[bucket_digits] = found
         return found
 
+    def named(self, name: str, labels: LabelFilter | None = None) -> list[Series]:
+        """All series of a name, or those of them that match labels; of them, the one of that very name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        named = [self.by_id[series_id] for series_id in self.by_name.get(name, ())]
+        candidates = [series for series in named if not series.retired and series.matches(labels)]
+        if not candidates:
+            which = "" if labels is None else f" with labels {quoted(json.dumps(labels))}"
+            raise NotFound(f"series_key: there is no series {quoted(name)}{which}")
+        return candidates
+
     def find(self, name: str, labels: LabelFilter | None = None) -> list[Series]:
         """The series that a name stands for: the unlabelled one, else the only one, unless that is a quantile or a
         member; with labels, all that match.
@@ -150,12 +163,7 @@ class KnownSeries:
             NotFound: there is none of that name and labels.
             InvalidRequest: a bare name has several candidates, which the error lists.
         """
-        named = [self.by_id[series_id] for series_id in self.by_name.get(name, ())]
-        named = [series for series in named if not series.retired]
-        candidates = [series for series in named if series.matches(labels)]
-        if not candidates:
-            which = "" if labels is None else f" with labels {quoted(json.dumps(labels))}"
-            raise NotFound(f"series_key: there is no series {quoted(name)}{which}")
+        candidates = self.named(name, labels)
         bare = [series for series in candidates if series.labels == "{}"]
         if labels is not None or bare:
             return bare if labels is None else candidates

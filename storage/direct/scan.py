@@ -29,7 +29,7 @@ from timedb.storage.delta.object_store import ObjectStore
 from timedb.storage.delta.store import LocalStore, Store
 from timedb.storage.delta.table import Promised, Table
 from timedb.storage.read.latest import LastRows
-from timedb.storage.read.planning import plan_read
+from timedb.storage.read.planning import ReadLimits, plan_read
 from timedb.storage.read.reading import ReadPlan
 from timedb.storage.read.runs_seen import RunsSeen
 from timedb.storage.rows import views
@@ -40,8 +40,6 @@ from timedb.storage.tables.schemas import PARTITIONS, READ_HELD, RUNS, SERIES, U
 
 __all__ = ["DirectTenant", "State", "find_tenant", "open_folder", "scan_lake"]
 
-_MAX_WINDOWS = 10_000_000
-_MAX_FILL_ROWS = 5_000_000
 _MADE = Promised("", 0)  # a tenant's folder has the tables, whoever made it
 _NAMES = {"series_key": "name", "series_unit": "unit"}
 
@@ -109,9 +107,7 @@ class DirectTenant:
             bucket_digits=_bucket_digits(state.values, ticket.bucket),
             runs=RunsSeen(self._runs),
             last_rows=LastRows(values),
-            max_sorted_rows=0,
-            max_windows=_MAX_WINDOWS,
-            max_fill_rows=_MAX_FILL_ROWS,
+            limits=ReadLimits(),
             snapshot=state.values,
         )
 

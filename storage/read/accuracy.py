@@ -25,7 +25,7 @@ from timedb.storage.delta.table import Table
 from timedb.storage.measures.units import convert_column, converter
 from timedb.storage.read.latest import LastRows
 from timedb.storage.read.parts import UNKNOWN
-from timedb.storage.read.planning import plan_read, select_series
+from timedb.storage.read.planning import ReadLimits, plan_read, select_series
 from timedb.storage.read.reading import ReadPlan
 from timedb.storage.read.runs_seen import RunsSeen
 
@@ -256,9 +256,7 @@ def plan_accuracy(
             catalog=catalog,
             bucket_digits=bucket_digits,
             last_rows=LastRows(table.store),
-            max_sorted_rows=max_sorted_rows,
-            max_windows=1,
-            max_fill_rows=0,  # figures are of values as they are
+            limits=ReadLimits(max_sorted_rows),
             runs=runs,
         )
 

@@ -61,6 +61,8 @@ class Cursor:
         """
         try:
             body = json.loads(base64.urlsafe_b64decode(text.encode()))
+            if (read.pivot is not None) != body["last"]["series_id"].startswith("["):  # of one series, or of several
+                raise ValueError
             last = _from_json(body["last"], sort_columns(read))
             return cls(last, parse_time(body["as_of"]), int(body["table_version"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from timedb.contract.columns import result_columns
 from timedb.contract.errors import InvalidRequest, NotFound
 from timedb.contract.identity import series_bucket
+from timedb.contract.settings import ServerSettings
 from timedb.contract.times import from_micros
 from timedb.contract.wire import ReadTicket, quoted
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
@@ -23,6 +24,7 @@ from timedb.storage.read.buckets import BucketRead
 from timedb.storage.read.cursor import Cursor
 from timedb.storage.read.first_versions import Uploaded
 from timedb.storage.read.latest import LastRows
+from timedb.storage.read.pivot import Pivot
 from timedb.storage.read.reading import ReadPlan, stored_columns
 from timedb.storage.read.runs_seen import RunsSeen
 from timedb.storage.read.token import Token
@@ -30,10 +32,25 @@ from timedb.storage.rows.scan import RowSelection, is_mixed, live_files, shares_
 from timedb.storage.tables.commit_marks import CHANGE_TIME
 from timedb.storage.tables.removed import refuse_incomplete, refuse_removed, refuse_unseen
 
-__all__ = ["SLICE_ROWS", "plan_read", "select_series"]
+__all__ = ["SLICE_ROWS", "ReadLimits", "plan_read", "select_series"]
 
 SLICE_ROWS = 500_000
 """Rows that a read works on at once, about, where nobody says otherwise."""
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """What a read may ask for: settings of a server, by their names, with their defaults."""
+
+    max_sorted_rows: int = 0
+    max_windows: int = 10_000_000
+    max_fill_rows: int = 5_000_000
+    max_pivot_columns: int = 1000
+
+    @classmethod
+    def of(cls, settings: ServerSettings) -> ReadLimits:
+        """Those of a server."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
 def plan_read(
@@ -43,9 +60,7 @@ def plan_read(
     catalog: Catalog,
     bucket_digits: int | None,
     last_rows: LastRows,
-    max_sorted_rows: int,
-    max_windows: int,
-    max_fill_rows: int,
+    limits: ReadLimits,
     runs: RunsSeen,
     cache: BatchCache | None = None,
     slice_rows: int = SLICE_ROWS,
@@ -77,8 +92,10 @@ def plan_read(
         raise InvalidRequest(
             f"table_version: {ticket.table_version} is newer than the lake, which is at {snapshot.version}"
         )
+    about = known.values() if series_ids is None else [known[series_id] for series_id in series_ids]
     if ticket.unit is not None:
-        _check_units(ticket.unit, known, series_ids)
+        _check_units(ticket.unit, about)
+    pivot = None if ticket.pivot is None else Pivot.of(ticket, about, known.values(), limits.max_pivot_columns)
     run_ids = runs.named(snapshot, ticket.run_ids, ticket.workflow_id)
     newest = from_micros(snapshot.transactions.get(CHANGE_TIME, 0))
     since = None if ticket.since is None else Token.from_text(ticket.since, field="since", newest=newest)
@@ -93,7 +110,7 @@ def plan_read(
     else:
         buckets = _buckets(ticket, selection, live, known_series, bucket_digits, runs.uploaded(snapshot))
     if ticket.relative is not None:
-        check_windows(ticket.relative, ticket.start_valid, ticket.end_valid, max_windows)
+        check_windows(ticket.relative, ticket.start_valid, ticket.end_valid, limits.max_windows)
     columns = stored_columns(ticket)
     return ReadPlan(
         ticket,
@@ -111,10 +128,11 @@ def plan_read(
             cache=cache,
             slice_rows=slice_rows,
             place=None if since is None else since.place,
-            max_fill_rows=max_fill_rows,
+            max_fill_rows=limits.max_fill_rows,
         ),
         for_limited_key=catalog.limited,
-        max_sorted_rows=max_sorted_rows,
+        max_sorted_rows=limits.max_sorted_rows,
+        pivot=pivot,
     )
 
 
@@ -186,9 +204,9 @@ def _selection(
     )
 
 
-def _check_units(unit: str, known: Mapping[str, Series], series_ids: Collection[str] | None) -> None:
+def _check_units(unit: str, about: Iterable[Series]) -> None:
     """Refuse a unit that some series of the selection cannot be converted to, before the first row goes out."""
-    for series in known.values() if series_ids is None else [known[series_id] for series_id in series_ids]:
+    for series in about:
         try:
             converter(series.unit, unit, field="unit")
         except InvalidRequest as error:
@@ -248,7 +266,8 @@ def select_series(ticket: ReadTicket, catalog: Catalog, known: KnownSeries) -> C
             raise NotFound(f"series_ids: there is no series {quoted(series_id)}")
         chosen.add(series_id)
     for name in ticket.series_keys or ():
-        chosen.update(series.series_id for series in known.find(name, ticket.labels))
+        found = known.find(name, ticket.labels) if ticket.pivot is None else known.named(name, ticket.labels)
+        chosen.update(series.series_id for series in found)
     if ticket.series_ids is None and ticket.series_keys is None:
         return {series.series_id for series in known.by_id.values() if series.matches(ticket.labels)}
     if ticket.labels is not None:

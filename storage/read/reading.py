@@ -31,6 +31,7 @@ from timedb.storage.read.buckets import BucketRead, rows_of
 from timedb.storage.read.cursor import Cursor, sort_columns
 from timedb.storage.read.first_rows import FirstRows
 from timedb.storage.read.parts import UNKNOWN, ReadPart, ticket_of_bucket
+from timedb.storage.read.pivot import Pivot
 from timedb.storage.read.token import Token
 from timedb.storage.read.written_out import written_out
 from timedb.storage.rows import views
@@ -73,6 +74,7 @@ class ReadPlan:
         answers: Answers,
         for_limited_key: bool,
         max_sorted_rows: int,
+        pivot: Pivot | None = None,
     ) -> None:
         self.ticket = ticket
         self.table_version = snapshot.version
@@ -86,6 +88,7 @@ class ReadPlan:
         self._answers = answers
         self._for_limited_key = for_limited_key
         self._max_sorted_rows = max_sorted_rows
+        self._pivot = pivot
         self._columns = result_columns(ticket)
         self._order = sort_columns(ticket)
         self._whole: tuple[pa.Table, str | None] | None = None
@@ -110,12 +113,13 @@ class ReadPlan:
     @property
     def whole(self) -> bool:
         """Whether the answer has to be put together before its first row can go out."""
-        return self.ticket.limit is not None or (self.ticket.ordered and self.ticket.order_by != "series")
+        sorted_across = self.ticket.ordered and self.ticket.order_by != "series"
+        return self._pivot is not None or self.ticket.limit is not None or sorted_across
 
     @property
     def ordered(self) -> bool:
         """Whether the parts, one after the other, are in the order that was asked for."""
-        return self.ticket.ordered or self.ticket.limit is not None
+        return self._pivot is not None or self.ticket.ordered or self.ticket.limit is not None
 
     @property
     def schema(self) -> pa.Schema:
@@ -134,7 +138,7 @@ class ReadPlan:
         }
         if cursor is not None:
             metadata[META_CURSOR] = cursor.encode()
-        return result_schema(self.ticket, metadata)
+        return result_schema(self.ticket, metadata) if self._pivot is None else self._pivot.schema(metadata)
 
     @property
     def parts(self) -> list[ReadPart]:
@@ -229,13 +233,14 @@ class ReadPlan:
         pieces, total = [], 0
         for bucket in self.buckets:
             check_cancelled()
-            found = list(self._answers.gathered(bucket))
+            found = [self._placed(rows) for rows in self._answers.gathered(bucket)]
             pieces += found
             self._answers.hold(_TIMES_SORTED * sum(piece.nbytes for piece in found))
             total += sum(piece.num_rows for piece in found)
             if total > self._max_sorted_rows:
+                field = "order_by" if self._pivot is None else "pivot"
                 raise TooLarge(
-                    f"order_by: the answer has more than {self._max_sorted_rows} rows, the limit for an order "
+                    f"{field}: the answer has more than {self._max_sorted_rows} rows, the limit for an order "
                     "across series; narrow it, set a limit, or order by series"
                 )
         if not pieces:
@@ -246,28 +251,38 @@ class ReadPlan:
 
     def _page(self, limit: int, check_cancelled: Callable[[], None]) -> tuple[pa.Table, str | None]:
         after = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, self.ticket)
-        first = FirstRows(self._order, limit + 1)
+        # Of a wide row there may be a row for each of its columns.
+        wanted = (limit + 1) * (1 if self._pivot is None else len(self._pivot.columns))
+        first = FirstRows(self._order, wanted)
         self._answers.hold(min(2 * limit, self._rows_of_files()) * ROW_BYTES)
         for bucket in self.buckets:
             check_cancelled()
-            for rows in self._answers.tables(bucket):
+            for found in self._answers.tables(bucket):
+                rows = self._placed(found)
                 first.add(rows if after is None else after.beyond(rows))
-                if min(first.held, limit + 1) > self._max_sorted_rows + 1:
+                if min(first.held, wanted) > self._max_sorted_rows + 1:
                     raise TooLarge(
                         f"limit: a page of {limit} rows is more than the {self._max_sorted_rows} that are put "
                         "together for one answer; make it smaller"
                     )
-        found = first.sorted()
-        if found is None:
+        page = first.sorted()
+        if page is None:
             return result_schema(self.ticket).empty_table(), None
-        if found.num_rows <= limit:
-            return found, None
-        (last,) = found.select(self._order).slice(limit - 1, 1).to_pylist()
-        return found.slice(0, limit), Cursor(last, self.as_of, self.table_version).to_text()
+        end = limit if self._pivot is None else self._pivot.end_of_rows(page, self._order, limit)
+        if page.num_rows <= end:
+            return page, None
+        (last,) = page.select(self._order).slice(end - 1, 1).to_pylist()
+        return page.slice(0, end), Cursor(last, self.as_of, self.table_version).to_text()
+
+    def _placed(self, rows: pa.Table) -> pa.Table:
+        return rows if self._pivot is None else self._pivot.placed(rows)
 
     def _finish(self, rows: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Rows brought to the columns and types of the answer and cut into batches."""
         if not rows.num_rows:
+            return
+        if self._pivot is not None:
+            yield from self._pivot.batches(rows, self._order)
             return
         columns = {name: rows.column(name) for name in rows.column_names}
         if "value_id" in self._columns:

@@ -84,7 +84,8 @@ def read_fields(view: str, all_versions: bool, filters: dict[str, Any]) -> dict[
     """A read's wire fields: everything that is stored of a row is asked for, times become text."""
     times = ("start_valid", "end_valid", "start_known", "end_known", "as_of")
     fields = {name: iso(value) if name in times else value for name, value in filters.items()}
-    return {"view": view, "all_versions": all_versions, "columns": STORED, **fields}
+    columns = {} if "pivot" in filters else {"columns": STORED}
+    return {"view": view, "all_versions": all_versions, **columns, **fields}
 
 
 def counts(restored: dict[str, Any]) -> tuple[int, int]:

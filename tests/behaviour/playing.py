@@ -138,6 +138,20 @@ class Played:
         assert len(times) == len(ranks), "one change_time an upload and a correction"
         self.ranks = dict(zip(times, ranks, strict=True))
 
+    def check_wide(self, view: str) -> None:
+        """Compare an answer whose series stand side by side with the rows of the oracle's brought there."""
+        answer = self.door.read(view, series_ids=self.series, pivot="series_key")
+        key = ["valid_time", "valid_time_end", *(("known_time", "run_id") if view == "overlapping" else ())]
+        names = {f"{self.name}-{index}": series for index, series in enumerate(self.series)}
+        assert answer.column_names == [*key, *sorted(names)]
+        wide: dict[tuple[Any, ...], dict[str, float | None]] = {}
+        for row in self.oracle.answer(view, series=self.series):
+            wide.setdefault(tuple(getattr(row, name) for name in key), {})[row.series_id] = row.value
+        expected = [
+            (*place, *(plain(cells.get(names[name])) for name in sorted(names))) for place, cells in wide.items()
+        ]
+        assert self._comparable(answer, answer.column_names) == sorted(expected, key=repr)
+
     def check_runs(self) -> None:
         """Compare what runs say of their withdrawal with the oracle."""
         for run_id in self.runs:

@@ -35,6 +35,8 @@ def check_battery(played: Played, extra: list[Read]) -> None:
             played.check(view, all_versions=all_versions)
     for view in ("latest", "changes", "first"):
         played.check(view)
+    for view in ("flat", "overlapping"):
+        played.check_wide(view)
     played.check_runs()
     for read in extra:
         played.check_read(read)

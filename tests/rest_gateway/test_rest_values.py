@@ -43,6 +43,42 @@ def revised(rest: httpx.Client, name: str) -> str:
     return name
 
 
+def test_columns_are_chosen_and_series_stand_side_by_side(rest: httpx.Client, revised: str) -> None:
+    answer = read(rest, revised, columns="valid_time,value, revision", newest_run="true")
+    assert [(row.pop("valid_time")[11:13], row) for row in answer["data"]] == [
+        ("00", {"value": 10.0, "revision": 2}),
+        ("01", {"value": 21.0, "revision": 2}),
+    ]
+    upload(rest, hours(f"{revised}-b", [5.0, "NaN"]), known_time="2025-01-01T06:00:00Z")
+    asked = {"name": [revised, f"{revised}-b"], "pivot": "series_key"}
+    wide = rest.get("/values", params=asked | {"limit": 2}).json()
+    assert wide["count"] == 2
+    assert wide["data"][0] == {
+        "valid_time": "2025-01-01T00:00:00.000000+00:00",
+        "valid_time_end": None,
+        revised: 10.0,
+        f"{revised}-b": 5.0,
+    }
+    assert wide["data"][1][f"{revised}-b"] is None
+    rest_of_it = rest.get("/values", params=asked | {"limit": 2, "cursor": wide["next_cursor"], "format": "csv"}).text
+    assert (
+        rest_of_it.splitlines()
+        == [f"valid_time,valid_time_end,{revised},{revised}-b", "2025-01-01T02:00:00.000000+00:00,,3,"]
+        or rest_of_it.splitlines()[1] == "2025-01-01T02:00:00.000000+00:00,,3.0,"
+    )
+    filled = {"period": "1h", "fill": "0", "start_valid": START, "end_valid": "2025-01-01T05:00:00Z"}
+    assert values(read(rest, revised, **filled)) == [10.0, 21.0, 3.0, 0.0, 0.0]
+    for parameters, says in (
+        ({"columns": "value", "intervals": "true"}, "intervals: columns says whether valid_time_end is there"),
+        ({"columns": "value", "pivot": "series_key"}, "columns: pivot makes the columns"),
+        ({"period": "1h", "fill": "next"}, "fill: 'next' is not"),
+        ({"fill": "0"}, "period: is missing; fill needs it"),
+    ):
+        refused = rest.get("/values", params={"name": revised, **parameters})
+        assert refused.status_code == 422
+        assert says in refused.text
+
+
 def test_a_flat_row_has_exactly_the_five_columns(rest: httpx.Client, revised: str) -> None:
     answer = read(rest, revised)
     assert values(answer) == [10.0, 21.0, 3.0]

@@ -88,7 +88,7 @@ def read(
         **_series(series, series_id, labels),
         **fields_typed(time_zone, rows, asked),
         "view": view,
-        "columns": columns_of(columns, view, all_versions=asked["all_versions"]),
+        "columns": None if asked["pivot"] and columns is None else columns_of(columns, view, asked["all_versions"]),
         "ordered": True,
         "limit": limit,
     }

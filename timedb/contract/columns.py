@@ -108,11 +108,14 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def result_columns(read: ReadCommand) -> list[str]:
-    """The columns of a read's answer, in order.
+    """The columns of a read's answer, in order; of one with ``pivot`` those that it is made of.
 
     Raises:
         InvalidRequest: ``columns`` names one that does not exist, or not in this read, or one twice.
     """
+    if read.pivot is not None:
+        run = ["known_time", "run_id"] if read.view == "overlapping" else []
+        return ["series_id", "valid_time", "valid_time_end", *run, "value"]
     if read.columns is None:
         return _usual_columns(read)
     resampled = (*RESAMPLED_COLUMNS, *(("known_time", "run_id") if read.view == "overlapping" else ()))

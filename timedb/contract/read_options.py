@@ -104,6 +104,8 @@ class Selection(Rows, ScannedRows, total=False):
     resample: Resample | Mapping[str, Any] | None
     """``{"period", "aggregate", "time_zone"}``: the values of each period as one; with ``fill`` (``"null"``,
     ``"previous"``, ``"linear"`` or a number) and ``fill_limit`` also periods without one."""
+    pivot: str | None
+    """``series_key``, or a label, such as ``quantile``: a column of values for each of its values, side by side."""
     unit: str | None
     """Values converted to this unit."""
     since: str | None
@@ -265,6 +267,13 @@ READ = (
         3,
         "Of each gap at most so many periods; the others are null.",
         part_of="resample",
+    ),
+    ReadOption(
+        "pivot",
+        "text",
+        "series_key",
+        "Side by side: a column for each name (series_key), or for each value of this label.",
+        metavar="LABEL",
     ),
     ReadOption("unit", "text", "kelvin", "Values converted to this unit."),
     ReadOption(

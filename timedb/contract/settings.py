@@ -88,6 +88,7 @@ class ServerSettings(BaseSettings):
     max_fill_rows: int = Field(
         5_000_000, ge=0, description="Rows that a resampled read may add for periods without a value"
     )
+    max_pivot_columns: int = Field(1000, ge=1, description="Columns of values of one wide answer")
     max_lookup_batch_rows: int = Field(1_000_000, ge=1, description="Rows of one batch of a lookup")
     lookup_stored_rows: int = Field(
         4_000_000, ge=1, description="Stored rows that a lookup has in memory at once, about"

@@ -129,6 +129,7 @@ class ReadCommand(Selecting):
     corrections: Corrections = "all"
     newest_run: bool = False
     resample: Resample | None = None
+    pivot: Name | None = None
     unit: Name | None = None
     since: str | None = None
     columns: list[str] | None = None
@@ -162,7 +163,18 @@ class ReadCommand(Selecting):
             raise ValueError("resample would mix versions of one value; leave out all_versions")
         if self.newest_run:
             self._check_newest_run()
+        if self.pivot is not None:
+            self._check_pivot()
         return self
+
+    def _check_pivot(self) -> None:
+        if self.all_versions or self.view == "changes":
+            other = "all_versions" if self.all_versions else "changes"
+            raise ValueError(f"pivot: a cell has one value, and {other} gives each of its versions")
+        if self.columns is not None:
+            raise ValueError("columns: pivot makes the columns; leave them out")
+        if self.order_by == "change_time" or (self.order_by == "known_time" and self.view != "overlapping"):
+            raise ValueError(f"order_by: {self.order_by} is no column of a row that pivot makes")
 
     def _check_newest_run(self) -> None:
         if self.lead_time is not None:

@@ -59,6 +59,16 @@ def test_the_newest_run_is_read_with_the_number_of_each_revision(ask: Any, clien
     assert sorted(client.read(series_keys=revised, newest_run=True)["value"]) == [11.0, 12.0, 13.0]
 
 
+def test_series_stand_side_by_side_and_gaps_are_filled(ask: Any, client: Client, revised: str) -> None:
+    actual = f"{revised}-actual"
+    table = ask("read", "--series", revised, "--series", actual, "--pivot", "series_key")
+    assert table.splitlines()[0] == f"valid_time,valid_time_end,{revised},{actual}"
+    assert client.read(series_keys=[revised, actual], pivot="series_key").columns[2:] == [revised, actual]
+    how = ("--period", "1h", "--fill", "previous", "--fill-limit", "1", "--end-valid", "2025-01-01T05:00:00Z")
+    told = json.loads(ask("read", "--series", revised, "--columns", "value", "--json", *how))
+    assert [row["value"] for row in told] == [11.0, 12.0, 13.0, 13.0, None]
+
+
 def test_runs_are_chosen(ask: Any, client: Client, revised: str) -> None:
     values = ("--series", revised, "--json")
     told = json.loads(ask("read", *values, "--columns", "value", "--run-id", f"{revised}-early"))
