@@ -84,11 +84,12 @@ def read(
     json: AsJson = False,
 ) -> None:
     """Read values, sorted by series and valid_time. The token of the answer goes to standard error."""
+    versions = asked["all_versions"]
     fields = {
         **_series(series, series_id, labels),
         **fields_typed(time_zone, rows, asked),
         "view": view,
-        "columns": None if asked["pivot"] and columns is None else columns_of(columns, view, asked["all_versions"]),
+        "columns": None if asked["pivot"] and columns is None else columns_of(columns, view, all_versions=versions),
         "ordered": True,
         "limit": limit,
     }
