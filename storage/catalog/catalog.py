@@ -143,11 +143,7 @@ class KnownSeries:
         return found
 
     def named(self, name: str, labels: LabelFilter | None = None) -> list[Series]:
-        """All series of a name, or those of them that match labels; of them, the one of that very name.
-
-        Raises:
-            NotFound: there is none.
-        """
+        """All series of a name, or those of them that match labels; NotFound: there is none."""
         named = [self.by_id[series_id] for series_id in self.by_name.get(name, ())]
         candidates = [series for series in named if not series.retired and series.matches(labels)]
         if not candidates:
