@@ -29,7 +29,7 @@ TABLE = """
         change_time DateTime64(6, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
         value Float64 CODEC(Gorilla, ZSTD(1)),
         valid_time_end DateTime64(6, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
-        run_id UInt64 CODEC(ZSTD(1)),
+        run_id {run_ids} CODEC(ZSTD(1)),
         changed_by LowCardinality(String),
         annotation String CODEC(ZSTD(3))
     ) ENGINE = MergeTree PARTITION BY toYYYYMM(valid_time)
@@ -70,17 +70,18 @@ class ClickHouse:
         """End the session."""
         self._session.close()
 
-    def create(self, table: str) -> None:
-        """Make a table anew."""
+    def create(self, table: str, run_ids: str = "UInt64") -> None:
+        """Make a table anew; ``run_ids`` is the type of theirs."""
         self._session.query(f"DROP TABLE IF EXISTS peer.{table} SYNC")
-        self._session.query(TABLE.format(name=table))
+        self._session.query(TABLE.format(name=table, run_ids=run_ids))
 
     def insert(self, table: str, rows: pa.Table) -> None:
-        """Insert rows with ``series`` (a number), valid_time, known_time, value, from memory."""
+        """Insert rows with ``series`` (a number), valid_time, known_time, value, and perhaps run_id, from memory."""
         given = rows  # chdb finds the table by the name of this variable
+        run_id = "run_id" if "run_id" in rows.column_names else "1"
         self._session.query(
             f"INSERT INTO peer.{table} SELECT series, valid_time, known_time, "
-            f"toDateTime64('{CHANGED}', 6, 'UTC'), value, {NO_END}, 1, '', '' FROM Python(given)"
+            f"toDateTime64('{CHANGED}', 6, 'UTC'), value, {NO_END}, {run_id}, '', '' FROM Python(given)"
         )
         del given
 

@@ -38,7 +38,7 @@ def uploads_at_once(
     """Seconds in which all clients made all their uploads of 24 rows, the first of each (its warm-up) apart.
 
     Args:
-        who: ``timedb`` or ``postgres``.
+        who: ``timedb``, a call an upload; ``append``, over one stream each; or ``postgres``.
         url: Where its server is.
         name: The series are called by.
         turn: Of another turn are other valid times.
@@ -61,17 +61,28 @@ def uploads_at_once(
     return float(json.loads(done.stdout)["seconds"])
 
 
-def _through_flight(task: dict[str, Any], number: int) -> list[Callable[[], object]]:
+Upload = Callable[[], object]
+
+
+def _through_flight(task: dict[str, Any], number: int) -> tuple[list[Upload], Upload]:
     client = connect(task["url"])
     name = names(task["name"], task["clients"])[number]
-    return [partial(client.upload, table) for table in _tables(task, name)]
+    return [partial(client.upload, table) for table in _tables(task, name)], client.close
 
 
-def _through_postgres(task: dict[str, Any], number: int) -> list[Callable[[], object]]:
+def _through_append(task: dict[str, Any], number: int) -> tuple[list[Upload], Upload]:
+    writer = connect(task["url"]).writer()
+    first, *others = _tables(task, names(task["name"], task["clients"])[number])
+    uploads: list[Upload] = [lambda: writer.upload(first).result()]
+    uploads += [partial(writer.upload, table) for table in others]
+    return uploads, writer.close  # which waits until all are durable
+
+
+def _through_postgres(task: dict[str, Any], number: int) -> tuple[list[Upload], Upload]:
     upload, series = Uploads(task["url"]), task["series"][number]
     tables = _tables(task, "")
     rows = [list(zip(*table.select(["valid_time", "value"]).to_pydict().values(), strict=True)) for table in tables]
-    return [partial(upload, series, values) for values in rows]
+    return [partial(upload, series, values) for values in rows], upload.close
 
 
 def _tables(task: dict[str, Any], name: str) -> list[Any]:
@@ -80,14 +91,15 @@ def _tables(task: dict[str, Any], name: str) -> list[Any]:
 
 
 def _client(task: dict[str, Any], number: int, barrier: Any, results: Any) -> None:
-    prepare = {"timedb": _through_flight, "postgres": _through_postgres}[task["who"]]
+    prepare = {"timedb": _through_flight, "append": _through_append, "postgres": _through_postgres}[task["who"]]
     try:
-        first, *others = prepare(task, number)
+        (first, *others), finish = prepare(task, number)
         first()
         barrier.wait(120)
         start = time.monotonic()
         for upload in others:
             upload()
+        finish()
         results.put((start, time.monotonic()))
     except BaseException:
         barrier.abort()

@@ -20,17 +20,20 @@ from pyarrow import flight
 
 from benchmarks import servers
 from benchmarks.bench import US, Bench
+from benchmarks.clickhouse import ClickHouse
 from benchmarks.history import START, small_upload
 from benchmarks.measuring import Measurement, Wrong, measure, rss_mib
 from timedb.client import Client, connect
 from timedb.contract.wire import UploadCommand
 
-__all__ = ["AT_ONCE", "CORRECTIONS", "ONE", "RAW", "small_writes"]
+__all__ = ["AT_ONCE", "BYTES", "BYTES_THERE", "CORRECTIONS", "ONE", "RAW", "small_writes"]
 
 RAW = "raw do_put"
 ONE, AT_ONCE = "one upload of 24 rows", "uploads of 24 rows, clients at once"
 FIRST, LAST = "uploads of 24 rows in a long row, the first", "uploads of 24 rows in a long row, the last"
 CORRECTIONS = "corrections in one call"
+BYTES = "P7d bytes a row, compacted, each run with its id"
+BYTES_THERE = f"P7d bytes a row, merged, the same rows and run_ids, {ClickHouse.name}"
 ROWS = 24
 _PART = 1000
 
@@ -135,7 +138,22 @@ def _in_a_row(bench: Bench, client: Client, server: int, lake: Path, count: int)
     figures["P7d bytes on the disk by live bytes, all that readers are promised among them"] = on_disk / status["bytes"]
     client.compact()
     status = client.status()
-    figures["P7d bytes a row, compacted, each run with its id"] = status["bytes"] / status["rows"]
+    figures[BYTES] = status["bytes"] / status["rows"]
+    for peer in bench.peers:
+        if isinstance(peer, ClickHouse):
+            figures[BYTES_THERE] = _bytes_there(peer, client)
+
+
+def _bytes_there(peer: ClickHouse, client: Client) -> float:
+    """Bytes a row of all that the server holds, in ClickHouse once it has merged them."""
+    rows = client.read_arrow(view="overlapping", columns=["series_key", "valid_time", "known_time", "value", "run_id"])
+    series = rows["series_key"].cast(pa.string()).combine_chunks().dictionary_encode().indices
+    rows = rows.set_column(0, "series", series)
+    rows = rows.set_column(4, "run_id", rows["run_id"].cast(pa.string()))
+    peer.create("long_row", run_ids="String")
+    peer.insert("long_row", rows)
+    peer.merge("long_row")
+    return peer.bytes("long_row") / int(rows.num_rows)
 
 
 def _corrections(bench: Bench, client: Client, server: int, count: int) -> None:

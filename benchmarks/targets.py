@@ -50,6 +50,7 @@ def outcomes(report: Report) -> list[Outcome]:
     waiting = next((one.median for one in report.measurements if one.target == "P6"), None)
     small = [report.median("P7", f"{writes.SMALL}, {part} tenth", US) for part in ("last", "first")]
     sizes = [report.figures.get(f"P9 bytes a row, {who}") for who in (US, PEER)]
+    long_row = [report.figures.get(name) for name in (small_writes.BYTES, small_writes.BYTES_THERE)]
     rest = report.median("P4", week, "TimeDB over REST")
     return [
         Outcome("P1", "load, speed against ClickHouse's insert", 2, True, speed("P1", writes.LOAD, PEER)),
@@ -73,6 +74,13 @@ def outcomes(report: Report) -> list[Outcome]:
         Outcome("P7", "small uploads, time of the last against the first", 1.3, False, _share(*small)),
         Outcome("P7", "32 clients at once, uploads/s against TimeDB 0.1", 2, True, speed("P7", writes.MANY, OLD)),
         Outcome(
+            "P7c",
+            "32 clients by append, uploads/s against TimeDB 0.1",
+            3,
+            True,
+            _share(report.median("P7", writes.MANY, OLD), report.median("P7c", writes.APPENDED, US)),
+        ),
+        Outcome(
             "P7a",
             "24 rows by one client, time against a raw do_put",
             4,
@@ -87,6 +95,7 @@ def outcomes(report: Report) -> list[Outcome]:
             speed("P7b", small_writes.AT_ONCE, small_writes.RAW),
         ),
         *(Outcome("P7d", name.removeprefix("P7d "), goal, False, report.figures.get(name)) for name, goal in _LONG_ROW),
+        Outcome("P7d", "bytes a row against ClickHouse's with the same run_ids", 0.8, False, _share(*long_row)),
         Outcome("P8", "one wide run, speed against ClickHouse's insert", 1.5, True, speed("P8", writes.WIDE, PEER)),
         Outcome(
             "P13",

@@ -25,6 +25,7 @@ __all__ = ["load", "many_clients", "small_uploads", "wide_run"]
 
 LOAD, COMPACT, WIDE = "load the history", "until compacted", "one run of many series"
 SMALL, MANY = "uploads of 24 rows", "uploads of 24 rows, many clients at once"
+APPENDED = f"{MANY}, by append"
 
 
 def load(bench: Bench) -> None:
@@ -84,27 +85,39 @@ def small_uploads(bench: Bench, count: int) -> None:
 
 
 def many_clients(bench: Bench, clients: int, uploads: int, turns: int) -> None:
-    """P7: many Python clients at once, ours over Flight and those of PostgreSQL, in turn; none of it may be lost."""
-    series, seconds = names("many", clients), dict[str, list[float]]()
+    """P7, P7c: many Python clients at once: ours by a call an upload, ours by a stream each, and those of PostgreSQL.
+
+    They come in turn, and none of it may be lost.
+    """
     postgres = bench.postgres
-    numbers = None if postgres is None else postgres.series(series)
+    numbers = None if postgres is None else postgres.series(names("many", clients))
+    calls, streams, theirs = list[float](), list[float](), list[float]()
     for turn in range(turns):
-        at_once = partial(uploads_at_once, name="many", turn=turn, clients=clients, uploads=uploads)
-        seconds.setdefault(US, []).append(at_once("timedb", bench.served.flight_url))
+        at_once = partial(uploads_at_once, turn=turn, clients=clients, uploads=uploads)
+        calls.append(at_once("timedb", bench.served.flight_url, "many"))
+        streams.append(at_once("append", bench.served.flight_url, "appended"))
         if postgres is not None:
-            seconds.setdefault(postgres.name, []).append(at_once("postgres", postgres.url, series=numbers))
+            theirs.append(at_once("postgres", postgres.url, "many", series=numbers))
+    found = [
+        ("P7", MANY, US, calls, _held(bench, names("many", clients))),
+        ("P7c", APPENDED, US, streams, _held(bench, names("appended", clients))),
+    ]
+    if postgres is not None:
+        found.append(("P7", MANY, postgres.name, theirs, postgres.held()))
     sent = clients * turns * (uploads + 1)
     wanted = (sent, ROWS * sent, float(ROWS * clients * sum(range(turns * (uploads + 1)))))
-    rows = bench.fetch(view="overlapping", series_keys=series, columns=["run_id", "value"])
-    held = {US: (len(pc.unique(rows["run_id"])), rows.num_rows, pc.sum(rows["value"]).as_py())}
-    if postgres is not None:
-        held[postgres.name] = postgres.held()
-    for who, found in held.items():
-        if found != wanted:
-            raise Wrong(f"P7 {MANY}: {who} holds {found} uploads, rows and their sum, not {wanted}")
-        bench.report.add(Measurement("P7", MANY, who, seconds[who], ROWS * clients * uploads, checked=True))
+    for target, work, who, seconds, held in found:
+        if held != wanted:
+            raise Wrong(f"{target} {work}: {who} holds {held} uploads, rows and their sum, not {wanted}")
+        bench.report.add(Measurement(target, work, who, seconds, ROWS * clients * uploads, checked=True))
         rate = clients * uploads / bench.report.measurements[-1].median
-        bench.report.figures[f"P7 uploads a second of {clients} clients, {who}"] = rate
+        bench.report.figures[f"{target} uploads a second of {clients} clients, {who}"] = rate
+
+
+def _held(bench: Bench, series: list[str]) -> tuple[int, int, float]:
+    """How many uploads of some series we hold, their rows, and the sum of these."""
+    rows = bench.fetch(view="overlapping", series_keys=series, columns=["run_id", "value"])
+    return len(pc.unique(rows["run_id"])), rows.num_rows, pc.sum(rows["value"]).as_py()
 
 
 def wide_run(bench: Bench, series: int, values: int = 288) -> None:
