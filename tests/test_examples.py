@@ -7,23 +7,22 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import polars as pl
 import pytest
 
-from examples import load_forecasts
+from examples import append_measurements, load_forecasts
 from tests.conftest import Served
 from timedb.client import connect
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def printed(served: Served) -> str:
-    """What the example prints, run twice as a user would: the second run is a retry."""
-    command = ["examples/load_forecasts.py", "--lake", str(served.lake)]
-    command += ["--flight-url", served.flight_url, "--rest-url", served.rest_url]
+def printed_by(example: ModuleType, *arguments: str) -> str:
+    """What an example prints, run twice as a user would: the second time it adds nothing, and prints the same."""
+    command = [str(example.__file__), *arguments]
     first = subprocess.run(
         [sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -31,9 +30,16 @@ def printed(served: Served) -> str:
     second = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(second):
         patch.setattr(sys, "argv", command)
-        load_forecasts.main()
+        example.main()
     assert second.getvalue() == first.stdout
     return first.stdout
+
+
+@pytest.fixture(scope="module")
+def printed(served: Served) -> str:
+    """What the forecasts' example prints."""
+    urls = ["--flight-url", served.flight_url, "--rest-url", served.rest_url]
+    return printed_by(load_forecasts, "--lake", str(served.lake), *urls)
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +87,15 @@ def test_the_answers_are_those_of_the_csv(served: Served, truth: pd.DataFrame) -
     revisions = hour.sort_values("known_time")[["known_time", "value"]]
     assert answers.revisions.rows() == list(revisions.itertuples(index=False, name=None))
     assert len(revisions) > 70
+
+
+def test_readings_are_appended_once(served: Served) -> None:
+    lines = printed_by(append_measurements, "--flight-url", served.flight_url).splitlines()
+    assert lines[0] == "480 readings are durable"
+    energy = dict.fromkeys(append_measurements.METERS, 0.0)
+    for meter, _, value in append_measurements.readings():
+        energy[meter] += value
+    assert lines[1:] == [f"{meter}: {round(total, 2)} kWh" for meter, total in energy.items()]
+    with connect(served.flight_url) as client:
+        stored = client.read_arrow(series_keys=append_measurements.METERS, view="overlapping", columns=["run_id"])
+    assert stored.num_rows == 480
