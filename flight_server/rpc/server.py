@@ -55,6 +55,7 @@ from timedb.flight_server.rpc.reads import flight_of_plan, flights_of_series, ro
 from timedb.flight_server.rpc.uploads import UploadStream
 from timedb.flight_server.sql.flight_sql import ACTIONS as SQL_ACTIONS
 from timedb.flight_server.sql.flight_sql import FlightSql, is_flight_sql
+from timedb.flight_server.sql.messages import CommandPreparedStatementQuery
 from timedb.flight_server.sql.sessions import SESSION_ACTIONS
 
 if TYPE_CHECKING:
@@ -161,16 +162,19 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
         writer: flight.FlightMetadataWriter,
     ) -> None:
         """Write a run: the last metadata message is the receipt. Or bind the parameters of a SQL statement."""
-        ingestion = None
-        if is_flight_sql(descriptor.command):
-            self._authenticate(call)
-            ingestion = self.sql.ingestion(command_of(descriptor))
-            if ingestion is None:
+        self._authenticate(call)
+        body = command_of(descriptor)
+        command: UploadCommand | CorrectCommand
+        if is_sql := is_flight_sql(body):
+            asked = self.sql.put_command(body)
+            if isinstance(asked, CommandPreparedStatementQuery):
                 tenant = self._tenant(call, METHODS["do_get"])
                 with self.calls.lease(tenant.tenant_id, self._recheck(call)) as lease:
-                    return self.sql.do_put(call, context, descriptor, reader, writer, lease)
-        tenant = self._tenant(call)
-        command = ingestion or self._parse_put(command_of(descriptor))
+                    return self.sql.do_put(call, context, asked, reader, writer, lease)
+            tenant, command = self._tenant(call), asked
+        else:
+            tenant = self._tenant(call)
+            command = self._parse_put(body)
         with self.uploads.lease(tenant.tenant_id, self._recheck(call)) as lease:
             stream = UploadStream(
                 call,
@@ -179,7 +183,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
                 writer,
                 lease=lease,
                 max_message_bytes=self._settings.max_message_bytes,
-                is_ingestion=ingestion is not None,
+                is_ingestion=is_sql,
             )
             call.facts = facts_of(command)
             if isinstance(command, CorrectCommand):

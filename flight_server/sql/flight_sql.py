@@ -168,20 +168,26 @@ class FlightSql:
         # Not read ahead: the process is ahead as it is, and only this thread may ask whether the client is there.
         return guarded_stream(call, answer, lease, read_ahead=False)
 
-    def ingestion(self, command: bytes) -> UploadCommand | None:
-        """The upload that a command of ``do_put`` asks for; None: it binds parameters.
+    def put_command(self, command: bytes) -> UploadCommand | CommandPreparedStatementQuery:
+        """What a command of ``do_put`` asks for: an upload, or that :meth:`do_put` binds parameters.
 
         Raises:
-            TimeDBError: the command is refused.
+            TimeDBError: it is refused, or another command, which is not offered.
         """
         found = self._unpack(command, "command")
-        return upload_of_ingest(found) if isinstance(found, CommandStatementIngest) else None
+        if isinstance(found, CommandStatementIngest):
+            return upload_of_ingest(found)
+        if isinstance(found, CommandPreparedStatementQuery):
+            return found
+        raise Unimplemented(
+            "command: only an ingestion (CommandStatementIngest) and the parameters of a prepared query can be put"
+        )
 
     def do_put(
         self,
         call: CallContext,
         context: flight.ServerCallContext,
-        descriptor: flight.FlightDescriptor,
+        command: CommandPreparedStatementQuery,
         reader: flight.MetadataRecordBatchReader,
         writer: flight.FlightMetadataWriter,
         lease: Lease,
@@ -189,13 +195,8 @@ class FlightSql:
         """Bind values to the parameters of a prepared statement: a new handle stands for both.
 
         Raises:
-            TimeDBError: there are too many, or it is another command, which is not offered.
+            TimeDBError: there are too many.
         """
-        command = self._unpack(command_of(descriptor), "command")
-        if not isinstance(command, CommandPreparedStatementQuery):
-            raise Unimplemented(
-                "command: only an ingestion (CommandStatementIngest) and the parameters of a prepared query can be put"
-            )
         statement = self._statement(command)
         gone = Timeout("the client gave up")
         values = self._received(Incoming(call, context, reader, what="parameters", gave_up=gone, lease=lease))
