@@ -109,6 +109,10 @@ class ObjectStore:
             raise OSError(errno.EIO, "the object store did not take the file") from error
         return True
 
+    def put_new(self, path: str, data: bytes | pa.Buffer) -> None:
+        """Publish a file of a new name."""
+        self.replace(path, bytes(data))
+
     def replace(self, path: str, data: bytes) -> None:
         """Publish a file in place of the one that may be there."""
         try:

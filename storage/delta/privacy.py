@@ -49,14 +49,14 @@ def folder_as_parent(folder: Path) -> None:
 
 def opener_as_folder(path: str, flags: int) -> int:
     """Open a new file for :func:`open`, as closed as the folder that it lies in."""
-    mode = _mode_in(Path(path).parent)
+    mode = _mode_in(os.path.dirname(path))
     descriptor = os.open(path, flags, _FILE if mode is None else mode & _FILE)
     if mode is not None:
         os.fchmod(descriptor, mode & _FILE)
     return descriptor
 
 
-def _mode_in(folder: Path) -> int | None:
+def _mode_in(folder: str | Path) -> int | None:
     """What a folder passes on; None: it is open to others."""
-    mode = folder.stat().st_mode & _ALL
+    mode = os.stat(folder).st_mode & _ALL
     return None if mode & _OTHERS else mode

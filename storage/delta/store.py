@@ -80,6 +80,13 @@ class Store(Protocol):
             OSError: it may not have been published.
         """
 
+    def put_new(self, path: str, data: bytes | pa.Buffer) -> None:
+        """Publish a durable file under a name that nobody else has, or looks for yet.
+
+        Raises:
+            OSError: it was not published, or in part.
+        """
+
     def replace(self, path: str, data: bytes) -> None:
         """Publish a durable file in place of the one that may be there."""
 
@@ -194,30 +201,44 @@ class LocalStore:
         Raises:
             OSError: nothing was published (the disk is full, say), or the folder could not be synced.
         """
-        target = self.root / path
-        make_folder(target.parent)
-        aside = target.parent / f"{ASIDE_PREFIX}{uuid4().hex}"
+        target = self.url(path)
+        aside = self._write_aside(target, data)
         try:
-            write_durably(aside, data)
             os.link(aside, target)
         except FileExistsError:
             return False
         finally:
-            aside.unlink(missing_ok=True)
-        sync_folder(target.parent)
+            os.unlink(aside)
+        sync_folder(os.path.dirname(target))
         return True
+
+    def put_new(self, path: str, data: bytes | pa.Buffer) -> None:
+        """Publish a durable file; what there is of it after an error is the caller's to delete."""
+        target = self.url(path)
+        write_durably(target, data)
+        sync_folder(os.path.dirname(target))
 
     def replace(self, path: str, data: bytes) -> None:
         """Publish a durable file in place of the one that may be there."""
-        target = self.root / path
-        make_folder(target.parent)
-        aside = target.parent / f"{ASIDE_PREFIX}{uuid4().hex}"
+        target = self.url(path)
+        aside = self._write_aside(target, data)
+        try:
+            os.replace(aside, target)
+        except BaseException:
+            os.unlink(aside)
+            raise
+        sync_folder(os.path.dirname(target))
+
+    def _write_aside(self, target: str, data: bytes) -> str:
+        """A durable file beside another one, under a name of its own."""
+        aside = f"{os.path.dirname(target)}/{ASIDE_PREFIX}{uuid4().hex}"
         try:
             write_durably(aside, data)
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
-        sync_folder(target.parent)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside)
+            raise
+        return aside
 
     def stage(self, path: str) -> Path:
         """The path of a new file whose folder is there and durable."""
@@ -238,17 +259,18 @@ class LocalStore:
 
     def sync(self, path: str) -> None:
         """Fsync a file and its name."""
-        target = self.root / path
+        target = self.url(path)
         descriptor = os.open(target, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        sync_folder(target.parent)
+        sync_folder(os.path.dirname(target))
 
     def delete(self, path: str) -> None:
         """Remove a file; no error where there is none."""
-        (self.root / path).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.url(path))
 
     def delete_all(self) -> None:
         """Remove the folder with all that is in it; no error where there is none."""
@@ -277,15 +299,20 @@ def make_folder(folder: Path) -> None:
         sync_folder(new.parent)
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a new file and fsync it."""
-    with open(path, "xb", opener=opener_as_folder) as file:
+def write_durably(path: str, data: bytes | pa.Buffer) -> None:
+    """Write a new file and fsync it; where its folder is missing that is made."""
+    try:
+        file = open(path, "xb", opener=opener_as_folder)  # noqa: SIM115
+    except FileNotFoundError:
+        make_folder(Path(path).parent)
+        file = open(path, "xb", opener=opener_as_folder)  # noqa: SIM115
+    with file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: str | Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

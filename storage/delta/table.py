@@ -138,6 +138,11 @@ class Table:
         return Promised(self._table_id, self._highest) if self._highest >= 0 and self._table_id else None
 
     @property
+    def seen(self) -> Snapshot | None:
+        """The newest snapshot that this process has seen, without a look at the log; None: there was none yet."""
+        return self._snapshot
+
+    @property
     def is_lost(self) -> bool:
         """Whether the lake was gone, or another one, when somebody looked last."""
         return self._standing is not None and self._standing.fault is not None

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from timedb.contract.times import to_micros
 from timedb.storage.delta.damage import damage_named
+from timedb.storage.delta.dictionaries import as_type, used_entries
 from timedb.storage.delta.log import DataFile
-from timedb.storage.delta.parquet import as_type, read_batches, used_entries
+from timedb.storage.delta.parquet import read_batches
 from timedb.storage.delta.store import Store
 from timedb.storage.read.batch_cache import BatchCache
 from timedb.storage.rows.scan import RowSelection

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from timedb.storage.delta.parquet import as_type
+from timedb.storage.delta.dictionaries import as_type
 from timedb.storage.rows.sorting import Integers
 
 __all__ = ["BATCH_ROWS", "written_out"]

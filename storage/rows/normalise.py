@@ -24,7 +24,7 @@ from timedb.contract.number_columns import NumberError, floats_of
 from timedb.contract.times import MAX_MICROS, MIN_MICROS
 from timedb.contract.wire import MAX_NAME_CHARS, quoted
 from timedb.contract.wire_fields import MAX_TAGS, MAX_TEXT_CHARS, Labels, describe
-from timedb.storage.delta.parquet import as_type
+from timedb.storage.delta.dictionaries import as_type
 from timedb.storage.tables.schemas import VALUES_HELD
 
 __all__ = [
@@ -317,17 +317,20 @@ def time_column(batch: pa.RecordBatch, name: str, first_row: int) -> pa.Array:
         InvalidRequest: a time is finer than a microsecond, outside the years 1 to 9999, or a null valid_time.
     """
     column = _column(batch, name, TIMESTAMP)
-    if pa.types.is_date(column.type):
-        column = _midnights(column, name)
-    ticks = column.cast(pa.int64()) if column.type.unit != "ns" else _whole_micros(column, name, first_row)
-    factor = 1 if column.type.unit == "ns" else 1_000_000 // _PER_SECOND[column.type.unit]
-    low, high = (bound.as_py() for bound in pc.min_max(ticks).values())
-    if low is not None and (low * factor < MIN_MICROS or high * factor > MAX_MICROS):
-        raise InvalidRequest(f"{name}: a time lies outside the years 1 to 9999")
     if name == "valid_time" and column.null_count:
         row = first_row + pc.index(pc.is_null(column), True).as_py()
         raise InvalidRequest(f"valid_time: row {row} is null")
-    return (pc.multiply(ticks, factor) if factor > 1 else ticks).cast(TIMESTAMP)
+    if column.null_count == len(column):
+        return pa.nulls(len(column), TIMESTAMP)
+    if pa.types.is_date(column.type):
+        column = _midnights(column, name)
+    if column.type.unit == "ns":
+        column = _whole_micros(column, name, first_row).cast(TIMESTAMP)
+    factor = 1_000_000 // _PER_SECOND[column.type.unit]
+    low, high = (bound.value * factor for bound in pc.min_max(column).values())
+    if low < MIN_MICROS or high > MAX_MICROS:
+        raise InvalidRequest(f"{name}: a time lies outside the years 1 to 9999")
+    return column.cast(TIMESTAMP) if column.type != TIMESTAMP else column
 
 
 def _midnights(dates: pa.Array, name: str) -> pa.Array:

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from timedb.contract.identity import series_bucket
 from timedb.storage.delta.damage import damage_named
+from timedb.storage.delta.dictionaries import as_type
 from timedb.storage.delta.log import DataFile
-from timedb.storage.delta.parquet import as_type, read_batches
+from timedb.storage.delta.parquet import read_batches
 from timedb.storage.delta.store import Store
 from timedb.storage.rows.slices import Slice
 from timedb.storage.rows.sorting import Integers, sorted_order

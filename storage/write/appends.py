@@ -193,7 +193,15 @@ class ArrivingRun:
         stream = self._stream
         skip_unchanged = stream.skip_unchanged if self._command.skip_unchanged else None
         run: Write | ArrivedRun
-        run = ArrivedRun(self._command, self._command.run_id, self._batches, stream.writer, now(), skip_unchanged)
+        run = ArrivedRun(
+            self._command,
+            self._command.run_id,
+            self._batches,
+            stream.writer,
+            now(),
+            skip_unchanged,
+            stream.writer.catalog.known().units,
+        )
         if self.rows > SMALL_ROWS or self.bytes > SMALL_BYTES:
             run = self._checked(run)
         done = stream.queue.put(run)

@@ -56,22 +56,50 @@ class StoredRows:
     table: Table
     bucket_digits: int | None
 
-    def at(self, snapshot: Snapshot, points: pl.DataFrame, as_of: datetime | None = None) -> pl.DataFrame:
+    def at(
+        self, snapshot: Snapshot, points: pl.DataFrame, as_of: datetime | None = None, seen: SeenRows | None = None
+    ) -> pl.DataFrame:
         """The latest version of every revision at some points, retracted ones included.
 
         Args:
             snapshot: Of the values table.
             points: ``series_id`` and ``valid_time``.
             as_of: The change_time up to which versions count; None: all.
+            seen: What has been read of these points, all versions; only files that came since are read then.
         """
         if not points.height:
             return pl.DataFrame(schema=VALUES_POLARS)
+        return views.latest_versions(self._read(snapshot, points, as_of, seen).rows)
+
+    def look_ahead(self, points: pl.DataFrame) -> SeenRows | None:
+        """Read what there is at some points as far as is known without a look at the log; None: nothing is."""
+        snapshot = self.table.seen
+        return None if snapshot is None or not points.height else self._read(snapshot, points, None, None)
+
+    def _read(
+        self, snapshot: Snapshot, points: pl.DataFrame, as_of: datetime | None, seen: SeenRows | None
+    ) -> SeenRows:
         first, last = points.select(first=pl.col("valid_time").min(), last=pl.col("valid_time").max()).row(0)
         selection = RowSelection(series_ids=set(points["series_id"]), start_valid=first, as_of=as_of)
         files = live_files(snapshot, selection, self.bucket_digits)
+        paths = frozenset(file.path for file in files)
+        known = seen if seen is not None and seen.paths <= paths else None  # else some have been replaced since
+        if known is not None:
+            files = [file for file in files if file.path not in known.paths]
+            if not files:
+                return known
         rows = scan(self.table.store, files, [*selection.predicates(), pl.col("valid_time") <= last])
         rows = rows.join(points.lazy(), on=["series_id", "valid_time"], how="semi")
-        return views.latest_versions(rows.collect(engine="in-memory"))
+        found = rows.collect(engine="in-memory")
+        return SeenRows(paths, found if known is None else pl.concat([known.rows, found]))
+
+
+@dataclass(frozen=True)
+class SeenRows:
+    """What some files hold at some points, all versions."""
+
+    paths: frozenset[str]
+    rows: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -125,7 +153,8 @@ def asked_of_message(
 class Corrections:
     """One batch of corrections that waits for its turn: all of it or nothing.
 
-    Which rows the items mean is known by then, so that little is left to do in the turn, where others wait.
+    Which rows the items mean, and what these hold, has been looked up by then, so that little is left to do in the
+    turn, where others wait: only files that came meanwhile are read.
 
     Args:
         asked: The corrections.
@@ -155,6 +184,8 @@ class Corrections:
         self._stored = stored
         self._find_runs = find_runs
         self._digest = asked.digest
+        self._points = asked.rows.select("series_id", "valid_time").unique()
+        self._seen = stored.look_ahead(self._points)
 
     def prepare(self, context: CommitContext) -> Prepared | Answer:
         """The new versions under this turn's stamps.
@@ -252,9 +283,11 @@ class Corrections:
             before: The first change_time of these corrections, where they are in already. Items about rows that
                 retention has taken since are left out.
         """
-        points = self._asked.select("series_id", "valid_time").unique()
-        as_of = None if before is None else before - _LEAST_TIME
-        found = _matched(self._asked, self._stored.at(snapshot, points, as_of))
+        if before is None:
+            stored = self._stored.at(snapshot, self._points, seen=self._seen)
+        else:
+            stored = self._stored.at(snapshot, self._points, before - _LEAST_TIME)
+        found = _matched(self._asked, stored)
         runs: Mapping[str, Mapping[str, Any]] = {}
         missing = found.filter(_NEW, ~pl.col("by_value_id"), pl.col("run_id").is_not_null())
         if missing.height:

@@ -46,6 +46,7 @@ class ArrivedRun(Arrival):
         writer: Who sent it.
         received_time: When it came.
         skip_unchanged: Leaves out what is known; None: all rows are written.
+        units_seen: ``KnownSeries.units`` when it was whole: its values are of the units of then.
     """
 
     command: UploadFields
@@ -54,6 +55,7 @@ class ArrivedRun(Arrival):
     writer: Writer
     received_time: datetime
     skip_unchanged: SkipUnchanged | None
+    units_seen: int
 
     @property
     def rows(self) -> int:
@@ -124,7 +126,8 @@ def _together(runs: Sequence[ArrivedRun], newest: int) -> Iterator[Run]:
     ranks = np.array([rank[one.series_id] for one in series], dtype=np.int64)
     of_row = ranks[sent.column("series").to_numpy()]
     counts = np.array([run.rows for run in runs], dtype=np.int64)
-    digests = digests_of_runs(_with(sent, "series", of_row), ids, counts)
+    named = any(run.command.run_id is not None for run in runs)  # others cannot be retried
+    digests = digests_of_runs(_with(sent, "series", of_row), ids, counts) if named else [""] * len(runs)
     run_of_row = np.repeat(np.arange(len(runs)), counts)
     known_times = [_known_time(run, newest) for run in runs]
     table = _with_known_times(sent, np.array(known_times, dtype=np.int64)[run_of_row])
@@ -140,7 +143,7 @@ def _together(runs: Sequence[ArrivedRun], newest: int) -> Iterator[Run]:
         rows = RunRows(table.slice(start, count), mine)
         series = [by_id[series_id] for series_id in mine]
         checked = _run(run, rows, series, known_times[place], digests[place])
-        checked.units_seen = known.units
+        checked.units_seen = run.units_seen
         yield checked
         start += count
 
@@ -175,10 +178,11 @@ def _with_known_times(table: pa.Table, of_runs: Integers) -> pa.Table:
     column = table.column("known_time")
     if not column.null_count:
         return table
-    index, kind = table.schema.get_field_index("known_time"), column.type
-    times = column.cast(pa.int64()).fill_null(0).to_numpy()
-    filled = np.where(column.is_null().to_numpy(), of_runs, times)
-    return table.set_column(index, BATCH.field("known_time"), pa.array(filled).cast(kind))
+    if column.null_count < len(column):
+        times = column.cast(pa.int64()).fill_null(0).to_numpy()
+        of_runs = np.where(column.is_null().to_numpy(), of_runs, times)
+    index = table.schema.get_field_index("known_time")
+    return table.set_column(index, BATCH.field("known_time"), pa.array(of_runs).view(column.type))
 
 
 def _run(

@@ -144,7 +144,13 @@ class Upload:
             return self._large.commit()
         return self._submit(
             ArrivedRun(
-                self._command, self._run_id, self._batches, self._writer, self._received_time, self._skip_unchanged
+                self._command,
+                self._run_id,
+                self._batches,
+                self._writer,
+                self._received_time,
+                self._skip_unchanged,
+                self._writer.catalog.known().units,
             )
         )
 

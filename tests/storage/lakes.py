@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -19,6 +23,7 @@ from timedb.contract.settings import ServerSettings, load_settings
 from timedb.contract.times import from_micros, to_micros
 from timedb.contract.wire import ReadTicket, UploadCommand, parse_object
 from timedb.storage import Lake, Tenant
+from timedb.storage.commit.writes import CommitContext
 
 R = TypeVar("R")
 
@@ -128,6 +133,36 @@ def _frozen(overrides: tuple[tuple[str, Any], ...]) -> ServerSettings:
 def open_tenant(lake: Lake) -> Tenant:
     """The tenant of a lake without users."""
     return lake.tenant(OPEN_TENANT_ID)
+
+
+@contextmanager
+def held_lane(tenant: Tenant) -> Iterator[None]:
+    """Nothing is committed meanwhile: the lane is busy with a replacement of files that is given up in the end."""
+    begun, over = threading.Event(), threading.Event()
+
+    class Long:
+        def prepare(self, _: CommitContext) -> None:
+            begun.set()
+            over.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(tenant.lane.replace_files, Long())
+        begun.wait()
+        try:
+            yield
+        finally:
+            over.set()
+
+
+def while_held(tenant: Tenant, *writes: Callable[[], Any]) -> list[Any]:
+    """What writes come to that all stand in the lane, one behind the other, before the first has its turn."""
+    with ThreadPoolExecutor(len(writes)) as pool, held_lane(tenant):
+        waiting = []
+        for write in writes:
+            waiting.append(pool.submit(write))
+            while tenant.lane.queued < len(waiting) and not waiting[-1].done():
+                time.sleep(0.01)
+    return [each.result() for each in waiting]
 
 
 def tenant_folder(lake_folder: Path) -> Path:

@@ -24,6 +24,7 @@ from tests.storage.lakes import (
     tiny_settings,
     upload,
     upload_table,
+    while_held,
 )
 from timedb.contract.errors import Busy, Conflict, InvalidRequest, TooLarge
 from timedb.contract.identity import OPEN_TENANT_ID
@@ -196,6 +197,18 @@ def test_an_upload_that_was_under_way_is_not_mixed_in(tenant: Tenant, count: int
     assert values_of(tenant, "power") == [expected] * count
     upload(tenant, rows("power", *[1.0] * count), "before")
     assert values_of(tenant, "power") == [expected] * count, "the retry of a run is answered and adds nothing"
+
+
+@pytest.mark.parametrize("unit", [None, "GW"])
+def test_a_small_upload_that_waits_behind_a_conversion_is_not_mixed_in(tenant: Tenant, unit: str | None) -> None:
+    power = create(tenant, "power", unit="MW")
+    upload(tenant, rows("power", 1.0), "before")
+    stated: dict[str, Any] = {} if unit is None else {"unit": unit}
+    late = upload_table(rows("power", 2.0, known=1))
+    said = "from 'MW' to 'kW' while these values came in" if unit is None else "has just changed; retry"
+    with pytest.raises(Conflict if unit is None else Busy, match=said):
+        while_held(tenant, lambda: convert(tenant, power, "kW"), lambda: upload(tenant, late, "late", **stated))
+    assert values_of(tenant, "power") == [1000.0]
 
 
 def during(tenant: Tenant, work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:

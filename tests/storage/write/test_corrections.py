@@ -1,100 +1,29 @@
-"""Corrections and withdrawals: which row they mean, what they change, and what they refuse."""
+"""Corrections: which row they mean, what they change, and what they refuse."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from tests.behaviour.oracle import float_bits
+from tests.storage.correcting import EAST, OTHER_TENANT, SOUTH, T1, T2, flat, update, versions, withdraw
 from tests.storage.inspection import left_behind
 from tests.storage.lakes import (
     Sent,
     Stored,
     hour,
-    open_tenant,
     read,
     read_table,
     some_rows,
-    tiny_settings,
     unstamped,
     upload,
 )
-from tests.storage.operations import copy_lake
-from timedb.contract.errors import Conflict, Forbidden, InvalidRequest, NotFound, TimeDBError
-from timedb.contract.identity import OPEN_TENANT_ID, RevisionKey, series_id_for
+from timedb.contract.errors import Forbidden, InvalidRequest, NotFound, TimeDBError
+from timedb.contract.identity import OPEN_TENANT_ID, RevisionKey
 from timedb.contract.times import from_micros
-from timedb.contract.wire import UpdateValues, WithdrawRun, parse_object
-from timedb.storage import Lake, Tenant
-from timedb.storage.delta.parquet import write_file
-from timedb.storage.tables.schemas import UPDATES
-
-SOUTH, EAST = (series_id_for(OPEN_TENANT_ID, name, None) for name in ("south", "east"))
-OTHER_TENANT = "11111111-1111-1111-1111-111111111111"
-T1, T2 = from_micros(hour(1)), from_micros(hour(2))
-
-
-def update(tenant: Tenant, *updates: dict[str, Any], changed_by: str | None = None, **fields: Any) -> dict[str, Any]:
-    """Correct values."""
-    message = parse_object(UpdateValues, {"updates": list(updates), **fields})
-    return tenant.update_values(message, changed_by=changed_by)
-
-
-def withdraw(tenant: Tenant, run_id: str, changed_by: str | None = None, **fields: Any) -> int:
-    """Withdraw a run."""
-    message = parse_object(WithdrawRun, {"run_id": run_id, **fields})
-    return int(tenant.withdraw_run(message, changed_by=changed_by)["withdrawn"])
-
-
-def flat(tenant: Tenant) -> dict[tuple[str, int], float | None]:
-    """The values of the flat view by series and hour, intervals left out."""
-    columns = ["series_key", "valid_time", "valid_time_end", "value"]
-    rows = [row for row in read_table(tenant, columns=columns).to_pylist() if row["valid_time_end"] is None]
-    start = from_micros(hour(0))
-    return {(row["series_key"], (row["valid_time"] - start).seconds // 3600): row["value"] for row in rows}
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake to be copied; see :func:`two_runs`."""
-    folder = tmp_path_factory.mktemp("written") / "lake"
-    with closing(Lake.open(str(folder), tiny_settings())) as lake:
-        write_two_runs(open_tenant(lake))
-    return folder
-
-
-@pytest.fixture
-def two_runs(written: Path, lake_dir: Path) -> Iterator[Tenant]:
-    """An old and a new run about hours 1 and 2 of two series; the new one has the value of an interval too."""
-    copy_lake(written, lake_dir)
-    with closing(Lake.open(str(lake_dir), tiny_settings())) as lake:
-        yield open_tenant(lake)
-
-
-def write_two_runs(tenant: Tenant) -> None:
-    """Upload them."""
-    for run, known in (("old", 0), ("new", 10)):
-        rows = [
-            Sent(series, hour(number), None, hour(known), float(known + number), "noted", ("t",))
-            for series in ("south", "east")
-            for number in (1, 2)
-        ]
-        upload(tenant, rows, run, known_time=from_micros(hour(known)))
-    upload(tenant, [Sent("south", hour(1), hour(2), None, 50.0)], "interval", known_time=from_micros(hour(5)))
-
-
-def versions(tenant: Tenant, run_id: str, number: int = 1, series: str = "south") -> list[Stored]:
-    """The chain of one row, oldest first."""
-    rows = [row for row in read(tenant) if (row.run_id, row.valid_time, row.series) == (run_id, hour(number), series)]
-    return sorted(rows, key=lambda row: row.change_time)
-
-
-# Which row
+from timedb.storage import Tenant
 
 
 def test_addressed_by_run(two_runs: Tenant) -> None:
@@ -279,131 +208,6 @@ def test_no_updates_at_all(two_runs: Tenant) -> None:
 # Once
 
 
-def test_an_update_id_makes_a_retry_safe(two_runs: Tenant, lake_dir: Path) -> None:
-    items = [
-        {"run_id": "new", "series_id": SOUTH, "valid_time": T1, "value": 1.0},
-        {"run_id": "new", "series_id": SOUTH, "valid_time": T2, "value": 12.0},
-    ]
-    first = update(two_runs, *items, update_id="fix")
-    assert (len(first["updated"]), len(first["skipped_no_ops"])) == (1, 1)
-    update(two_runs, {**items[0], "value": 2.0})
-    assert update(two_runs, *items, update_id="fix") == first
-    with closing(Lake.open(str(lake_dir), tiny_settings())) as other:
-        assert update(open_tenant(other), *items, update_id="fix") == first
-    assert [row.value for row in versions(two_runs, "new")] == [float_bits(value) for value in (11.0, 1.0, 2.0)]
-    with pytest.raises(Conflict, match=r"^update_id: 'fix' has been used already"):
-        update(two_runs, items[0], update_id="fix")
-
-
-def test_the_record_of_a_batch_does_not_grow_with_it(tenant: Tenant) -> None:
-    """A retry is answered from the rows as they were, whatever has become of them since."""
-    upload(tenant, some_rows(1000, series=["south"]), run_id="long")
-    tenant.records.write()
-    items = [
-        {"run_id": "long", "series_id": SOUTH, "valid_time": from_micros(hour(time)), "value": float(time % 3)}
-        for time in range(1000)
-    ]
-    first = update(tenant, *items, items[0], {**items[1], "value": -1.0}, update_id="many")
-    assert len(first["updated"]) + len(first["skipped_no_ops"]) == 1000
-    assert len(first["updated"]) > 600, "so that both lists hold some"
-    assert len(first["skipped_no_ops"]) > 0
-    (record,) = tenant.ledger.updates.scan().collect().to_dicts()
-    assert record["rows"] == len(first["updated"])
-    assert sum(len(str(field)) for field in record.values()) < 250
-    log = tenant.values.store.read(f"_delta_log/{tenant.values.snapshot().version:020d}.json")
-    assert len(log) < 2500, "neither does its commit"
-    update(tenant, *({**item, "value": 7.0} for item in items[:500]))
-    withdraw(tenant, "long")
-    for _ in range(2):
-        assert update(tenant, *items, items[0], {**items[1], "value": -1.0}, update_id="many") == first
-        tenant.maintain()
-
-
-def test_a_batch_that_made_rows_is_answered_as_the_first_time(two_runs: Tenant) -> None:
-    item = {"run_id": "new", "series_id": SOUTH, "valid_time": from_micros(hour(77)), "value": 5.0}
-    first = update(two_runs, item, update_id="new row")
-    update(two_runs, {**item, "value": 6.0}, update_id="its correction")
-    assert update(two_runs, item, update_id="new row") == first
-    assert update(two_runs, {**item, "value": 6.0}, update_id="its correction") == first, "the same row"
-
-
-def test_a_record_that_holds_the_whole_answer_is_what_a_retry_gets(two_runs: Tenant, lake_dir: Path) -> None:
-    """Release 0.1 wrote such ones."""
-    item = {"run_id": "new", "series_id": SOUTH, "valid_time": T1, "value": 5.0}
-    update(two_runs, item, update_id="old")
-    upload(two_runs, some_rows(1), run_id="later")  # so that both tables are beyond the batch
-    two_runs.records.write()
-    (record,) = two_runs.ledger.updates.scan().collect().to_dicts()
-    answer = {"updated": [{"value_id": "kept"}], "skipped_no_ops": []}
-    table = two_runs.ledger.updates.table
-    rows = pa.Table.from_pylist([{**record, "receipt": json.dumps(answer)}], schema=UPDATES)
-    before = table.snapshot()
-    adds = [write_file(table.store, rows, {})]
-    assert table.commit(before, adds=adds, removes=list(before.files.values())) is not None
-    with closing(Lake.open(str(lake_dir), tiny_settings())) as other:
-        assert update(open_tenant(other), item, update_id="old") == answer
-
-
-def test_without_an_update_id_a_repetition_changes_nothing(two_runs: Tenant) -> None:
-    item = {"run_id": "new", "series_id": SOUTH, "valid_time": T1, "value": 1.0}
-    assert len(update(two_runs, item)["updated"]) == 1
-    assert len(update(two_runs, item)["skipped_no_ops"]) == 1
-    assert len(versions(two_runs, "new")) == 2
-
-
-# Withdrawal
-
-
-@pytest.mark.parametrize("compacted", [False, True])
-def test_a_withdrawn_run_and_its_return(two_runs: Tenant, *, compacted: bool) -> None:
-    before, rows = flat(two_runs), read(two_runs)
-    moment = max(row.change_time for row in rows)
-    if compacted:
-        two_runs.compact()
-    assert withdraw(two_runs, "new", reason="bad weather", changed_by="me") == 4
-    for _ in range(2):
-        assert flat(two_runs)["south", 1] == 1.0
-        assert {row.run_id for row in read(two_runs, "overlapping", all_versions=False)} == {"old", "interval"}
-        assert read(two_runs, "flat", all_versions=False, series_ids=[EAST], as_of=moment) != []
-        assert unstamped(read(two_runs, as_of=moment)) == unstamped(rows)
-        chain = versions(two_runs, "new")
-        assert [(row.retracted, row.annotation, row.changed_by) for row in chain] == [
-            (False, "noted", None),
-            (True, "bad weather", "me"),
-        ]
-        two_runs.compact()
-    assert withdraw(two_runs, "new", reason="again") == 0
-    for series in (SOUTH, EAST):
-        for time in (T1, T2):
-            update(two_runs, {"run_id": "new", "series_id": series, "valid_time": time, "retracted": False})
-    for _ in range(2):
-        assert flat(two_runs) == before
-        two_runs.compact()
-
-
-def test_some_series_of_a_run(two_runs: Tenant) -> None:
-    assert withdraw(two_runs, "new", series_ids=[EAST]) == 2
-    assert flat(two_runs)["east", 1] == 1.0
-    assert flat(two_runs)["south", 2] == 12.0
-    assert withdraw(two_runs, "new") == 2
-
-
-def test_a_retraction_in_one_bucket_leaves_the_others_alone(two_runs: Tenant) -> None:
-    """A bucket that is settled is read from its winners alone, whatever waits in another one."""
-    two_runs.compact()
-    expected = flat(two_runs)
-    assert withdraw(two_runs, "new", series_ids=[EAST]) == 2
-    found = flat(two_runs)
-    assert {key: value for key, value in found.items() if key[0] == "south"} == {
-        key: value for key, value in expected.items() if key[0] == "south"
-    }
-    assert found["east", 1] == 1.0
-    assert len(read(two_runs, "flat", all_versions=False)) == 5
-
-
-# Refused
-
-
 @pytest.mark.parametrize(
     ("item", "error", "message"),
     [
@@ -476,22 +280,6 @@ def test_bad_items(two_runs: Tenant, item: dict[str, Any], error: type[TimeDBErr
     before = read(two_runs)
     with pytest.raises(error, match=f"^{message}"):
         update(two_runs, item)
-    assert read(two_runs) == before
-
-
-@pytest.mark.parametrize(
-    ("fields", "error", "message"),
-    [
-        ({"run_id": "nobody"}, NotFound, "run_id: there is no run 'nobody'"),
-        ({"run_id": "new", "series_ids": ["nobody"]}, NotFound, "series_id.*: there is no series 'nobody'"),
-        ({"run_id": "new", "why": "x"}, InvalidRequest, "why: unknown field"),
-        ({"run_id": "new", "reason": 5}, InvalidRequest, "reason: 5"),
-    ],
-)
-def test_bad_withdrawals(two_runs: Tenant, fields: dict[str, Any], error: type[TimeDBError], message: str) -> None:
-    before = read(two_runs)
-    with pytest.raises(error, match=f"^{message}"):
-        withdraw(two_runs, **fields)
     assert read(two_runs) == before
 
 
