@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json as json_lib
 import logging
 import os
@@ -127,6 +128,7 @@ def _run(service: Service, stop: threading.Event, *, as_json: bool) -> None:
         print(json_lib.dumps(_about(service)), flush=True)
     else:
         _print_banner(service)
+    gc.freeze()  # modules and models: nothing of them is ever garbage, and looking for some takes time from every call
     wait_in_slices(stop.wait)
     service.stop()
     logging.shutdown()

@@ -13,6 +13,7 @@ from timedb.contract.wire import quoted
 __all__ = ["corrections", "plain", "texts"]
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None), datetime})
 _DEEPEST = 200
 """Levels, of which JSON parsers take no more."""
 
@@ -29,6 +30,8 @@ def plain(name: str, value: Any, levels: int = _DEEPEST) -> Any:
         InvalidRequest: it is nested deeper, or holds a time that is finer than a microsecond, or one of numpy's, which
             have no time zone.
     """
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, datetime):
         return _instant(name, value)
     if isinstance(value, UUID):
@@ -94,5 +97,10 @@ def corrections(updates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for index, update in enumerate(updates):
         if not isinstance(update, Mapping):
             raise InvalidRequest(f"updates.{index}: {quoted(update)} is not a mapping, such as {{'value': 1.0}}")
-        found.append({key: plain(f"updates.{index}.{key}", value) for key, value in update.items()})
+        found.append(
+            {
+                key: value if type(value) in _PLAIN else plain(f"updates.{index}.{key}", value)
+                for key, value in update.items()
+            }
+        )
     return found

@@ -244,7 +244,8 @@ class Connection:
             # Where the command states the rows, the server may take the last of them for the end.
             rows = self._write_all(writer, batches, may_commit=command.rows is not None)
             with flight_errors(self.url, acted=True):
-                writer.write_metadata(CommitMarker(commit=True, rows=rows).to_bytes())
+                if rows != command.rows:  # else that has been said
+                    writer.write_metadata(CommitMarker(commit=True, rows=rows).to_bytes())
                 writer.done_writing()
                 wait_in_slices(answers.wait)
                 writer.close()  # now the server's verdict is known: the metadata just ends, also where it failed

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
-from timedb.client.arguments import corrections
+from timedb.client.arguments import corrections, plain
 from timedb.client.connection import BatchSource
 from timedb.client.frames import open_data
 from timedb.client.retrying import UPLOAD_ATTEMPTS, retrying
 from timedb.client.selection import message_of
 from timedb.contract.columns import CORRECTION_COLUMNS
 from timedb.contract.errors import OutcomeUnknown
-from timedb.contract.wire import CorrectCommand, UpdateValues, UploadCommand, WireModel
+from timedb.contract.wire import CorrectCommand, UpdateValues, UploadCommand, WireModel, parse_object
 
 __all__ = ["CorrectionCalls"]
 
@@ -53,8 +53,9 @@ class CorrectionCalls(ABC):
             >>> client.update_values([change])["updated"][0]["run_id"]
             'wind-2'
         """
-        fields = {"updates": corrections(updates), "update_id": update_id}
-        return self.call("update_values", message_of(UpdateValues, fields))
+        items: list[dict[str, Any]] = corrections(updates)  # plain by now: there may be many, so not looked at again
+        fields = {} if update_id is None else {"update_id": plain("update_id", update_id)}
+        return self.call("update_values", parse_object(UpdateValues, {"updates": items, **fields}))
 
     def correct(self, data: Any, *, update_id: str | None = None, create: bool = False) -> dict[str, Any]:
         """Correct the values that a table names: all of them or none.

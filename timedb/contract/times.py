@@ -34,6 +34,8 @@ _MICROSECOND = timedelta(microseconds=1)
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)?\s?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
 )
+_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?(Z|\+00:00)", re.ASCII)
+"""The form that the service and its clients write, of which nothing need be put right."""
 
 
 def now() -> datetime:
@@ -62,6 +64,8 @@ def to_utc(time: datetime) -> datetime:
     Raises:
         ValueError: the datetime has no time zone, or the instant lies outside years 1 to 9999.
     """
+    if time.tzinfo is UTC:
+        return time  # most are
     if time.tzinfo is None:
         raise ValueError("has no time zone; give it one, such as time.replace(tzinfo=datetime.UTC)")
     try:
@@ -83,6 +87,8 @@ def parse_time(text: str, *, naive_is_utc: bool = False) -> datetime:
     Raises:
         ValueError: not a time, no offset, or finer than a microsecond.
     """
+    if _USUAL.fullmatch(text):
+        return _existing(text)
     match = _RFC3339.fullmatch(text.strip())
     if match is None:
         raise ValueError("is not an RFC 3339 time such as 2025-01-01T00:00:00Z")
@@ -93,8 +99,12 @@ def parse_time(text: str, *, naive_is_utc: bool = False) -> datetime:
         raise ValueError("has no time zone; add one, such as a trailing Z")
     zone = offset.upper().replace("Z", "+00:00") if offset else "+00:00"
     clock = f"{hour or '00'}:{minute or '00'}:{second or '00'}.{(fraction or '0')[:6].ljust(6, '0')}"
+    return _existing(f"{year}-{month}-{day}T{clock}{zone}")
+
+
+def _existing(text: str) -> datetime:
     try:
-        return to_utc(datetime.fromisoformat(f"{year}-{month}-{day}T{clock}{zone}"))
+        return to_utc(datetime.fromisoformat(text))
     except ValueError as error:
         if "outside" in str(error):
             raise
@@ -103,4 +113,4 @@ def parse_time(text: str, *, naive_is_utc: bool = False) -> datetime:
 
 def format_time(time: datetime) -> str:
     """``YYYY-MM-DDTHH:MM:SS.ffffff+00:00``: always the same length, so that pandas parses a column of them."""
-    return time.astimezone(UTC).isoformat(timespec="microseconds")
+    return (time if time.tzinfo is UTC else time.astimezone(UTC)).isoformat(timespec="microseconds")

@@ -41,6 +41,9 @@ class JsonLines(logging.Formatter):
 
 def log_to_stderr(level: str, form: Literal["text", "json"]) -> None:
     """Send this process's log to standard error."""
+    # Lines say nothing of where in the code they come from, so it need not be found out for each.
+    logging._srcfile = None  # as the HOWTO of logging has it, under "Optimization"
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else logging.Formatter(TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])

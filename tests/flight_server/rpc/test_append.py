@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -28,33 +25,14 @@ from tests.flight_server.flights import (
     send,
     series_named,
 )
+from tests.storage.lakes import held_lane
 from timedb.client.flight_errors import as_timedb_error
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.times import parse_time
 from timedb.flight_server import FlightService
 from timedb.storage import Lake
-from timedb.storage.commit.writes import CommitContext
 
 KNOWN = "2025-01-01T00:00:00+00:00"
-
-
-@contextmanager
-def held_lane(lake: Lake) -> Iterator[None]:
-    """Nothing is committed meanwhile: the lane is busy with a replacement of files that is given up in the end."""
-    begun, over = threading.Event(), threading.Event()
-
-    class Long:
-        def prepare(self, _: CommitContext) -> None:
-            begun.set()
-            over.wait()
-
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(lake.tenant(OPEN_TENANT_ID).lane.replace_files, Long())
-        begun.wait()
-        try:
-            yield
-        finally:
-            over.set()
 
 
 def value_of(client: flight.FlightClient, name: str) -> list[float]:
@@ -82,7 +60,7 @@ def test_what_waits_is_one_commit_and_one_file(
 ) -> None:
     tenant = lake.tenant(OPEN_TENANT_ID)
     stream = Stream(client, rows_of(name).schema)
-    with held_lane(lake):
+    with held_lane(lake.tenant(OPEN_TENANT_ID)):
         for seq in range(100):
             stream.run(seq, rows_of(f"{name}-{seq % 7}"), f"{name}-{seq}", known_time=KNOWN)
         eventually(lambda: flight_service._server._append_room.runs == 100)
@@ -117,7 +95,7 @@ def test_a_retry_gets_the_same_receipt_also_while_the_first_waits(
     client: flight.FlightClient, lake: Lake, name: str
 ) -> None:
     one, two = Stream(client, rows_of(name).schema), Stream(client, rows_of(name).schema)
-    with held_lane(lake):
+    with held_lane(lake.tenant(OPEN_TENANT_ID)):
         one.run(0, rows_of(name), name)
         one.run(1, rows_of(name), name)
         one.run(2, rows_of(name, value=pa.array([7.0, 7.0, 7.0])), name)
@@ -167,7 +145,7 @@ def test_dictionaries_are_replaced_between_batches(client: flight.FlightClient, 
 
 def test_skip_unchanged_sees_the_runs_before_it(client: flight.FlightClient, lake: Lake, name: str) -> None:
     stream = Stream(client, rows_of(name).schema)
-    with held_lane(lake):
+    with held_lane(lake.tenant(OPEN_TENANT_ID)):
         for seq in range(3):
             stream.run(
                 seq, rows_of(name), f"{name}-{seq}", known_time=f"2025-01-01T0{seq}:00:00Z", skip_unchanged=seq > 0
@@ -221,7 +199,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_the_fault_of_a_run_does_not_hurt_the_others(client: flight.FlightClient, lake: Lake, name: str) -> None:
     stream = Stream(client, rows_of(name).schema)
     twice = rows_of(name, 2, valid_time=pa.array([hours(1)[0].as_py()] * 2, pa.timestamp("us", "UTC")))
-    with held_lane(lake):
+    with held_lane(lake.tenant(OPEN_TENANT_ID)):
         for seq, (message, _, _) in enumerate(FAULTS.values()):
             stream.send(rows_of(f"{name}-{seq}"), {"seq": 2 * seq, **message})
             stream.run(2 * seq + 1, rows_of(f"{name}-{seq}-good"), f"{name}-{seq}")
@@ -296,7 +274,7 @@ def test_beyond_what_may_wait_the_server_reads_no_further(
             stream.run(seq, rows_of(name, 1), f"{name}-{seq}")
         sent.set()
 
-    with held_lane(lake):
+    with held_lane(lake.tenant(OPEN_TENANT_ID)):
         threading.Thread(target=send_all, daemon=True).start()
         assert sent.wait(60)  # so small, they lie in the buffers between the two
         eventually(lambda: room.runs == 4)
@@ -321,7 +299,7 @@ def test_what_was_whole_is_committed_where_the_client_dies(
 ) -> None:
     with flight.connect(flight_service.url) as dying:
         stream = Stream(dying, rows_of(name).schema, read=False)
-        with held_lane(lake):
+        with held_lane(lake.tenant(OPEN_TENANT_ID)):
             stream.run(0, rows_of(name), f"{name}-0")
             stream.send(rows_of(name), {"seq": 1, "upload": {"run_id": f"{name}-1"}, "more": True})
             eventually(lambda: flight_service._server._append_room.runs == 1)
