@@ -246,7 +246,8 @@ def refuse_strangers(lake: Lake, peer: str, *, insecure: bool) -> None:
     Raises:
         Forbidden: the lake has no users and the peer is another machine.
     """
-    if not (lake.has_users or insecure or is_local(peer)):
+    # The lake comes last: where another is in its place it says so by an error, and health has to answer all the same.
+    if not (insecure or is_local(peer) or lake.has_users):
         raise Forbidden("the lake has no users, so only callers on the server's own machine are served")
 
 

@@ -83,15 +83,16 @@ def test_a_lake_that_goes_under_its_servers_shows_at_both_doors(lake_dir: Path, 
             with pytest.raises(Conflict, match=service.flight_url):
                 td.delete(str(lake_dir))
             td.delete(str(lake_dir), force=True)
-            for lost in ("gone from its place", "another lake"):
+            gone, another = "gone from its place", "another lake"
+            for lost, then in ((gone, td.create), (another, td.create_with_users), (another, td.create)):
                 for answer in (rest.post("/upload", json=body), rest.get("/values?name=wind"), rest.get("/runs")):
                     assert (answer.status_code, answer.json()["code"]) == (503, "busy")
                     assert lost in answer.json()["detail"]
                 eventually(partial(_fails_for, client, lost))
                 assert act(client, "health")["ok"] is False
                 assert (rest.get("/health").status_code, lost in rest.get("/health").json()["detail"]) == (503, True)
-                td.create(str(lake_dir))
-        assert sorted(path.name for path in lake_dir.iterdir()) == [".timedb-known", "timedb-lake.json"]
+                then(str(lake_dir))
+        assert sorted(path.name for path in lake_dir.iterdir()) == [".timedb-known", "timedb-lake.json", "users"]
 
 
 def _fails_for(client: flight.FlightClient, reason: str) -> bool:
