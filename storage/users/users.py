@@ -118,8 +118,7 @@ def choose_tenant(new: NewUser, users: Collection[User], with_data: Collection[s
         more = f", and {len(listed) - _TENANTS_LISTED} more" if len(listed) > _TENANTS_LISTED else ""
         raise InvalidRequest(
             f"tenant_id: the lake has {len(listed)} tenants, and nothing says whose data the key is to open; name one "
-            "(--tenant, tenant_id), or ask for a new one (--new-tenant, new_tenant): "
-            f"{', '.join(listed[:_TENANTS_LISTED])}{more}"
+            f"(tenant_id), or ask for a new one (new_tenant): {', '.join(listed[:_TENANTS_LISTED])}{more}"
         )
     return there.pop() if len(there) == 1 else OPEN_TENANT_ID
 

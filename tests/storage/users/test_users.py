@@ -163,7 +163,7 @@ def test_among_several_tenants_one_has_to_be_named(new_lake: Callable[[], Lake])
     with pytest.raises(InvalidRequest, match=r"^tenant_id: the lake has 2 tenants") as caught:
         tenant_of(lake, "bob@example.com")
     assert lake.users.tenants_to_choose(lake.tenants_with_data()) == {OPEN_TENANT_ID: [], TENANT: ["ann@example.com"]}
-    for text in (f"{OPEN_TENANT_ID} (no users)", f"{TENANT} (ann@example.com)", "--tenant", "--new-tenant"):
+    for text in (f"{OPEN_TENANT_ID} (no users)", f"{TENANT} (ann@example.com)", "(tenant_id)", "(new_tenant)"):
         assert text in caught.value.detail
     assert [user["email"] for user in lake.users.list_users()] == ["ann@example.com"]
     assert tenant_of(lake, "bob@example.com", tenant_id=OPEN_TENANT_ID) == OPEN_TENANT_ID

@@ -175,6 +175,7 @@ def test_among_several_tenants_the_person_at_the_terminal_is_asked(lake_dir: Pat
     refused = timedb(*arguments)
     assert (refused.returncode, len(td.list_users(lake=lake))) == (2, 2)
     assert all(tenant in refused.stderr for tenant in tenants)
+    assert "name one (--tenant-id), or ask for a new one (--new-tenant): " in refused.stderr
     with terminal(f"7\n{answer}\n".encode()) as stdin:
         code, said = run(arguments, stdin)
     assert code in (None, 0), said
