@@ -6,7 +6,7 @@ import json
 import re
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, FailFast, Field, PlainSerializer, WithJsonSchema
 from pydantic.dataclasses import dataclass
@@ -145,6 +145,16 @@ Labels = Annotated[
 ]
 
 
+def _never_null(schema: dict[str, Any]) -> None:
+    """Say of a field that may be left out that it is not null where it is there."""
+    (options,) = [each for each in schema.pop("anyOf") if each != {"type": "null"}]
+    schema.pop("default", None)
+    schema.update(options)
+
+
+NEVER_NULL = Field(json_schema_extra=_never_null)
+
+
 class NewSeries(CreateSeries):
     """Body of ``POST /series``."""
 
@@ -189,17 +199,31 @@ class SeriesChange(WireModel):
     """
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"description": "Outdoor temperature", "retired": False}]}
+        json_schema_extra={
+            "examples": [{"description": "Outdoor temperature", "retired": False}],
+            "dependentRequired": {"unit": ["unit_change"], "unit_change": ["unit"]},
+            "if": {"required": ["unit_change"], "properties": {"unit_change": {"const": "convert"}}},
+            "then": {"properties": dict.fromkeys(("name", "description", "retired"), False)},
+        }
     )
 
-    name: Name | None = None
-    unit: Name | None = None
-    unit_change: UnitChange | None = None
+    name: Annotated[Name | None, NEVER_NULL] = None
+    unit: Annotated[Name | None, NEVER_NULL] = None
+    unit_change: Annotated[UnitChange | None, NEVER_NULL] = None
     description: Text | None = None
-    retired: bool | None = None
+    retired: Annotated[bool | None, NEVER_NULL] = None
 
 
-@dataclass(slots=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+def _names_one_series(schema: dict[str, Any]) -> None:
+    names = ("value_key", "series_id")
+    schema["anyOf"] = [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
+
+
+@dataclass(
+    slots=True,
+    kw_only=True,
+    config=ConfigDict(extra="forbid", strict=True, json_schema_extra=_names_one_series),
+)
 class ValueRow:
     """One value of a run. It names its series by ``value_key`` or by ``series_id``; both have to agree."""
 

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ import pyarrow.parquet as pq
 from timedb.contract.errors import Busy, Internal, InvalidRequest
 from timedb.contract.times import format_time, now
 from timedb.contract.wire import quoted
+from timedb.storage.admin.accepted import ACCEPTED
 from timedb.storage.catalog.ledger import Ledger
 from timedb.storage.delta.checkpoints import is_readable, write_checkpoint
 from timedb.storage.delta.log import LOG_FOLDER, DataFile, DeltaLog, Snapshot, checkpoint_version, commit_version
@@ -182,9 +184,18 @@ class _LakeCopy:
         tables: list[_TableCopy] = []
         for tenant_id in tenant_ids(self._lake):
             tables += self._again(self._pin_tenant, tenant_folder(tenant_id))
+            self._copy_accepted(tenant_folder(tenant_id))
         if self._has_users or self._lake.exists(USERS_FOLDER):
             _refuse_lost(users_table(self._lake.below(USERS_FOLDER), made=self._has_users))
-        return tables + self._again(self._pin_all, USERS_FOLDER)
+        tables += self._again(self._pin_all, USERS_FOLDER)
+        self._copy_accepted(USERS_FOLDER)
+        return tables
+
+    def _copy_accepted(self, folder: str) -> None:
+        """What has been taken for meant of what others wrote, which is among the rows of the copy, too."""
+        source = self._lake.below(folder)
+        with contextlib.suppress(FileNotFoundError):
+            self._copy(source, ACCEPTED, f"{folder}/{ACCEPTED}", time.time())
 
     def files(self) -> Iterator[_Copied]:
         """All files of the copy."""

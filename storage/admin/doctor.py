@@ -15,6 +15,7 @@ from timedb.storage.admin.findings import BEHIND, CLOSED, FOREIGN, LOST_LOG, OUT
 from timedb.storage.admin.marker_doctor import examine_marker
 from timedb.storage.admin.table_doctor import TableDoctor
 from timedb.storage.catalog.ledger import Ledger
+from timedb.storage.delta.damage import check_files
 from timedb.storage.delta.log import LOG_FOLDER
 from timedb.storage.delta.store import Store
 from timedb.storage.delta.table import Promised, Table
@@ -184,7 +185,8 @@ class _Folder:
             if self._how.repair and self._accepted.intersection(_REGISTERS):
                 Ledger(tables.values, tables.runs, tables.updates).write_again(tables.values.snapshot())
             yield from self._runs_without_row(tables)
-            yield from self._rows_of_runs(tables)
+            damaged = list(self._damaged_values(tables.values))
+            yield from damaged or self._rows_of_runs(tables)
         except Damaged as error:
             yield Finding(self._name, BEHIND, "", f"none: restore a backup ({error.detail})")
 
@@ -204,6 +206,16 @@ class _Folder:
                     self._how.repair and self._how.accept_loss,
                     f"records of what was written after version {values.version} of the values, which is gone",
                 )
+
+    def _damaged_values(self, values: Table) -> Iterator[Finding]:
+        """Files of values that could not be counted."""
+        for file in values.snapshot().files.values():
+            try:
+                check_files(values.store, [file.path])
+            except Damaged:
+                cure = "restore a backup, or --verify --repair --accept-loss takes it out"
+                loss = f"its {file.rows} rows of the table values"
+                yield Finding(f"{self._name}/values", "damaged data file", file.path, cure, loss=loss)
 
     def _runs_without_row(self, tables: TenantTables) -> Iterator[Finding]:
         ledger = Ledger(tables.values, tables.runs, tables.updates)

@@ -134,6 +134,59 @@ def test_names_of_labels_have_their_pattern(rest: httpx.Client, document: dict[s
         assert (answer.status_code == 200) is bool(fits)
 
 
+def json_bodies(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Verb, path and schema of each call that takes JSON."""
+    for verb, path, operation in operations(document):
+        content = operation.get("requestBody", {}).get("content", {})
+        if reference := content.get("application/json", {}).get("schema", {}).get("$ref"):
+            yield verb, path, reference.rpartition("/")[2]
+
+
+def may_be_null(schema: dict[str, Any], field: str) -> bool:
+    """Whether an object that is like its example may have a null there."""
+    rules = [schema.get("else", {}), next(iter(schema.get("anyOf", ())), {})]  # its examples are of the first kind
+    stated = [schema["properties"][field], *(rule.get("properties", {}).get(field, {}) for rule in rules)]
+    return all("type" not in each and {"type": "null"} in each.get("anyOf", [{"type": "null"}]) for each in stated)
+
+
+def objects(document: dict[str, Any], model: str) -> Iterator[tuple[dict[str, Any], str, dict[str, Any]]]:
+    """Bodies of a schema, each with a field of the body, or of an item of its list, that is null; and whose it is."""
+    schemas = document["components"]["schemas"]
+    (example, *_) = schemas[model]["examples"]
+    for field in schemas[model]["properties"]:
+        yield {**example, field: None}, field, schemas[model]
+        items = schemas[model]["properties"][field].get("items", {})
+        if reference := items.get("$ref"):
+            inner = schemas[reference.rpartition("/")[2]]
+            for name in inner["properties"]:
+                yield {**example, field: [{**example[field][0], name: None}]}, name, inner
+
+
+def test_what_may_be_null_and_what_may_not_is_as_stated(
+    rest: httpx.Client, document: dict[str, Any], name: str
+) -> None:
+    run = rest.post("/runs", json={"run_start_time": START, "value_rows": hours(name, [1.0])}).json()
+    (series_id,) = run["series_ids"].values()
+    asked = set()
+    for verb, path, model in json_bodies(document):
+        for body, field, schema in objects(document, model):
+            if "run_id" in body and verb == "POST":
+                body = {**body, "run_id": None if field == "run_id" else f"{name} {path} {model} {field}"}
+            answer = rest.request(verb, path.format(run_id=run["run_id"], series_id=series_id), json=body)
+            refused = answer.status_code == 422
+            assert refused is not may_be_null(schema, field), (verb, path, field, answer.text)
+            assert not refused or field in answer.json()["detail"]
+            asked.add((model, field))
+    assert {("SeriesChange", "name"), ("SeriesChange", "unit"), ("UploadRequest", "value")} <= asked
+
+
+def test_a_unit_and_what_it_does_to_values_go_together_by_the_document(document: dict[str, Any]) -> None:
+    change = document["components"]["schemas"]["SeriesChange"]
+    assert change["dependentRequired"] == {"unit": ["unit_change"], "unit_change": ["unit"]}
+    assert change["properties"]["unit_change"]["enum"] == ["declare", "convert"]
+    assert set(change["then"]["properties"]) == {"name", "description", "retired"}
+
+
 def test_a_correction_is_addressed_in_one_of_two_ways(document: dict[str, Any]) -> None:
     row = document["components"]["schemas"]["UpdateRow"]
     assert row["if"]["required"] == ["value_id"]

@@ -113,7 +113,7 @@ BAD_BODIES: list[tuple[str, str, Any, tuple[str, ...]]] = [
     ),
     ("PATCH", "/series/some-id", {"unit_change": "declare"}, ("unit_change", "no unit beside it")),
     ("PATCH", "/series/some-id", {"unit": "Mw/h", "unit_change": "declare"}, ("unit", "did you mean 'MW/h'?")),
-    ("PATCH", "/series/some-id", {"name": None}, ("name", "cannot be cleared")),
+    ("PATCH", "/series/some-id", {"name": None}, ("name", "only a description can be cleared")),
     ("POST", "/series", {"name": "x", "unit": "happiness"}, ("unit", "'happiness' is not a unit")),
     ("PUT", "/values", {}, ("updates", "missing")),
     ("PUT", "/values", {"updates": [{}]}, ("updates.0", "series_id")),

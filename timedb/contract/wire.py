@@ -257,9 +257,9 @@ class UpdateSeries(WireModel):
 
     @model_validator(mode="after")
     def _says_what_becomes_of_it(self) -> Self:
-        for field in ("name", "unit"):
+        for field in ("name", "unit", "unit_change", "retired"):
             if field in self.model_fields_set and getattr(self, field) is None:
-                raise ValueError(f"{field}: every series has one, so it cannot be cleared")
+                raise ValueError(f"{field}: only a description can be cleared; leave out what is to stay")
         if self.unit is not None and self.unit_change is None:
             raise ValueError(f"unit_change: has to say what another unit does to the values; {HOW_UNITS_CHANGE}")
         if self.unit is None and self.unit_change is not None:

@@ -84,13 +84,24 @@ def test_flipped_bytes_are_no_values(lake: Lake, lake_dir: Path, name: str) -> N
             held = file.read(4)
             file.seek(places[0])
             file.write(bytes(byte ^ 0x55 for byte in held))
+    if name == "flat":
+        found = [one for one in Lake.doctor(str(lake_dir)) if not one["notice"]]
+        assert {one["fault"] for one in found} == {"damaged data file"}
+        assert len({one["path"] for one in found}) == len(live(tenant, lake_dir)), "each of them, not the first"
     before = sorted(lake_dir.rglob("*.parquet"))
     with pytest.raises(Damaged, match=r"the file series_bucket=.*\.parquet of the table values is damaged: restore"):
         READS[name](tenant)
     assert set(before) <= set(lake_dir.rglob("*.parquet"))
 
 
-def test_commits_of_others_and_runs_that_do_not_add_up_are_named(lake: Lake, lake_dir: Path) -> None:
+def _restored(lake_dir: Path, folder: Path) -> str:
+    """A lake that was restored from a backup."""
+    Lake.backup(str(lake_dir), str(folder / "backup"))
+    Lake.restore(str(folder / "backup"), str(folder / "restored"))
+    return str(folder / "restored")
+
+
+def test_commits_of_others_and_runs_that_do_not_add_up_are_named(lake: Lake, lake_dir: Path, tmp_path: Path) -> None:
     assert [one for one in Lake.doctor(str(lake_dir)) if not one["notice"]] == []
     values = str(tenant_folder(lake_dir) / "values")
     DeltaTable(values).delete("run_id = 'small' AND value > 2.0")
@@ -105,6 +116,9 @@ def test_commits_of_others_and_runs_that_do_not_add_up_are_named(lake: Lake, lak
         assert Lake.doctor(str(lake_dir)) == taken, "once for all"
     assert [one["fault"] for one in taken if "taken for meant" in one["cure"]] == [one["fault"] for one in found]
     assert [one for one in taken if not one["notice"]] == []
+    copied = _restored(lake_dir, tmp_path)
+    assert [one for one in Lake.doctor(copied, verify=True) if not one["notice"]] == [], "a backup knows of it, too"
+    assert any("taken for meant" in one["cure"] for one in Lake.doctor(copied))
     DeltaTable(values).delete("run_id = 'small' AND value > 1.0")
     again = [one for one in Lake.doctor(str(lake_dir)) if not one["notice"]]
     assert [one["fault"] for one in again] == [one["fault"] for one in found], "what comes later is a fault again"
