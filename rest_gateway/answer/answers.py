@@ -12,6 +12,7 @@ from starlette.responses import Response
 __all__ = [
     "AccuracyRows",
     "ChangeRows",
+    "CorrectedRows",
     "Health",
     "LabelValues",
     "ManySeriesCreated",
@@ -265,3 +266,15 @@ class ChangeRows(BaseModel):
     count: int
     data: list[Row]
     token: str
+
+
+class CorrectedRows(BaseModel):
+    """Answer of ``PUT /values`` to a table; times and version are null where nothing changed."""
+
+    update_id: str | None
+    rows: int
+    updated: int
+    created: int
+    skipped_no_ops: int
+    change_time: str | None
+    table_version: int | None

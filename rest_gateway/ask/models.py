@@ -27,6 +27,7 @@ from timedb.contract.wire_fields import (
 from timedb.rest_gateway.openapi.examples import RUN, SERIES_ID, TIME
 
 __all__ = [
+    "CorrectionQuery",
     "NewManySeries",
     "NewSeries",
     "NoQuery",
@@ -348,6 +349,15 @@ class UpdateRequest(WireModel):
 
     updates: Annotated[list[UpdateRow], FailFast()]
     update_id: Annotated[Name | None, Field(description="Makes a retry answer as the first time")] = None
+
+
+class CorrectionQuery(WireModel):
+    """Query of ``PUT /values`` beside a table."""
+
+    update_id: Annotated[Name | None, Field(description="Makes a retry of a table answer as the first time")] = None
+    create: Annotated[
+        Flag, Field(description="Of a table: make rows that do not exist, where their runs are; else they are an error")
+    ] = False
 
 
 class Withdrawal(WireModel):

@@ -33,7 +33,7 @@ from timedb.rest_gateway.ask.models import RowLines, UploadQuery, UploadRequest
 from timedb.rest_gateway.ask.rows import rows_to_table
 from timedb.rest_gateway.http.exchange import has_body
 
-__all__ = ["FILE_TYPES", "LINES_TYPES", "SHEET_TYPE", "RunUpload", "read_upload"]
+__all__ = ["FILE_TYPES", "LINES_TYPES", "SHEET_TYPE", "RunUpload", "bytes_of_table", "open_body", "read_upload"]
 
 FILE_TYPES: dict[str, TableKind] = {
     "text/csv": "csv",
@@ -121,8 +121,8 @@ async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
             yield await budget.on_thread(body, _bytes_of_lines, lines)
         elif media_type in FILE_TYPES:
             kind = FILE_TYPES[media_type]
-            table = await run_in_threadpool(_open_table, body, kind, budget)
-            async with budget.room(_PIECES_HELD * table.piece_bytes):
+            table = await run_in_threadpool(open_body, body, kind, budget)
+            async with budget.room(bytes_of_table(table)):
                 yield await run_in_threadpool(_of_table, table, _given(beside))
         else:
             message = await budget.parse(UploadRequest, body)
@@ -211,11 +211,22 @@ def _limits(budget: BodyBudget, group_bytes: int | None = None) -> TableLimits:
     return TableLimits(rows=budget.max_rows, columns=budget.max_columns, group_bytes=most, list_items=MAX_TAGS)
 
 
-def _open_table(body: bytes, kind: TableKind, budget: BodyBudget) -> TableFile:
+def bytes_of_table(table: TableFile) -> int:
+    """About what it takes to read a table piece by piece."""
+    return _PIECES_HELD * table.piece_bytes
+
+
+def open_body(body: bytes, kind: TableKind, budget: BodyBudget, *, every_key: bool = False) -> TableFile:
+    """The table in a body; ``every_key`` as of ``timedb.files.table_files.open_table``.
+
+    Raises:
+        InvalidRequest: it is not of that kind.
+        TooLarge: it holds more than a body may.
+    """
     most = _UNPACKED * budget.max_body_bytes
     longest = check_stream(pa.py_buffer(body), "body", most, MAX_TAGS) if kind == "arrow" else 0
     limits = _limits(budget)
-    table = open_table(pa.BufferReader(body), kind, what="body", limits=limits)
+    table = open_table(pa.BufferReader(body), kind, what="body", limits=limits, every_key=every_key)
     return replace(table, piece_bytes=max(longest, table.piece_bytes))
 
 

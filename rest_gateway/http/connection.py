@@ -17,7 +17,15 @@ from starlette.datastructures import Headers
 from timedb.client import Client, connect
 from timedb.client.read_stream import TokenStream
 from timedb.contract.errors import Busy, InvalidRequest, NotFound, TimeDBError, Unavailable
-from timedb.contract.wire import AccuracyCommand, FollowTicket, GetRun, ReadCommand, UploadCommand, WireModel
+from timedb.contract.wire import (
+    AccuracyCommand,
+    CorrectCommand,
+    FollowTicket,
+    GetRun,
+    ReadCommand,
+    UploadCommand,
+    WireModel,
+)
 from timedb.rest_gateway.http.errors import status_of
 
 __all__ = ["CallerClient", "FlightConnection", "FollowedBatches", "ReadBatches", "TheCaller", "key_of"]
@@ -76,8 +84,8 @@ class CallerClient:
         with _transport_hidden():
             return self._client.call(action, message)
 
-    def send(self, command: UploadCommand, reader: pa.RecordBatchReader) -> dict[str, Any]:
-        """Send an upload; as :meth:`timedb.client.Client.send`."""
+    def send(self, command: UploadCommand | CorrectCommand, reader: pa.RecordBatchReader) -> dict[str, Any]:
+        """Send an upload, or a table of corrections; as :meth:`timedb.client.Client.send`."""
         with _transport_hidden():
             return self._client.send(command, reader)
 

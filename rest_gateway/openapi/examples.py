@@ -49,6 +49,8 @@ QUERY: dict[str, object] = {option.name: option.example for option in (*ROWS, *R
     "run_id": "evening-forecast",
     "run_params": '{"model": "v2"}',
     "create_series": True,
+    "update_id": "checked-2025-01",
+    "create": False,
     "skip_unchanged": True,
 }
 """Query parameters; one of the same name means the same in every call."""

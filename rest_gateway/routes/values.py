@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import Response
 
 from timedb.contract.columns import META_AS_OF, META_CURSOR, META_TABLE_VERSION, META_TOKEN
-from timedb.contract.wire import UpdateValues, parse_object
+from timedb.contract.errors import OutcomeUnknown
+from timedb.contract.wire import UpdateValues
 from timedb.files.formats import BodyFormat, write_body
-from timedb.rest_gateway.answer.answers import AccuracyRows, Updated, ValueRows, json_answer
+from timedb.rest_gateway.answer.answers import AccuracyRows, CorrectedRows, Updated, ValueRows, json_answer
 from timedb.rest_gateway.answer.formats import choose_format, style_of
-from timedb.rest_gateway.ask.inputs import json_body, query
-from timedb.rest_gateway.ask.models import NoQuery, UpdateRequest
+from timedb.rest_gateway.ask.corrections import CorrectionsSent, read_corrections
+from timedb.rest_gateway.ask.inputs import query
+from timedb.rest_gateway.ask.models import CorrectionQuery, UpdateRequest
 from timedb.rest_gateway.ask.reads import AccuracyQuery, ValuesQuery, in_words_of_the_query
 from timedb.rest_gateway.http.caching import etag_of, not_modified, unchanged
 from timedb.rest_gateway.http.connection import CallerClient, TheCaller
@@ -59,6 +61,12 @@ them from null. CSV writes `NaN`, `Infinity` and `-Infinity`, Arrow and Parquet 
 take the numbers as JSON text or as the literals that Python's json writes."""
 
 
+_OTHER_BODIES = {
+    "text/csv": "series_key,valid_time,value,annotation\ntemperature,2025-01-01T00:00:00Z,21.5,checked\n",
+    "application/vnd.apache.parquet": None,
+    "application/vnd.apache.arrow.stream": None,
+    "application/x-ndjson": '{"series_key": "temperature", "valid_time": "2025-01-01T00:00:00Z", "value": 21.5}\n',
+}
 _ACCURACY_TEXT = """\
 Every revision of the selected series is compared with the value of the actuals series (`actual_id` or `actual_key`) at
 the same valid_time. Its lead time, `valid_time - known_time`, falls into a bucket `horizon` long. A row a series and
@@ -111,22 +119,32 @@ def read_accuracy(
 
 @router.put(
     "/values",
-    response_model=Updated,
+    response_model=Updated | CorrectedRows,
     responses=errors(404, 408, 409, 413),
-    openapi_extra=describe_inputs(body=UpdateRequest),
-    dependencies=[Depends(query(NoQuery))],
+    openapi_extra=describe_inputs(body=UpdateRequest, query=CorrectionQuery, other_bodies=_OTHER_BODIES),
     summary="Update existing time series records",
 )
-def update_values(body: Annotated[UpdateRequest, Depends(json_body(UpdateRequest))], caller: TheCaller) -> Response:
+def update_values(
+    sent: Annotated[UpdateValues | CorrectionsSent, Depends(read_corrections)], caller: TheCaller
+) -> Response:
     """Corrections, all of them or none. A field that is left out stays, null clears it; every version is kept.
 
     A row is addressed by `run_id`, `series_id` and `valid_time`, by `value_id`, or by `series_id` and `valid_time`,
     which means the row that `GET /values` shows. `update_id` makes a retry answer as the first time.
+
+    The body is JSON, or a table by its `Content-Type`: CSV with a line of names, Parquet, an Arrow stream, or NDJSON.
+    The columns of a table are `series_id` or `series_key` (beside it `labels`) and `valid_time`, where needed
+    `valid_time_end`, `known_time` and `run_id`, or `value_id` alone; and what becomes of the rows: `value`,
+    `annotation`, `tags`, `retracted`. A column that is not there stays, an empty or null cell clears. Of a table
+    `update_id` and `create` are query parameters, and the answer counts: `rows, updated, created, skipped_no_ops`.
     """
-    given: dict[str, Any] = {"updates": list(body.updates)}
-    if body.update_id is not None:
-        given["update_id"] = body.update_id
-    return json_answer(caller.call("update_values", parse_object(UpdateValues, given)))
+    if isinstance(sent, UpdateValues):
+        return json_answer(caller.call("update_values", sent))
+    try:
+        return json_answer(caller.send(sent.command, sent.reader))
+    except OutcomeUnknown as error:
+        again = f"{error.detail} (update_id {sent.command.update_id})"
+        raise OutcomeUnknown(again, request_id=error.request_id) from error
 
 
 def _answer(

@@ -13,6 +13,7 @@ import typer
 
 from timedb._version import __version__
 from timedb.cli import (
+    correcting,
     following,
     freshness,
     importing,
@@ -51,6 +52,7 @@ for module in (
     freshness,
     series,
     values,
+    correcting,
     watching,
     importing,
     reading,

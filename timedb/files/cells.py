@@ -24,6 +24,7 @@ __all__ = ["Cells", "check_time_zone", "instant_of", "labels_of_columns"]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _WITHOUT_ZONE = "has no time zone"
+_TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,19 @@ class Cells:
                 self._refuse(row, "is not a JSON array of texts")
             lists.append(found)
         return pa.array(lists, pa.list_(pa.string()))
+
+    def flags(self) -> pa.Array:
+        """Texts as truth values; a column that is no text stays as it is.
+
+        Raises:
+            InvalidRequest: a text is neither true nor false.
+        """
+        column = _decoded(self.column)
+        if not is_text(column.type):
+            return self.column
+        words = pc.utf8_lower(column)
+        self._all(column, pc.is_in(words, pa.array([*_TRUE, *_FALSE, None], words.type)), "is neither true nor false")
+        return pc.if_else(pc.is_null(words), None, pc.is_in(words, pa.array(_TRUE, words.type)))
 
     def _all(self, texts: pa.Array, right: pa.Array, reason: str) -> None:
         """Refuse the first text that is not right; null is."""

@@ -41,12 +41,23 @@ class JsonSource:
         lines: Whether they are an object a line; else one array, or an object that holds the table.
         table: Of an object: the key of the table, an array of objects or an object of arrays; None: the only one.
         option: How an error calls ``table``.
+        every_key: Whether each row must have every key.
 
     Raises:
         InvalidRequest: it is not JSON, or something else than objects.
     """
 
-    def __init__(self, source: Any, what: str, *, lines: bool, table: str | None = None, option: str = "sheet") -> None:
+    def __init__(
+        self,
+        source: Any,
+        what: str,
+        *,
+        lines: bool,
+        table: str | None = None,
+        option: str = "sheet",
+        every_key: bool = False,
+    ) -> None:
+        self._every_key = every_key
         self._what = what
         self._unit = "line" if lines else "row"
         rows = _lines(source, what) if lines else _array(source, what, table, option)
@@ -70,6 +81,12 @@ class JsonSource:
                 if not row.keys() <= known:
                     key = next(key for key in row if key not in known)
                     raise InvalidRequest(f"{self._what}: {self._unit} {number}: {quoted(key)} is in no row before it")
+                if self._every_key and len(row) < len(known):
+                    key = next(key for key in self.names if key not in row)
+                    raise InvalidRequest(
+                        f"{self._what}: {self._unit} {number}: {quoted(key)} is missing; here null clears, so each row "
+                        "has every key: what is to stay goes into a table of its own"
+                    )
             place = partial(_place, [number for number, _ in rows], self._unit)
             arrays = {source: self._column(rows, ours, source) for ours, source in columns.items()}
             yield Piece(pa.RecordBatch.from_pydict(arrays), place)
@@ -203,6 +220,12 @@ def _texts(value: object) -> list[str | None]:
     return value
 
 
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("is neither true nor false")
+    return value
+
+
 def _scalar(value: object) -> str:
     if isinstance(value, dict | list):
         raise ValueError("is neither a text nor a number")
@@ -217,5 +240,6 @@ _TYPES: dict[str, tuple[pa.DataType, Callable[[Any], Any]]] = {
     "value": (pa.float64(), _number),
     "tags": (pa.list_(pa.string()), _texts),
     "labels": (pa.string(), _labels),
+    "retracted": (pa.bool_(), _flag),
     "scalar": (pa.string(), _scalar),
 }

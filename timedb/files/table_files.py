@@ -133,6 +133,8 @@ class TableFile:
                 arrays[ours] = cells.times(how.time_zone)
             elif ours == "tags":
                 arrays[ours] = cells.lists()
+            elif ours == "retracted":
+                arrays[ours] = cells.flags()
             elif ours == "value" and self.numbers_are_text:
                 arrays[ours] = cells.numbers(how.form.decimal, how.form.thousands)
             else:
@@ -155,6 +157,7 @@ def open_table(
     limits: TableLimits | None = None,
     sheet: str | None = None,
     sheet_option: str = "sheet",
+    every_key: bool = False,
 ) -> TableFile:
     """Look at the head of a table: CSV with a line of names, JSON, Parquet, or an Arrow IPC stream or file.
 
@@ -166,6 +169,7 @@ def open_table(
         limits: What it may hold; None: as much as it does.
         sheet: Of JSON that is an object: the key of the table.
         sheet_option: How an error calls that.
+        every_key: Whether each object of JSON must have every key, as what is left out is not the same as null.
 
     Raises:
         InvalidRequest: it is not of that format.
@@ -181,7 +185,10 @@ def open_table(
             case "arrow":
                 table = _open_arrow(source, what)
             case _:
-                json_table = JsonSource(source, what, lines=kind == "ndjson", table=sheet, option=sheet_option)
+                lines = kind == "ndjson"
+                json_table = JsonSource(
+                    source, what, lines=lines, table=sheet, option=sheet_option, every_key=every_key
+                )
                 table = TableFile(what, json_table.names, None, json_table.pieces)
     if limits.rows is not None and table.rows is not None and table.rows > limits.rows:
         raise TooLarge(f"{what}: {table.rows} rows are over the limit of {limits.rows}")

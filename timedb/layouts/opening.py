@@ -66,18 +66,19 @@ def stem_of(path: Path) -> str:
 
 
 @contextmanager
-def open_file(path: Path, layout: Layout) -> Iterator[OpenTable]:
+def open_file(path: Path, layout: Layout, *, every_key: bool = False) -> Iterator[OpenTable]:
     """Open a file, or standard input, and close it in the end.
 
     Args:
         path: The file; ``-`` is standard input. Compressed ones (gzip, zstd, bzip2, lz4) are read as what they hold.
         layout: How it is written.
+        every_key: As of ``timedb.files.table_files.open_table``.
 
     Raises:
         InvalidRequest: it cannot be read, or is of no kind that is taken.
     """
     with open_bytes(path, layout.said.get("format")) as (source, kind, what):
-        yield open_source(source, kind, what, layout)
+        yield open_source(source, kind, what, layout, every_key=every_key)
 
 
 @contextmanager
@@ -101,7 +102,15 @@ def open_bytes(path: Path, kind: str | None) -> Iterator[tuple[Source, str, str]
         yield source, found, what
 
 
-def open_source(source: Source, kind: str, what: str, layout: Layout, limits: TableLimits | None = None) -> OpenTable:
+def open_source(
+    source: Source,
+    kind: str,
+    what: str,
+    layout: Layout,
+    limits: TableLimits | None = None,
+    *,
+    every_key: bool = False,
+) -> OpenTable:
     """The table in some bytes.
 
     Args:
@@ -110,6 +119,7 @@ def open_source(source: Source, kind: str, what: str, layout: Layout, limits: Ta
         what: How an error calls them.
         layout: How they are written.
         limits: What the table may hold.
+        every_key: As of ``timedb.files.table_files.open_table``.
 
     Raises:
         InvalidRequest: it is not of that format, or an option is about another.
@@ -131,7 +141,16 @@ def open_source(source: Source, kind: str, what: str, layout: Layout, limits: Ta
     form = layout.csv_form(looks.delimiter)
     asked: Any = kind
     sheet, sheet_option = layout.said.get("sheet"), layout.spoken("sheet")
-    table = open_table(source, asked, what=what, form=form, limits=limits, sheet=sheet, sheet_option=sheet_option)
+    table = open_table(
+        source,
+        asked,
+        what=what,
+        form=form,
+        limits=limits,
+        sheet=sheet,
+        sheet_option=sheet_option,
+        every_key=every_key,
+    )
     return OpenTable(what, table, kind, form, looks)
 
 

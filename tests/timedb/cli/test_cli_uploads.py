@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import re
 import threading
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ import pytest
 
 import timedb as td
 from tests.timedb.cli.test_cli import ask, timedb
-from tests.timedb.conftest import T0
+from tests.timedb.conftest import T0, frame
 from timedb.cli.exit_codes import EXIT_CODES
 from timedb.client import Client
 from timedb.files import csv_tables
@@ -256,3 +257,21 @@ def test_a_file_is_read_on_the_thread_that_asks(monkeypatch: pytest.MonkeyPatch)
     reader = table.read({"valid_time": "valid_time", "value": "value"}, Reading())
     assert reader.read_all().num_rows == 1000
     assert seen == {threading.get_ident()}
+
+
+def test_a_file_of_corrections_changes_what_it_says_once(ask: Any, client: Client, name: str, tmp_path: Path) -> None:
+    client.upload(frame(name, [1.0, 2.0]), run_id=name)
+    file = tmp_path / "checked.csv"
+    file.write_text(
+        f"series_key;valid_time;value;annotation;remark\n{name};2025-01-01T00:00:00Z;1,5;checked;x\n"
+        f"{name};2025-01-01T01:00:00Z;2,0;;y\n"
+    )
+    typed = ("correct", str(file), "--decimal", ",", "--ignore", "remark", "--json")
+    for _ in range(2):
+        done = json.loads(ask(*typed))
+        assert [done[each] for each in ("rows", "updated", "created", "skipped_no_ops")] == [2, 1, 0, 1]
+    found = client.read(series_keys=name, all_versions=True).sort("valid_time", "change_time")
+    assert found["value"].to_list() == [1.0, 1.5, 2.0]
+    refused = timedb("correct", str(file), "--decimal", ",", TIMEDB_FLIGHT_URL=client._connection.url)
+    assert refused.returncode == 2
+    assert "remark: unknown column; --ignore leaves it out" in refused.stderr
