@@ -45,7 +45,7 @@ def body_of(kind: str, columns: dict[str, list[Any]]) -> bytes:
 @pytest.mark.parametrize("media_type", KINDS)
 def test_a_table_corrects_each_row_once(rest: httpx.Client, name: str, media_type: str) -> None:
     upload(rest, hours(name, [1.0, 2.0, 3.0]), run_id=name)
-    columns = {
+    columns: dict[str, list[Any]] = {
         "series_key": [name] * 3,
         "valid_time": HOURS,
         "value": [1.5, 2.0, 3.0],

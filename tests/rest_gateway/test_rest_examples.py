@@ -24,6 +24,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "issue_offset": {"window_length": "P1D", "start_window": "2025-01-01T00:00:00Z"},
     "start_window": {"window_length": "P1D", "issue_offset": "-PT14H"},
     "aggregate": {"period": "P1D"},
+    "fill": {"period": "P1D"},
+    "fill_limit": {"period": "P1D", "fill": "null"},
     "since": {"mode": "changes"},
     "cursor": {"limit": 10},
     "delimiter": {"format": "csv"},

@@ -13,7 +13,6 @@ from timedb.cli.options import FlightUrl, Labels, client_of, selected_labels
 from timedb.cli.read_options import Filters, fields_typed, with_read_options
 from timedb.cli.reading import SeriesIds, SeriesNames, columns_of
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.wire import quoted
 
 __all__ = ["register"]
 
@@ -78,7 +77,7 @@ def _kept(state: Path | None) -> str | None:
     try:
         return state.read_text(encoding="ascii").strip() or None
     except (OSError, ValueError):
-        raise InvalidRequest(f"--state: {quoted(str(state))} cannot be read, or holds no token") from None
+        raise InvalidRequest(f"--state: {str(state)!a} cannot be read, or holds no token") from None
 
 
 def _keep(state: Path | None, token: str | None) -> None:
@@ -89,4 +88,4 @@ def _keep(state: Path | None, token: str | None) -> None:
         whole.write_text(f"{token}\n", encoding="ascii")
         whole.replace(state)
     except OSError as error:
-        raise InvalidRequest(f"--state: {quoted(str(state))} cannot be written: {error.strerror}") from None
+        raise InvalidRequest(f"--state: {str(state)!a} cannot be written: {error.strerror}") from None
