@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -40,3 +40,9 @@ class FollowTicket(Command, Filtering):
                 "limits"
             )
         return given
+
+    @model_validator(mode="after")
+    def _counts_nothing(self) -> Self:
+        if "revision" in (self.columns or ()):
+            raise ValueError("columns: revision counts the revisions that stand, of which follow knows no end")
+        return self

@@ -103,6 +103,7 @@ def test_each_piece_of_a_batch_has_a_token_of_its_own(client: flight.FlightClien
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [
+        ({"columns": ["value", "revision"]}, ("columns", "revision counts the revisions that stand")),
         ({"view": "flat"}, ("view", "follow gives each version as it was written")),
         ({"as_of": "2025-01-01T00:00:00Z"}, ("as_of", "cut-offs")),
         ({"lead_time": "PT1H"}, ("lead_time", "cut-offs")),
