@@ -24,6 +24,8 @@ EXAMPLES = {
     "backup": "timedb backup /mnt/backup/today --lake ./timedb-data",
     "restore": "timedb restore /mnt/backup/today --lake ./restored",
     "retention": "timedb retention rules.json --apply",
+    "import flexmeasures": "timedb import flexmeasures postgresql://ann@db.example.com/flexmeasures --dry-run",
+    "import timely-beliefs": "timedb import timely-beliefs postgresql://ann@db.example.com/beliefs --dry-run",
     "users create": "timedb users create --email ann@example.com --lake ./timedb-data",
     "users list": "timedb users list --include-inactive",
     "users update": "timedb users update --email ann@example.com --scope read",

@@ -106,10 +106,7 @@ def timedb_0_8(
 def beliefs(
     url: Url, *, prefix: Prefix = None, preview: Preview = False, flight_url: FlightUrl = None, json: AsJson = False
 ) -> None:
-    """Import the PostgreSQL database of FlexMeasures or timely-beliefs: belief times become known times.
-
-    Example: timedb import flexmeasures postgresql://ann@db.example.com/flexmeasures --dry-run
-    """
+    """Import the PostgreSQL database of FlexMeasures or timely-beliefs: belief times become known times."""
     from timedb.imports.beliefs import Beliefs
     from timedb.imports.postgres import Database
 
