@@ -258,18 +258,14 @@ class Tenant:
         Raises:
             InvalidRequest, NotFound: see ``timedb.storage.read.accuracy.plan_accuracy``.
         """
-        while True:
-            units = self.catalog.known().units
-            plan = plan_accuracy(
-                ticket,
-                table=self.values,
-                catalog=self.catalog,
-                bucket_digits=self.bucket_digits,
-                runs=RunsSeen(self._all_runs, self._limited_to),
-                max_sorted_rows=self.settings.max_sorted_rows,
-            )
-            if self.catalog.known().units == units:  # else forecasts and actuals may be of different ones
-                return plan
+        snapshot, known = in_step(self.values, self.catalog)
+        return plan_accuracy(
+            ticket,
+            read=lambda read: self.plan_read(read, snapshot, known),
+            catalog=self.catalog,
+            known=known,
+            max_held=self.settings.max_sorted_rows,
+        )
 
     @translating_errors()
     def snapshot(self) -> TenantSnapshot:

@@ -234,15 +234,34 @@ class Row(BaseModel):
 
 
 class AccuracyRow(BaseModel):
-    """One row of ``GET /accuracy``: one series and one bucket of lead times, in seconds."""
+    """One row of ``GET /accuracy``: one forecast and one bucket of lead times, as durations and in seconds.
 
-    series_id: str
+    Of siblings together ``series_id`` is null; ``labels`` is JSON text. The skills are there with a reference.
+    """
+
+    series_id: str | None
+    series_key: str
+    labels: str
+    siblings: str | None
+    series_unit: str
+    lead_time: str
+    lead_time_end: str
     lead_seconds: float
     lead_seconds_end: float
+    bias: float | None
+    mae: float | None
+    rmse: float | None
+    pinball: float | None
+    coverage: float | None
+    wis: float | None
+    crps: float | None
+    skill_mae: float | None = None
+    skill_rmse: float | None = None
+    skill_pinball: float | None = None
+    skill_wis: float | None = None
+    skill_crps: float | None = None
     count: int
-    bias: float
-    mae: float
-    rmse: float
+    skipped: int | None
 
 
 class AccuracyRows(BaseModel):

@@ -10,7 +10,7 @@ from pydantic import Field, create_model
 
 from timedb.contract.columns import AUDIT_COLUMNS
 from timedb.contract.errors import InvalidRequest, TimeDBError
-from timedb.contract.read_options import READ, ROWS, ReadOption, nested
+from timedb.contract.read_options import ACCURACY, READ, ROWS, ReadOption, nested
 from timedb.contract.wire import (
     AccuracyCommand,
     Filtering,
@@ -62,12 +62,12 @@ def in_words_of_the_query() -> Iterator[None]:
         raise error.of_field(_PARAMETERS.get(head, head) + dot + rest) from None
 
 
-_MESSAGES: dict[str | None, type[WireModel]] = {None: ReadCommand, "relative": Relative, "resample": Resample}
+_PARTS: dict[str, type[WireModel]] = {"relative": Relative, "resample": Resample}
 
 
-def _parameter(option: ReadOption) -> Any:
-    """The field that an option of a read is in a query, with its default."""
-    field = _MESSAGES[option.part_of].model_fields[option.name]
+def _parameter(option: ReadOption, message: type[WireModel] = ReadCommand) -> Any:
+    """The field that an option of a message is in a query, with its default."""
+    field = (message if option.part_of is None else _PARTS[option.part_of]).model_fields[option.name]
     described = Field(description=option.parameter or option.option.removesuffix("."))
     match option.kind:
         case "flag":
@@ -248,12 +248,22 @@ class ChangesQuery(_Filters):
         return parse_object(FollowTicket, fields)
 
 
-class AccuracyQuery(RowsQuery):
+_Accuracy: Any = create_model(
+    "_Accuracy", __base__=RowsQuery, **{each.name: _parameter(each, AccuracyCommand) for each in ACCURACY}
+)
+
+
+class AccuracyQuery(_Accuracy):
     """Query of ``GET /accuracy``."""
 
     actual_id: Annotated[str | None, Field(description="The series of actual values, or …")] = None
     actual_key: Annotated[str | None, Field(description="… its name")] = None
+    actual_labels: Labels | None = None
+    reference_labels: Labels | None = None
     horizon: Annotated[str, Field(description="Length of a bucket of lead times, such as 1h or PT6H")] = "1h"
+    time_zone: Annotated[
+        str | None, Field(description="Zone of days_ahead and of window_length, such as Europe/Stockholm")
+    ] = None
 
     def to_command(self) -> AccuracyCommand:
         """The figures that it asks for.
@@ -261,6 +271,6 @@ class AccuracyQuery(RowsQuery):
         Raises:
             InvalidRequest: a value does not fit.
         """
-        actuals = {"actual_id": self.actual_id, "actual_key": self.actual_key, "horizon": self.horizon}
-        fields = {name: value for name, value in (self.selecting() | actuals).items() if value is not None}
-        return parse_object(AccuracyCommand, fields)
+        names = ("actual_id", "actual_key", "actual_labels", "reference_labels", "horizon")
+        asked = {name: getattr(self, name) for name in (*names, *(each.name for each in ACCURACY))}
+        return parse_object(AccuracyCommand, nested(self.selecting() | asked, self.time_zone, zone_is_gate=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timedb.contract.read_options import READ, ROWS
+from timedb.contract.read_options import ACCURACY, READ, ROWS
 
 __all__ = ["PATH", "QUERY", "RUN", "SERIES_ID", "TIME"]
 
@@ -18,7 +18,7 @@ _CURSOR = (
 _AFTER = "WzAsImh1bWlkaXR5Iiwie30iLCIyODhkZDkxMC1lYWFiLTVlMDEtYmRiZi1jNjM4N2RiODFiZDQiXQ=="
 PATH: dict[str, str] = {"series_id": SERIES_ID, "run_id": RUN}
 """Parameters in a path."""
-QUERY: dict[str, object] = {option.name: option.example for option in (*ROWS, *READ)} | {
+QUERY: dict[str, object] = {option.name: option.example for option in (*ROWS, *READ, *ACCURACY)} | {
     "cursor": _CURSOR,
     "after": _AFTER,
     "series_id": [SERIES_ID],
@@ -39,6 +39,8 @@ QUERY: dict[str, object] = {option.name: option.example for option in (*ROWS, *R
     "wait": 30,
     "actual_id": SERIES_ID,
     "actual_key": "temperature",
+    "actual_labels": '{"site": "north"}',
+    "reference_labels": '{"site": "north"}',
     "horizon": "6h",
     "workflow_id": "api-workflow",
     "start": TIME,

@@ -68,10 +68,16 @@ _OTHER_BODIES = {
     "application/x-ndjson": '{"series_key": "temperature", "valid_time": "2025-01-01T00:00:00Z", "value": 21.5}\n',
 }
 _ACCURACY_TEXT = """\
-Every revision of the selected series is compared with the value of the actuals series (`actual_id` or `actual_key`) at
-the same valid_time. Its lead time, `valid_time - known_time`, falls into a bucket `horizon` long. A row a series and
-bucket: `series_id, lead_seconds, lead_seconds_end, count, bias, mae, rmse`; errors are forecast minus actual, in the
-forecast's unit. `format` or `Accept` chooses the format, as for `GET /values`."""
+Every revision of the selected series is compared with the value of the actuals series (`actual_id`, or `actual_key`
+with `actual_labels`) at the same valid_time. Its lead time, `valid_time - known_time`, falls into a bucket `horizon`
+long. A row a forecast and bucket: `series_id, series_key, labels` (JSON text), `siblings, series_unit, lead_time,
+lead_time_end` (ISO 8601) and the same as `lead_seconds, lead_seconds_end`; then the figures. Errors (`bias, mae, rmse`)
+are forecast minus actual, in the forecast's unit; a quantile also has `pinball` and `coverage`, the share of actuals at
+or below it. Series that differ in the label `quantile` or `member` alone are siblings: together they have rows of their
+own behind, with `series_id` null, `wis` and `crps`; `skipped` counts the forecasts that were not whole. With
+`reference_key` there are `skill_mae` and so on: 1 less the score over that of the reference, over the valid times and
+buckets that both have; null where the reference scores 0. `format` or `Accept` chooses the format, as for
+`GET /values`."""
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import polars as pl
@@ -20,7 +21,7 @@ from timedb.storage.read.cursor import Place
 from timedb.storage.read.filling import Grid
 from timedb.storage.read.latest import LastRows, latest_over
 from timedb.storage.read.resample import resample
-from timedb.storage.read.slicing import sliced
+from timedb.storage.read.slicing import rows_by_series, sliced
 from timedb.storage.read.streaming import stream_rows
 from timedb.storage.read.winners import DECISIVE, BoundingBox, winners_of
 from timedb.storage.read.written_out import BATCH_ROWS
@@ -41,6 +42,7 @@ class Answers:
 
     Attributes:
         hold: Called with bytes before so much more is taken at once.
+        slice_rows: Rows that are worked on at once, about.
 
     Args:
         read: What is read.
@@ -73,7 +75,7 @@ class Answers:
         self._series = series
         self._last_rows = last_rows
         self._cache = cache
-        self._slice_rows = slice_rows
+        self.slice_rows = slice_rows
         self._place = place
         self.hold: Callable[[int], object] = lambda _: None
         flat = read.view != "overlapping"  # whose periods are those of the read; a run has its own
@@ -116,18 +118,22 @@ class Answers:
 
     def _sliced(self, bucket: BucketRead) -> list[BucketRead]:
         whole_series = self._read.resample is not None or self._read.view == "latest" or self._read.newest_run
-        most = rows_of_bytes(self._store, bucket.files, self._slice_rows, _TEXT_BYTES, self._columns)
+        most = rows_of_bytes(self._store, bucket.files, self.slice_rows, _TEXT_BYTES, self._columns)
         return sliced(self._store, bucket, most, whole_series=whole_series)
 
     def _hold(self, piece: BucketRead) -> None:
         """Ask for the memory of a slice that could not be cut as small as others are."""
-        if piece.slice_rows > self._slice_rows:
-            self.hold((piece.slice_rows - self._slice_rows) * ROW_BYTES)
+        if piece.slice_rows > self.slice_rows:
+            self.hold((piece.slice_rows - self.slice_rows) * ROW_BYTES)
 
     def rows_at_once(self, buckets: Sequence[BucketRead]) -> int:
         """Rows of the answer of some buckets that are worked on at once, at most, where they can be cut."""
         streams = all(bucket.is_stored and self._needs_no_engine(bucket) for bucket in buckets)
-        return _STREAMED_ROWS if streams else self._slice_rows
+        return _STREAMED_ROWS if streams else self.slice_rows
+
+    def rows_by_series(self, buckets: Sequence[BucketRead]) -> Counter[str]:
+        """How many stored rows that pass the filters each series has."""
+        return sum((rows_by_series(self._store, bucket) for bucket in buckets), Counter())
 
     def tables(self, bucket: BucketRead) -> Iterator[pa.Table]:
         """The same as tables of one chunk."""
@@ -196,8 +202,8 @@ class Answers:
     def _last_of_settled(self, bucket: BucketRead) -> pl.DataFrame:
         settled, found = self._last_rows.read(bucket.files_of(("current",))), bucket.files_of(("fresh",))
         rows = int(sum(max(file.rows, 0) for file in found) * bucket.selection.selectivity(found))
-        if rows > self._slice_rows:
-            self.hold((rows - self._slice_rows) * ROW_BYTES)
+        if rows > self.slice_rows:
+            self.hold((rows - self.slice_rows) * ROW_BYTES)
         fresh = [bucket.scan(self._store, ("fresh",)).collect(engine="in-memory")] if found or not settled else []
         return latest_over(fresh, settled, bucket.selection)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import polars as pl
@@ -100,6 +101,31 @@ class ReadPlan:
 
     def _rows_of_files(self) -> int:
         return sum(max(file.rows, 0) for bucket in self.buckets for file in bucket.files)
+
+    def groups_at_once(self, groups: Sequence[Collection[str]]) -> Iterator[tuple[Sequence[int], int]]:
+        """Groups of series that belong together, cut into as many as may be worked on at once, in their order.
+
+        Args:
+            groups: The ids of their series.
+
+        Returns:
+            The places of some groups, and how often their rows are those of a slice (1 where they all fit into one);
+            more than 1 only for a single group.
+        """
+        most, counts = self._answers.slice_rows, Counter[str]()
+        if self._rows_of_files() > most:
+            counts = self._answers.rows_by_series(self.buckets)
+        together: list[int] = []
+        rows = 0
+        for place, series_ids in enumerate(groups):
+            own = sum(counts[series_id] for series_id in series_ids)
+            if together and rows + own > most:
+                yield together, max(1, -(-rows // most))
+                together, rows = [], 0
+            together.append(place)
+            rows += own
+        if together:
+            yield together, max(1, -(-rows // most))
 
     def hold(self, grow: Callable[[int], object]) -> None:
         """Have further memory asked for as it is needed: ``grow`` is called with the bytes before they are taken."""

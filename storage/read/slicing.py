@@ -18,12 +18,24 @@ from timedb.storage.rows.rows import integers
 from timedb.storage.rows.scan import RowSelection
 from timedb.storage.rows.sorting import Integers
 
-__all__ = ["sliced"]
+__all__ = ["rows_by_series", "sliced"]
 
 _BATCH_ROWS = 65_536
 _STEP = 512  # of so many times in order one is looked at
 
 Stretch = tuple[datetime | None, datetime | None]
+
+
+def rows_by_series(store: Store, bucket: BucketRead) -> Counter[str]:
+    """How many rows each series has among those that pass the filters."""
+    counts: Counter[str] = Counter()
+    for batch in stream_rows(store, bucket.files, bucket.selection, ["series_id"], _BATCH_ROWS):
+        coded = batch.column("series_id")
+        found = np.bincount(coded.indices.to_numpy(), minlength=len(coded.dictionary)).tolist()
+        for series_id, count in zip(coded.dictionary.to_pylist(), found, strict=True):
+            if count:
+                counts[series_id] += count
+    return counts
 
 
 def sliced(store: Store, bucket: BucketRead, most_rows: int, *, whole_series: bool = False) -> list[BucketRead]:
@@ -40,7 +52,7 @@ def sliced(store: Store, bucket: BucketRead, most_rows: int, *, whole_series: bo
     pieces: list[tuple[RowSelection, int]] = []
     together: list[str] = []
     rows = 0
-    for series_id, count in sorted(_counts(store, bucket).items()):
+    for series_id, count in sorted(rows_by_series(store, bucket).items()):
         if together and rows + count > most_rows:
             pieces.append((replace(bucket.selection, series_ids=together), rows))
             together, rows = [], 0
@@ -58,18 +70,6 @@ def sliced(store: Store, bucket: BucketRead, most_rows: int, *, whole_series: bo
         for piece, count in pieces
         if (files := [file for file in bucket.files if piece.may_hold(file)])
     ]
-
-
-def _counts(store: Store, bucket: BucketRead) -> dict[str, int]:
-    """How many rows each series has among those that pass the filters."""
-    counts: Counter[str] = Counter()
-    for batch in stream_rows(store, bucket.files, bucket.selection, ["series_id"], _BATCH_ROWS):
-        coded = batch.column("series_id")
-        found = np.bincount(coded.indices.to_numpy(), minlength=len(coded.dictionary)).tolist()
-        for series_id, count in zip(coded.dictionary.to_pylist(), found, strict=True):
-            if count:
-                counts[series_id] += count
-    return counts
 
 
 def _stretches(store: Store, bucket: BucketRead, selection: RowSelection, count: int) -> list[Stretch]:

@@ -84,16 +84,18 @@ def test_whole_numbers_have_the_bounds_that_they_are_held_to(rest: httpx.Client,
         ("/runs", "limit"),
         ("/values", "limit"),
         ("/values", "days_ahead"),
+        ("/accuracy", "days_ahead"),
         ("/values", "fill_limit"),
         ("/changes", "wait"),
     }
     gate = {"time_zone": "UTC", "time_of_day": "00:00", "name": "x"}
     nobody = {"name": "x"}  # which is an error at once
     beside = {"fill_limit": {"period": "P1D", "fill": "null"}, "limit": {}, "days_ahead": gate, "wait": nobody}
+    needed = {"/accuracy": {"actual_key": "x", "horizon": "1h"}}
     for path, each in numbers:
         low, high = each["schema"]["minimum"], each["schema"]["maximum"]
         for value, fits in ((low - 1, False), (low, True), (high, True), (high + 1, False)):
-            answer = rest.get(path, params={**beside[each["name"]], each["name"]: value})
+            answer = rest.get(path, params={**needed.get(path, {}), **beside[each["name"]], each["name"]: value})
             assert (answer.status_code != 422) is fits, (path, value, answer.text)
 
 

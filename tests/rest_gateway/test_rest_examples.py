@@ -31,6 +31,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "delimiter": {"format": "csv"},
     "decimal": {"format": "csv", "delimiter": ";"},
     "local_times": {"format": "csv", "time_zone": "Europe/Berlin"},
+    "reference_labels": {"reference_key": "temperature"},
 }
 
 

@@ -18,6 +18,8 @@ _CALLED = {
     "series_ids": "series_id",
     "series_key": "series",
     "actual_key": "actual",
+    "actual_labels": "actual_label",
+    "reference_labels": "reference_label",
     "url": "flight_url",
     "run_id": "run",
     "series_id": "series",
@@ -25,7 +27,7 @@ _CALLED = {
 }
 """What the contract calls it → the parameter of a command."""
 _SETTINGS = {"TIMEDB_REST_PORT": ("rest_port", "port")}
-_ADD_LABELS = re.compile(r"add labels(?=:)")
+_ADD_LABELS = re.compile(r"add (?:actual_|reference_)?labels[^:]*(?=:)")
 _RELATIVE = re.compile(r"^relative(?= and )|(?<=lead_time and )relative")
 _RESAMPLE = re.compile(r"^resample(?= )")
 _LISTS = re.compile(r"; (?:did you mean|there are|it has|say which of) ")
@@ -118,7 +120,9 @@ def _is_typed(name: str, ctx: typer.Context) -> bool:
 def _label_advice(detail: str, options: Mapping[str, str]) -> str:
     """Which option tells series of one name apart."""
     if detail.startswith("actual_key") and "actual_id" in options:
-        return "say which with --actual-id; their labels"
+        return "say which with --actual-id or --actual-label KEY=VALUE; their labels"
+    if detail.startswith("reference_key"):
+        return "say which with --reference-label KEY=VALUE"
     if "label_value" in options:
         return "say which with --label-value KEY=TEXT or --label KEY=COLUMN"
     if "labels" in options:

@@ -62,7 +62,7 @@ def client_of(flight_url: str | None) -> Client:
     return connect(flight_url)
 
 
-def labels_of(pairs: Iterable[str] | None) -> dict[str, str | list[str] | None]:
+def labels_of(pairs: Iterable[str] | None, option: str = "--label") -> dict[str, str | list[str] | None]:
     """``KEY=VALUE`` texts as label criteria: a key that comes twice may have either value.
 
     Raises:
@@ -72,17 +72,21 @@ def labels_of(pairs: Iterable[str] | None) -> dict[str, str | list[str] | None]:
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InvalidRequest(f"--label: {pair!r} is not KEY=VALUE")
+            raise InvalidRequest(f"{option}: {pair!r} is not KEY=VALUE")
         wanted.setdefault(key, []).append(value)
     return {key: values[0] if len(values) == 1 else values for key, values in wanted.items()}
 
 
-def selected_labels(pairs: list[str] | None) -> dict[str, str | list[str] | None] | None:
+def selected_labels(pairs: list[str] | None, option: str = "--label") -> dict[str, str | list[str] | None] | None:
     """What ``--label`` selects: None without the option (all series), ``{}`` for one that is empty (the unlabelled).
+
+    Args:
+        pairs: What was typed.
+        option: How an error calls the option.
 
     Raises:
         InvalidRequest: one is not ``KEY=VALUE``, or the empty one stands beside others.
     """
     if not pairs:
         return None
-    return {} if pairs == [""] else labels_of(pairs)
+    return {} if pairs == [""] else labels_of(pairs, option)

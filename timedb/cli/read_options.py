@@ -11,16 +11,18 @@ import typer
 
 from timedb.cli.file_options import file_parameter
 from timedb.cli.options import instant_of_option
-from timedb.contract.read_options import READ, ROWS, ReadOption, nested
+from timedb.contract.read_options import ACCURACY, READ, ROWS, ReadOption, nested
 from timedb.layouts.options import FileOption
 
-__all__ = ["AllVersions", "Asked", "Filters", "Rows", "fields_typed", "with_read_options"]
+__all__ = ["AllVersions", "Asked", "Compared", "Filters", "Rows", "fields_typed", "with_read_options"]
 
 Asked = Annotated[dict[str, Any], READ]
 """What a read of values was asked for. A parameter of this kind is all these options at once, by name."""
 Rows = Annotated[dict[str, Any], ROWS]
 Filters = Annotated[dict[str, Any], tuple(each for each in ROWS if each.name not in ("as_of", "token"))]
 """Those of a call that gives what was written, as it was."""
+Compared = Annotated[dict[str, Any], ACCURACY]
+"""What accuracy was asked for, beside the rows."""
 AllVersions = Annotated[dict[str, Any], tuple(each for each in READ if each.name == "all_versions")]
 _TYPES = {"count": int, "flag": bool}
 _METAVARS = {"time": "TIME", "length": "LENGTH"}
@@ -82,7 +84,7 @@ def fields_typed(time_zone: str | None, *groups: Mapping[str, Any]) -> dict[str,
 
         check_time_zone("--time-zone", time_zone)
     typed = {name: value for group in groups for name, value in group.items()}
-    for each in (*ROWS, *READ):
+    for each in (*ROWS, *READ, *ACCURACY):
         if each.kind == "time" and each.name in typed:
             option = f"--{each.name.replace('_', '-')}"
             typed[each.name] = instant_of_option(option, typed[each.name], time_zone)

@@ -11,7 +11,7 @@ import typer
 
 from timedb.cli.options import AsJson, FlightUrl, Format, Labels, client_of, selected_labels
 from timedb.cli.output import say, show
-from timedb.cli.read_options import AllVersions, Asked, Rows, fields_typed, with_read_options
+from timedb.cli.read_options import AllVersions, Asked, Compared, Rows, fields_typed, with_read_options
 from timedb.contract.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ SeriesNames = Annotated[
     list[str] | None, typer.Option("--series", metavar="NAME", help="Only this series; may be repeated.")
 ]
 SeriesIds = Annotated[list[str] | None, typer.Option("--series-id", help="Only this series; may be repeated.")]
+LabelsOfActual = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="The series of actual values that has this label.")
+]
+LabelsOfReference = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="The reference that has this label.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Replace a file that is there without asking.")]
 WithoutFormulas = Annotated[
     bool, typer.Option("--without-formulas", help="Of CSV for spreadsheets: ' before texts that begin like a formula.")
@@ -139,28 +145,43 @@ def accuracy(
     *,
     actual: Annotated[str | None, typer.Option(metavar="NAME", help="The series of actual values, or …")] = None,
     actual_id: Annotated[str | None, typer.Option(metavar="UUID", help="… its id.")] = None,
+    actual_label: LabelsOfActual = None,
     horizon: Annotated[str, typer.Option(metavar="LENGTH", help="Length of a bucket of lead times.")] = "1h",
     series: SeriesNames = None,
     series_id: SeriesIds = None,
     labels: Labels = None,
     rows: Rows,
+    compared: Compared,
+    reference_label: LabelsOfReference = None,
     time_zone: TimeZone = None,
     flight_url: FlightUrl = None,
     json: AsJson = False,
 ) -> None:
-    """Tell how far forecasts were from the actual values, by lead time: count, bias, mae and rmse."""
+    """Tell how far forecasts were from the actual values, and how good quantiles and ensembles were, by lead time.
+
+    Of siblings together, which differ in the label quantile or member alone, there are rows of their own. Columns that
+    say nothing in any row are left out.
+    """
     fields = {
         **_series(series, series_id, labels),
-        **fields_typed(time_zone, rows),
+        **fields_typed(time_zone, rows, compared),
         "actual_key": actual,
         "actual_id": actual_id,
+        "actual_labels": selected_labels(actual_label, "--actual-label"),
+        "reference_labels": selected_labels(reference_label, "--reference-label"),
         "horizon": horizon,
     }
     from timedb.client.selection import message_of
+    from timedb.contract.durations import parse_duration
     from timedb.contract.wire import AccuracyCommand
 
     with client_of(flight_url) as client, client.stream(message_of(AccuracyCommand, fields)) as stream:
-        show(stream.read_all().to_pylist(), as_json=json)
+        figures = stream.read_all()
+    said = [name for name in figures.column_names if figures[name].null_count < figures.num_rows]
+    told = figures.select(said).to_pylist()
+    for row in told:
+        row |= {name: str(parse_duration(row[name])) for name in ("lead_time", "lead_time_end")}
+    show(told, as_json=json)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from timedb.client.read_stream import ReadStream
 from timedb.client.receipt import Receipt
 from timedb.client.retrying import RETRIED, UPLOAD_ATTEMPTS, retrying
 from timedb.client.run_calls import RunCalls, warn_if_withdrawn
-from timedb.client.selection import Length, Rows, Selection, Time, fields_of, message_of, read_command
+from timedb.client.selection import Compared, Length, Selection, Time, fields_of, message_of, read_command
 from timedb.client.series_calls import SeriesCalls
 from timedb.client.sql import stream_sql
 from timedb.client.writer import Writer
@@ -414,31 +414,44 @@ class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls, FollowCalls):
         horizon: Length,
         actual_id: str | UUID | None = None,
         actual_key: str | None = None,
-        **rows: Unpack[Rows],
+        **rows: Unpack[Compared],
     ) -> pl.DataFrame:
-        """How far forecasts were from what came, by lead time.
+        """How far forecasts were from what came, and how good their quantiles and ensembles were, by lead time.
 
-        Every revision that the rows select is compared with the flat value of the actuals series at the same
-        valid_time; its lead time is ``valid_time - known_time``.
+        Every revision that the rows select is compared with the actual value at the same valid_time; its lead time is
+        ``valid_time - known_time``. The page "Scores of forecasts" has the formulas.
 
         Args:
             horizon: The length of one bucket of lead times.
             actual_id: The series of actual values; or
             actual_key: its name.
-            **rows: The forecasts; see :class:`Rows`.
+            **rows: The forecasts, and how they are compared; see :class:`Compared`.
 
         Returns:
-            ``series_id, lead_seconds, lead_seconds_end, count, bias, mae, rmse``: a row a series and bucket. Errors
-            are forecast minus actual, in the forecast's unit.
+            A row a forecast and bucket of lead times (``lead_time``, ``lead_time_end``: ``Duration("us")``; the same in
+            seconds): its names, labels (JSON text) and unit, then ``bias, mae, rmse`` (errors are forecast minus
+            actual, in the forecast's unit) and of a quantile ``pinball`` and ``coverage``. Siblings together, which
+            differ in the label ``quantile`` or ``member`` alone, have rows of their own behind, with ``series_id``
+            null: ``wis``, ``crps``, and ``skipped``: how many forecasts were not whole. With a reference ``skill_mae``
+            and so on are 1 less the score over that of the reference. Null: there is no such figure.
 
         Raises:
-            InvalidRequest: the units of forecast and actual do not convert into each other.
+            InvalidRequest: the units of forecast and actual do not convert into each other, or an option does not fit.
             NotFound: a series does not exist.
 
         Examples:
             >>> found = client.accuracy(series_keys="wind", actual_key="wind seen", horizon=timedelta(hours=6))
             >>> found["lead_seconds"].to_list(), found["mae"].to_list()
             ([0.0, 21600.0], [0.25, 0.75])
+
+            >>> bands = pl.DataFrame({"quantile": [0.1, 0.5, 0.9], "value": [5.0, 5.75, 6.5]})
+            >>> bands = bands.with_columns(series_key=pl.lit("wind band"), valid_time=day)
+            >>> issued = day - timedelta(hours=3)
+            >>> receipt = client.upload(bands, run_id="band-1", run_start_time=issued, known_time=issued)
+            >>> asked = {"series_keys": "wind band", "actual_key": "wind seen", "reference_key": "wind"}
+            >>> found = client.accuracy(horizon="6h", **asked)  # the quantiles, each for itself and together
+            >>> found.filter(pl.col("series_id").is_null()).select(pl.col("wis", "skill_wis").round(3), "count").rows()
+            [(0.1, 0.6, 1)]
         """
         import polars as pl
 

@@ -107,7 +107,7 @@ class RunCalls(ABC):
 
         Examples:
             >>> [run["run_id"] for run in client.list_runs(limit=2)]
-            ['meter-1', 'wind-2']
+            ['band-1', 'meter-1']
         """
         fields = {"workflow_id": workflow_id, "start": start, "end": end, "limit": limit}
         runs: list[dict[str, Any]] = self.call("list_runs", message_of(ListRuns, fields))["runs"]

@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Any, TypedDict, TypeVar
 
 from timedb.client.arguments import plain, texts
-from timedb.contract.read_options import Filters, Length, Rows, ScannedRows, Selection, Time
+from timedb.contract.read_options import Compared, Filters, Length, Rows, ScannedRows, Selection, Time
 from timedb.contract.wire import ReadCommand, WireModel, parse_object
 from timedb.contract.wire_fields import UnitChange
 
-__all__ = ["Length", "Rows", "Selection", "SeriesChanges", "Time", "fields_of", "message_of", "read_command"]
+__all__ = [
+    "Compared",
+    "Length",
+    "Rows",
+    "Selection",
+    "SeriesChanges",
+    "Time",
+    "fields_of",
+    "message_of",
+    "read_command",
+]
 
 M = TypeVar("M", bound=WireModel)
 
@@ -41,6 +51,6 @@ def read_command(selection: Selection) -> ReadCommand:
 def fields_of(rows: Filters | ScannedRows) -> dict[str, Any]:
     """Its fields, with one series or run, or several, as a list."""
     fields: dict[str, Any] = dict(rows)
-    for name in ("series_ids", "series_keys", "run_ids"):
+    for name in ("series_ids", "series_keys", "run_ids", "match_labels"):
         fields[name] = texts(fields.get(name))
     return fields

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from timedb.contract.wire import Relative, Resample
 
 __all__ = [
+    "ACCURACY",
     "READ",
     "ROWS",
+    "Compared",
     "Filters",
     "Length",
     "ReadOption",
@@ -92,6 +94,28 @@ class ScannedRows(_Selected, total=False):
     newest_run: bool
     """Of each series only the run that was known last, as it was issued (under ``relative``: of each window)."""
     columns: list[str] | None
+
+
+class Compared(Rows, total=False):
+    """Which forecasts are compared, with what, and how the answer travels; all may be left out."""
+
+    actual_labels: Mapping[str, str | list[str] | None] | None
+    """The actuals series of that name with these labels."""
+    match_labels: str | Iterable[str] | None
+    """Each forecast against the actuals series, and the reference, whose labels agree with its own in these."""
+    actual_view: Length
+    """``flat`` (the default), ``first``: the first release, or a lead time: ``-P45D``, as known 45 days afterwards."""
+    forecast_view: Literal["overlapping", "flat", "first"]
+    """``overlapping`` (the default): every revision. ``flat``: of each valid time the one known last, with ``relative``
+    by the cut-off. ``first``: the first release."""
+    relative: Relative | Mapping[str, Any] | None
+    """As of a read, about the forecasts and the reference."""
+    corrections: Literal["all", "by_cutoff", "none"]
+    """As of a read, about the forecasts and the reference."""
+    reference_key: str | None
+    """The name of the forecast that they have to beat."""
+    reference_labels: Mapping[str, str | list[str] | None] | None
+    """Its labels."""
 
 
 class Selection(Rows, ScannedRows, total=False):
@@ -286,6 +310,46 @@ READ = (
     ),
 )
 """Of a read of values, beside :data:`ROWS`; ``relative`` and ``resample`` also have a ``time_zone``."""
+
+
+ACCURACY = (
+    *(each for each in READ if each.part_of == "relative" or each.name == "corrections"),
+    ReadOption(
+        "match_labels",
+        "texts",
+        ["site"],
+        "Each forecast against the actual that agrees in this label; may be repeated.",
+        "Each forecast is compared with the actual, and the reference, whose labels agree with its own in these; "
+        "may be repeated",
+        metavar="LABEL",
+    ),
+    ReadOption(
+        "actual_view",
+        "text",
+        "first",
+        "Of the actual values: flat, first, or as known by a lead time, say -P45D. [flat]",
+        "Of the actual values: flat, first (the first release) or a lead time: -P45D, as known 45 days afterwards; "
+        "default: flat",
+        metavar="VIEW",
+    ),
+    ReadOption(
+        "forecast_view",
+        "word",
+        "flat",
+        "Of the forecasts: overlapping, flat (of each valid time one) or first. [overlapping]",
+        "Of the forecasts: overlapping (all revisions), flat (of each valid time the one known last), or first; "
+        "default: overlapping",
+    ),
+    ReadOption(
+        "reference_key",
+        "text",
+        "temperature",
+        "The forecast that they have to beat: its skill is told, too.",
+        "Name of the forecast that they have to beat: the skill against it is told, too",
+        metavar="NAME",
+    ),
+)
+"""Of accuracy, beside :data:`ROWS`."""
 
 
 def nested(said: Mapping[str, Any], time_zone: str | None, *, zone_is_gate: bool) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from timedb.contract.durations import Duration
+
 __all__ = [
     "CSV",
     "CSV_FOR_SPREADSHEETS",
@@ -106,7 +108,7 @@ def csv_header(names: Sequence[str]) -> bytes:
 class RowWriter:
     """Writes the rows of batches of one schema.
 
-    Columns may be text (plain or dictionary), ``timestamp[us]``, numbers, boolean and lists of text.
+    Columns may be text (plain or dictionary), ``timestamp[us]``, ``duration[us]``, numbers, boolean and lists of text.
 
     Args:
         schema: Of the batches.
@@ -152,6 +154,8 @@ class RowWriter:
         if pa.types.is_timestamp(column.type):
             quote = self._syntax.time_quote
             known = _times(column, before + quote, quote + after)
+        elif pa.types.is_duration(column.type):
+            known = _durations(column, before + self._syntax.time_quote, self._syntax.time_quote + after)
         elif pa.types.is_boolean(column.type):
             known = pa.array([before + "false" + after, before + "true" + after], _TEXT), _filled(column, False)
         elif pa.types.is_dictionary(column.type):
@@ -341,6 +345,12 @@ def _times(column: pa.Array, before: str, after: str) -> Column:
     if 2 * len(starts) > len(micros):
         return _time_texts(micros, before, after), _all(column)
     return _time_texts(micros[starts], before, after), np.repeat(np.arange(len(starts)), lengths)
+
+
+def _durations(column: pa.Array, before: str, after: str) -> Column:
+    """Lengths of time as ISO 8601, in hours and less; each is written once."""
+    lengths, index = np.unique(_filled(column.view(pa.int64()), 0), return_inverse=True)
+    return pa.array([f"{before}{Duration(micros=int(each))}{after}" for each in lengths], _TEXT), index.astype(np.int64)
 
 
 def _runs(numbers: Indices) -> tuple[Indices, Indices]:
