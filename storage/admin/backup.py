@@ -193,9 +193,9 @@ class _LakeCopy:
 
     def _copy_accepted(self, folder: str) -> None:
         """What has been taken for meant of what others wrote, which is among the rows of the copy, too."""
-        source = self._lake.below(folder)
-        with contextlib.suppress(FileNotFoundError):
-            self._copy(source, ACCEPTED, f"{folder}/{ACCEPTED}", time.time())
+        path = f"{folder}/{ACCEPTED}"
+        with contextlib.suppress(FileNotFoundError):  # a lake without users has no such folder
+            self._copy(self._lake, path, path, time.time())
 
     def files(self) -> Iterator[_Copied]:
         """All files of the copy."""
