@@ -76,7 +76,8 @@ def test_the_endpoints_together_are_the_whole_read(
     assert info.schema.equals(whole.schema)
     for piece in pieces:
         assert piece.schema.metadata[b"as_of"] == info.schema.metadata[b"as_of"]
-        assert piece.schema.metadata[b"table_version"] == info.schema.metadata[b"table_version"]
+        # As of the same moment; files may have been gathered since.
+        assert int(piece.schema.metadata[b"table_version"]) >= int(info.schema.metadata[b"table_version"])
     assert [endpoint.locations for endpoint in info.endpoints] == [[]] * len(info.endpoints)
     assert info.total_records in (-1, whole.num_rows) or info.total_records >= whole.num_rows
     assert info.total_bytes >= -1

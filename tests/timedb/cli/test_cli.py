@@ -54,6 +54,7 @@ def timedb(*arguments: str, cwd: Path | None = None, **settings: str) -> Done:
         for name, stream in {"stdin": nothing, **streams}.items():
             patch.setattr(sys, name, stream)
         patch.setattr(sys, "argv", ["timedb", *arguments])
+        patch.setattr(os, "nice", lambda _: 0)  # it would hold for all tests that come after in this process
         code: object = 0
         try:
             main()
