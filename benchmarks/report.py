@@ -155,6 +155,7 @@ def _steady(result: dict[str, Any]) -> Iterator[str]:
         figures = " | ".join(_number(float(statistics.median(one[name] for one in part))) for name in names)
         lines.append(f"| {part[-1]['seconds'] / 60:.0f} | {figures} |")
     yield "\n".join(lines)
+    yield result.get("profile", "")
 
 
 def _published(result: dict[str, Any]) -> Iterator[str]:
