@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from tests.storage.lakes import (
@@ -32,6 +33,17 @@ def withdraw(tenant: Tenant, run_id: str, changed_by: str | None = None, **field
     """Withdraw a run."""
     message = parse_object(WithdrawRun, {"run_id": run_id, **fields})
     return int(tenant.withdraw_run(message, changed_by=changed_by)["withdrawn"])
+
+
+def correct_some(tenant: Tenant, revisions: list[tuple[Any, ...]], dice: random.Random) -> None:
+    """Correct or retract revisions; each is (run_id, series_id, valid_time, valid_time_end, known_time)."""
+    updates = []
+    for run_id, series_id, *times in revisions:
+        names = ("valid_time", "valid_time_end", "known_time")
+        address = {name: None if time is None else from_micros(time) for name, time in zip(names, times, strict=True)}
+        change: dict[str, Any] = dice.choice([{"value": 4.5}, {"value": None}, {"retracted": True}])
+        updates.append({"run_id": run_id, "series_id": series_id, **address, **change})
+    update(tenant, *updates)
 
 
 def flat(tenant: Tenant) -> dict[tuple[str, int], float | None]:

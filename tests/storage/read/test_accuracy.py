@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.storage.correcting import correct_some, withdraw
 from tests.storage.lakes import Sent, hour, open_tenant, tenant_folder, tiny_settings, upload
 from timedb.contract.errors import InvalidRequest, NotFound, TooLarge
 from timedb.contract.times import from_micros
@@ -292,14 +293,8 @@ def some_history(tenant: Tenant, folder: Path, dice: random.Random) -> None:
         ]
         upload(tenant, sent, f"run {number}")
     revisions = stored(folder).select("run_id", "series_id", "valid_time", "valid_time_end", "known_time").rows()
-    updates = []
-    for run_id, series_id, start, end, known in dice.sample(revisions, 20):
-        times = {"valid_time": start, "valid_time_end": end, "known_time": known}
-        address = {name: None if time is None else from_micros(time) for name, time in times.items()}
-        change: dict[str, Any] = dice.choice([{"value": 4.5}, {"value": None}, {"retracted": True}])
-        updates.append({"run_id": run_id, "series_id": series_id, **address, **change})
-    tenant.update_values(parse_object(UpdateValues, {"updates": updates}), changed_by=None)
-    tenant.withdraw_run(WithdrawRun(run_id=f"run {dice.randrange(4)}"), changed_by=None)
+    correct_some(tenant, dice.sample(revisions, 20), dice)
+    withdraw(tenant, f"run {dice.randrange(4)}")
 
 
 @pytest.mark.parametrize("seed", range(3))
