@@ -26,6 +26,8 @@ _OF_THE_RUN = ("known_time", "run_start_time")
 LAYOUT_OPTIONS: dict[str, FileOption] = {each.name: each for each in FILE_OPTIONS if each.over_rest}
 """The options of files that a body may have; two of them are fields of the run, too, which may name a column."""
 _RUN = ("run_id", "run_params", "workflow_id", "unit", "create_series", "skip_unchanged", "run_finish_time")
+# As the Python client and the command line send them: the same file is the same run, whichever door it comes through.
+_SENT_BY_CLIENTS = {"create_series": True, "skip_unchanged": False}
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -108,7 +110,7 @@ def prepared_body(
     run = run_fields(prepared, {name: fields[name] for name in _RUN if name in fields}, "body", layout)
     if "run_id" not in fields and times:
         run["run_id"] = prepared.digest({**{name: run[name] for name in run if name != "run_id"}, **times})
-    return LaidOut({**run, **times}, prepared.rows, open_data(prepared.reader()).open())
+    return LaidOut({**_SENT_BY_CLIENTS, **run, **times}, prepared.rows, open_data(prepared.reader()).open())
 
 
 def layout_parameters(described: Callable[[FileOption], dict[str, Any]]) -> list[dict[str, Any]]:

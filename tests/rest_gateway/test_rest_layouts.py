@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,8 +12,10 @@ import pytest
 from tests.rest_gateway.calls import assert_error, read
 from tests.rest_gateway.test_rest_uploads import ARROW, CSV, NDJSON, body_of, post, table_of
 from tests.timedb.layouts.workbooks import sparse_workbook, workbook
+from timedb import connect
 from timedb.layouts.options import FILE_OPTIONS
 from timedb.rest_gateway.ask.uploads import SHEET_TYPE as XLSX
+from timedb.run.launch import Service
 
 GERMAN = "Zeit;Ort;Wert\n26.10.2025 02:00;Nord;1.234,5\n26.10.2025 02:00;Nord;-0,5\n".encode("utf-16")
 
@@ -144,3 +147,19 @@ def test_values_are_written_for_a_german_spreadsheet_and_taken_again(rest: httpx
     ]:
         answer = rest.get("/values", params={"name": name, "format": "csv", **wrong})
         assert_error(answer, 422, "invalid_request", *parts)
+
+
+def test_a_file_is_the_same_run_through_every_door(
+    rest: httpx.Client, service: Service, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "german.csv"
+    path.write_bytes(GERMAN)
+    said = german(name, workflow_id="w", unit="MW")
+    with connect(service.flight_url) as client:
+        run_id = client.upload_file(path, **said).run_id
+        answer = post(rest, GERMAN, CSV, **said)
+        assert (answer.status_code, answer.json()["run_id"]) == (200, run_id), answer.text
+        said = german(name, workflow_id="w", unit="MW", skip_unchanged=True)
+        first = post(rest, GERMAN, CSV, **{**said, "skip_unchanged": "true"}).json()["run_id"]
+        again = client.upload_file(path, **said)
+        assert (again.run_id, again.already_loaded, first == run_id) == (first, True, False)
