@@ -13,7 +13,11 @@ from tests.flight_server.flights import command
 
 
 class Stream:
-    """An open stream of runs; answers are read beside, or once it has ended."""
+    """An open stream of runs; answers are read beside, or, with ``read=False``, once it has ended.
+
+    Of a stream that the server refuses they are read after: pyarrow ends the whole process where a call fails on the
+    thread that reads while another says that it has written all.
+    """
 
     def __init__(
         self, client: flight.FlightClient, schema: pa.Schema, *, read: bool = True, options: Any = None

@@ -220,7 +220,7 @@ def test_the_fault_of_a_run_does_not_hurt_the_others(client: flight.FlightClient
 
 def test_metadata_that_names_no_run_ends_the_stream(client: flight.FlightClient, name: str) -> None:
     for number, body in enumerate((b"", b"{", b"[]", b'{"seq": -1}', b'{"seq": 1.5}', b'{"seq": true}', b"\xff")):
-        stream = Stream(client, rows_of(name).schema)
+        stream = Stream(client, rows_of(name).schema, read=False)
         stream.run(0, rows_of(name), f"{name}-{number}")
         stream.send(rows_of(name), body)
         with fails("invalid_request"):
@@ -236,7 +236,7 @@ def test_fuzzed_metadata_never_stops_the_server(client: flight.FlightClient, nam
         body = bytearray(good)
         for _ in range(chance.randint(1, 4)):
             body[chance.randrange(len(body))] = chance.randrange(256)
-        stream = Stream(client, rows_of(name).schema)
+        stream = Stream(client, rows_of(name).schema, read=False)
         stream.send(rows_of(name), bytes(body))
         try:
             codes |= {code_of(answer) for answer in stream.end().values()}
@@ -248,7 +248,7 @@ def test_fuzzed_metadata_never_stops_the_server(client: flight.FlightClient, nam
 
 def test_a_stream_is_refused_by_its_columns(client: flight.FlightClient, name: str) -> None:
     rows = rows_of(name).append_column("colour", pa.array(["red"] * 3))
-    stream = Stream(client, rows.schema)
+    stream = Stream(client, rows.schema, read=False)
     with fails("invalid_request", "colour"):
         stream.end()
 
