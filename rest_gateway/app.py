@@ -20,6 +20,7 @@ from timedb.contract.errors import InvalidRequest, TimeDBError
 from timedb.contract.hosts import reachable
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.contract.wire import quoted
+from timedb.rest_gateway.answer.compression import Compressed
 from timedb.rest_gateway.ask.bodies import BodyBudget, Memory
 from timedb.rest_gateway.ask.models import (
     NewManySeries,
@@ -81,7 +82,7 @@ def create_app(flight_url: str, settings: ServerSettings | None = None, memory: 
     connection, probes = FlightConnection(flight_url), Probes(flight_url)
     metrics, wake_ups = Metrics(), WakeUps()
     middleware = [Middleware(Exchange), Middleware(CallMiddleware, metrics=metrics)]
-    middleware += [Middleware(AskEveryTime), Middleware(OneLength)]
+    middleware += [Middleware(HeadAsGet), Middleware(Compressed), Middleware(AskEveryTime), Middleware(OneLength)]
     if not settings.insecure:
         middleware.append(Middleware(LoopbackOnly, lake_is_open=probes.lake_is_open))
     origins = settings.cors_origins.replace(",", " ").split()
@@ -93,7 +94,6 @@ def create_app(flight_url: str, settings: ServerSettings | None = None, memory: 
     middleware += [
         Middleware(CallLimit, most=settings.max_rest_calls, most_followers=_most_followers(settings)),
         Middleware(KeyFirst, admit=probes.admit),
-        Middleware(HeadAsGet),
     ]
 
     @asynccontextmanager
@@ -145,10 +145,10 @@ def _cors(origins: list[str]) -> Middleware:
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "PATCH"],
         allow_headers=[
-            *("Authorization", "Content-Encoding", "Content-Type", "X-API-Key", "X-Request-Id"),
+            *("Authorization", "Content-Encoding", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-Id"),
             OPEN_LAKE_HEADER,
         ],
-        expose_headers=[*ANSWER_HEADERS, "Retry-After", "X-Request-Id"],
+        expose_headers=[*ANSWER_HEADERS, "ETag", "Retry-After", "X-Request-Id"],
     )
 
 

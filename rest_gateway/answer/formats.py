@@ -21,6 +21,7 @@ from timedb.contract.errors import InvalidRequest
 from timedb.contract.wire import quoted
 from timedb.files.formats import FORMATS, BodyFormat, FormatName, JsonBody, Style, write_body
 from timedb.files.row_text import CSV, CSV_FOR_SPREADSHEETS, JSON, JSON_NON_FINITE_TEXT, NDJSON, NDJSON_NON_FINITE_TEXT
+from timedb.rest_gateway.answer.preferences import weighted
 
 __all__ = ["EVENTS", "changes_json", "choose_format", "prefers_events", "style_of"]
 
@@ -61,7 +62,7 @@ def prefers_events(accept: str) -> bool:
         InvalidRequest: it allows neither.
     """
     ranges = _ranges(accept)
-    events, json = dict(ranges).get(EVENTS, 0.0), _quality("application/json", ranges)
+    events, json = ranges.get(EVENTS, 0.0), _quality("application/json", ranges)
     if max(events, json) <= 0:
         raise InvalidRequest(f"Accept: {quoted(accept)} allows neither application/json nor {EVENTS}")
     return events > 0 and events >= json
@@ -87,24 +88,11 @@ def choose_format(accept: str, name: FormatName | None = None) -> type[BodyForma
     return best[1]
 
 
-def _ranges(accept: str) -> list[tuple[str, float]]:
-    return [_media_range(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
+def _ranges(accept: str) -> dict[str, float]:
+    return weighted(accept) or {"*/*": 1.0}
 
 
-def _media_range(part: str) -> tuple[str, float]:
-    media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return media_type, min(1.0, max(0.0, float(value)))
-            except ValueError:
-                return media_type, 0.0
-    return media_type, 1.0
-
-
-def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
+def _quality(media_type: str, ranges: dict[str, float]) -> float:
     """The quality that the most exact matching range gives; 0 if none matches."""
-    given = dict(ranges)
     main = media_type.partition("/")[0]
-    return next((given[name] for name in (media_type, f"{main}/*", "*/*") if name in given), 0.0)
+    return next((ranges[name] for name in (media_type, f"{main}/*", "*/*") if name in ranges), 0.0)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
+from timedb.rest_gateway.answer.preferences import weighted
+from timedb.rest_gateway.http.caching import not_modified
 from timedb.rest_gateway.ui.files import PageFile, PageFiles, docs_files, page_files
 
 __all__ = ["CONTENT_SECURITY_POLICY", "DOCS_SECURITY_POLICY", "router"]
@@ -85,11 +87,10 @@ def _file(request: Request, files: PageFiles, version: str, name: str) -> Respon
 
 
 def _answer(request: Request, file: PageFile, caching: str, more: dict[str, str] | None = None) -> Response:
-    packs = "gzip" in request.headers.get("accept-encoding", "")
+    packs = weighted(request.headers.get("accept-encoding", "")).get("gzip", 0.0) > 0
     tag = f'"{file.hash}-gzip"' if packs else f'"{file.hash}"'
     headers = {**_HEADERS, **(more or {}), "Cache-Control": caching, "ETag": tag}
-    known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
-    if known & {tag, "*"}:
+    if not_modified(request.headers, tag):
         return Response(status_code=304, headers=headers)
     if packs:
         headers["Content-Encoding"] = "gzip"

@@ -164,7 +164,7 @@ def _answer(
         stream = caller.stream(asked.to_command())
     metadata = stream.schema.metadata or {}
     tag = etag_of(request, metadata, make_body.media_types[0])
-    if not_modified(request, tag):
+    if not_modified(request.headers, tag):
         stream.close()
         return unchanged(tag)
     cursor = metadata.get(META_CURSOR, b"").decode() or None

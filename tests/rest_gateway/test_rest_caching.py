@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,28 @@ def test_a_tag_goes_with_every_change_that_an_answer_shows(rest: httpx.Client, n
         tag_after(rest.post(f"/runs/{name}/withdraw", json={})),
     ]
     assert len(set(tags)) == len(tags)
+
+
+def test_what_is_said_of_series_and_runs_is_not_sent_again(rest: httpx.Client, name: str) -> None:
+    series_id = upload(rest, hours(name, [1.0]), run_id=name, known_time=START)["series_ids"][name]
+    paths = [*(f"/{path}?name={name}" for path in ("series", "list_timeseries", "series/labels")), f"/runs/{name}"]
+
+    def tags() -> list[str]:
+        found = [rest.get(path).headers["etag"] for path in (*paths, "/openapi.json", "/")]
+        for path, tag in zip(paths, found, strict=False):
+            for method, given in itertools.product(("GET", "HEAD"), (tag, tag.removeprefix("W/"), f'"x", {tag}', "*")):
+                again = rest.request(method, path, headers={"If-None-Match": given})
+                assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+                assert "content-length" not in again.headers
+                assert again.headers["cache-control"] == "private, no-cache"
+            assert rest.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+        return found
+
+    first = tags()
+    assert tags() == first
+    assert rest.patch(f"/series/{series_id}", json={"description": "at the coast"}).status_code == 200
+    assert rest.post(f"/runs/{name}/withdraw", json={}).status_code == 200
+    assert [old != new for old, new in zip(first, tags(), strict=True)] == [True, True, False, True, False, False]
 
 
 def test_a_tag_is_of_one_key_and_of_what_it_sees(new_service: Callable[..., Service]) -> None:

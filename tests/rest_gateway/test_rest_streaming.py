@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
 import socket
 import time
@@ -108,14 +110,15 @@ def test_an_answer_that_breaks_off_cannot_be_taken_for_whole(caplog: pytest.LogC
         BreaksOff() as server,
         serving(create_app(f"grpc://127.0.0.1:{server.port}", load_settings(ServerSettings))) as rest,
     ):
-        for accept in ("application/json", ARROW, "text/csv", NDJSON):
-            with rest.stream("GET", "/values", headers={"Accept": accept, "X-Request-Id": "here"}) as answer:
-                assert answer.status_code == 200
+        for accept, coding in itertools.product(("application/json", ARROW, "text/csv", NDJSON), ("", "gzip", "zstd")):
+            headers = {"Accept": accept, "Accept-Encoding": coding, "X-Request-Id": "here"}
+            with rest.stream("GET", "/values", headers=headers) as answer:
+                assert (answer.status_code, answer.headers.get("content-encoding", "")) == (200, coding)
                 with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
-                    answer.read()
+                    collections.deque(answer.iter_raw(), 0)
         assert rest.get("/").status_code == 200
     broken = [record.getMessage() for record in caplog.records if "broken off" in record.getMessage()]
-    assert len(broken) == 4
+    assert len(broken) == 4 * 3
     assert "request_id=here" in broken[-1]
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "JsonBody",
     "ParquetBody",
     "Piece",
+    "Sink",
     "Style",
     "write_body",
 ]
@@ -156,7 +157,7 @@ class ArrowBody(BodyFormat):
     media_types = ("application/vnd.apache.arrow.stream",)
 
     def __init__(self, schema: pa.Schema, style: Style) -> None:
-        self._sink = _Sink()
+        self._sink = Sink()
         self._writer = pa.ipc.new_stream(self._sink, schema)
 
     def head(self) -> Piece:
@@ -181,7 +182,7 @@ class ParquetBody(BodyFormat):
     media_types = ("application/vnd.apache.parquet", "application/x-parquet", "application/parquet")
 
     def __init__(self, schema: pa.Schema, style: Style) -> None:
-        self._sink = _Sink()
+        self._sink = Sink()
         self._writer = parquet.ParquetWriter(self._sink, schema, compression="zstd")
         self._waiting: list[pa.RecordBatch] = []
 
@@ -209,8 +210,8 @@ class ParquetBody(BodyFormat):
         return self._sink.take()
 
 
-class _Sink(io.RawIOBase):
-    """Holds what was written since it was last asked."""
+class Sink(io.RawIOBase):
+    """A file to be written into, which holds what was written since it was last asked."""
 
     def __init__(self) -> None:
         super().__init__()
