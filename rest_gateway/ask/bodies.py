@@ -91,8 +91,14 @@ class BodyBudget:
         self._large = asyncio.Semaphore(1)
 
     @asynccontextmanager
-    async def receive(self, request: Request) -> AsyncIterator[bytes]:
+    async def receive(
+        self, request: Request, unwrapped: Callable[[bytes], bytes] | None = None
+    ) -> AsyncIterator[bytes]:
         """The whole body of a request, decompressed, counted until the block ends.
+
+        Args:
+            request: The request.
+            unwrapped: The part of the body that matters; the rest is not kept.
 
         Raises:
             InvalidRequest: it is not what its ``Content-Encoding`` says.
@@ -114,6 +120,8 @@ class BodyBudget:
                 held = self._counted(len(body))
                 if self._is_full():
                     raise self._busy()
+            if unwrapped is not None:
+                body = await run_in_threadpool(unwrapped, body)
             yield body
         finally:
             self._held -= held

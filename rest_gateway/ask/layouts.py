@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from fastapi import Request
 
 from timedb.client.frames import open_data
 from timedb.contract.errors import InvalidRequest
@@ -46,14 +45,14 @@ class LaidOut:
     reader: pa.RecordBatchReader
 
 
-def layout_said(request: Request) -> dict[str, Any]:
-    """The options of a file that the query of a request says.
+def layout_said(parameters: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The options of a file that are among the parameters of a call.
 
     Raises:
         InvalidRequest: one is no truth value or number where it has to be, or comes twice.
     """
     said: dict[str, Any] = {}
-    for name, text in request.query_params.multi_items():
+    for name, text in parameters:
         option = LAYOUT_OPTIONS.get(name)
         if option is None or (name in _OF_THE_RUN and _is_time(text)):
             continue

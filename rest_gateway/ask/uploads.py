@@ -27,23 +27,15 @@ from timedb.files.table_files import Reading, TableFile, TableKind, TableLimits,
 from timedb.layouts.spool import Spool
 from timedb.rest_gateway.answer.ipc_sizes import check_stream
 from timedb.rest_gateway.ask.bodies import BodyBudget
-from timedb.rest_gateway.ask.inputs import is_json, media_type_of, read_query
+from timedb.rest_gateway.ask.inputs import read_query
 from timedb.rest_gateway.ask.layouts import layout_said, prepared_body
 from timedb.rest_gateway.ask.models import RowLines, UploadQuery, UploadRequest
 from timedb.rest_gateway.ask.rows import rows_to_table
-from timedb.rest_gateway.http.exchange import has_body
+from timedb.rest_gateway.ask.sent import BodyKind, Sent, received
 
-__all__ = ["FILE_TYPES", "LINES_TYPES", "SHEET_TYPE", "RunUpload", "bytes_of_table", "open_body", "read_upload"]
+__all__ = ["RunUpload", "bytes_of_table", "open_body", "read_upload"]
 
-FILE_TYPES: dict[str, TableKind] = {
-    "text/csv": "csv",
-    "application/vnd.apache.parquet": "parquet",
-    "application/vnd.apache.arrow.stream": "arrow",
-}
-LINES_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
-SHEET_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-_LAID_OUT: dict[str, str] = {**FILE_TYPES, **dict.fromkeys(LINES_TYPES, "ndjson"), SHEET_TYPE: "xlsx"}
-"""Bodies that options of files are about → what they are."""
+_KINDS: tuple[BodyKind, ...] = ("csv", "parquet", "arrow", "ndjson", "xlsx", "json")
 _BATCH_ROWS = 65_536
 _LINES_AT_ONCE = 8192
 _OF_ROW = re.compile(r"^value_rows\.(\d+)")
@@ -88,45 +80,52 @@ class RunUpload:
         return column + detail[found.end("column") :]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is said of a run beside its body: of which kind it is, how it is laid out, and the run's own fields."""
+
+    kind: BodyKind
+    layout: dict[str, Any]
+    query: UploadQuery
+
+    @classmethod
+    def of(cls, sent: Sent) -> _Asked:
+        layout = layout_said(sent.parameters)
+        if layout and sent.kind == "json":
+            name = next(iter(layout))
+            tables = ", ".join(kind for kind in _KINDS if kind != "json")
+            raise InvalidRequest(f"{name}: is about tables ({tables}), and the body is JSON", field=name)
+        return cls(sent.kind, layout, read_query(UploadQuery, sent.parameters, apart=layout))
+
+
 async def read_upload(request: Request) -> AsyncIterator[RunUpload]:
-    """A dependency that reads the run in a request's body, by its ``Content-Type``.
+    """A dependency that reads the run in a request's body: JSON, a table, or a form with one of them as its file.
 
     Raises:
-        InvalidRequest: it is of no type that is taken, or not what it says; a table may tell only while it is read.
+        InvalidRequest: it is of no kind that is taken, or not what it says; a table may tell only while it is read.
         TooLarge: it is over the limit, or states more rows than an upload may have.
         Busy: other bodies take up all the room.
     """
     budget: BodyBudget = request.app.state.bodies
-    media_type = media_type_of(request)
-    kind = _LAID_OUT.get(media_type)
-    offers = (*FILE_TYPES, LINES_TYPES[0], SHEET_TYPE)
-    if (media_type or has_body(request.headers)) and kind is None and not is_json(media_type):
-        raise InvalidRequest(
-            f"Content-Type: {quoted(media_type)} is none of {', '.join(('application/json', *offers))}"
-        )
-    said = layout_said(request)
-    if said and kind is None:
-        raise InvalidRequest(f"{next(iter(said))}: is about tables, as {', '.join(offers)}", field=next(iter(said)))
-    beside = read_query(UploadQuery, request, apart=said)
-    async with budget.receive(request) as body:
-        if kind is not None and (said or media_type == SHEET_TYPE):
+    async with received(request, _KINDS, _Asked.of) as (body, asked):
+        kind, beside = asked.kind, asked.query
+        if kind == "json":
+            message = await budget.parse(UploadRequest, body)
+            yield await budget.on_thread(body, _bytes_of_rows, partial(_of_json, message, beside))
+        elif asked.layout or kind == "xlsx":
             with Spool() as spool:
                 size = await run_in_threadpool(_bytes_of_layout, body, kind, budget)
                 async with budget.room(size):
-                    limits = _limits(budget, size if media_type == SHEET_TYPE else None)
-                    laid_out = partial(_of_layout, body, kind, said, _given(beside), limits, spool)
+                    limits = _limits(budget, size if kind == "xlsx" else None)
+                    laid_out = partial(_of_layout, body, kind, asked.layout, _given(beside), limits, spool)
                     yield await run_in_threadpool(laid_out)
-        elif media_type in LINES_TYPES:
+        elif kind == "ndjson":
             lines = partial(_of_lines, body, _given(beside), budget.max_json_values)
             yield await budget.on_thread(body, _bytes_of_lines, lines)
-        elif media_type in FILE_TYPES:
-            kind = FILE_TYPES[media_type]
+        else:
             table = await run_in_threadpool(open_body, body, kind, budget)
             async with budget.room(bytes_of_table(table)):
                 yield await run_in_threadpool(_of_table, table, _given(beside))
-        else:
-            message = await budget.parse(UploadRequest, body)
-            yield await budget.on_thread(body, _bytes_of_rows, partial(_of_json, message, beside))
 
 
 def _of_json(message: UploadRequest, beside: UploadQuery) -> RunUpload:

@@ -84,7 +84,7 @@ def describe_inputs(
     body: type[WireModel] | None = None,
     body_required: bool = True,
     query: type[WireModel] | None = None,
-    other_bodies: Mapping[str, str | None] | None = None,
+    other_bodies: Mapping[str, str | dict[str, Any] | None] | None = None,
 ) -> dict[str, Any]:
     """The ``openapi_extra`` of a route that reads its body or query itself.
 
@@ -92,14 +92,15 @@ def describe_inputs(
         body: Of JSON.
         body_required: Whether there has to be one.
         query: The query parameters.
-        other_bodies: Media type → an example of the bodies that are no JSON; None: they are no text.
+        other_bodies: Media type → an example of the bodies that are no JSON, or their schema; None: they are no text.
     """
     extra: dict[str, Any] = {}
     if body is not None:
         schema = {"$ref": _TEMPLATE.format(model=body.__name__)}
         content: dict[str, Any] = {"application/json": {"schema": schema}}
         for media_type, example in (other_bodies or {}).items():
-            content[media_type] = {"schema": _BYTES} if example is None else {"schema": _TEXT, "example": example}
+            text = {"schema": _TEXT, "example": example}
+            content[media_type] = {"schema": example or _BYTES} if not isinstance(example, str) else text
         extra["requestBody"] = {"required": body_required, "content": content}
     if query is not None:
         described = query.model_json_schema(ref_template=_TEMPLATE)

@@ -13,10 +13,12 @@ from timedb.client.receipt import Receipt
 from timedb.contract.errors import InvalidRequest, NotFound, OutcomeUnknown
 from timedb.contract.wire import GetRun, ListRuns, RestoreRun, UploadCommand, WithdrawRun, parse_object
 from timedb.rest_gateway.answer.answers import Restored, Run, Runs, Uploaded, Withdrawn, json_answer
+from timedb.rest_gateway.ask.forms import FORM_SCHEMA, FORM_TYPE
 from timedb.rest_gateway.ask.inputs import json_body, query
 from timedb.rest_gateway.ask.layouts import layout_parameters
 from timedb.rest_gateway.ask.models import NoQuery, Restoration, RunsQuery, UploadQuery, UploadRequest, Withdrawal
-from timedb.rest_gateway.ask.uploads import SHEET_TYPE, RunUpload, read_upload
+from timedb.rest_gateway.ask.sent import FORMAT_PARAMETER, OCTETS, SHEET_TYPE
+from timedb.rest_gateway.ask.uploads import RunUpload, read_upload
 from timedb.rest_gateway.http.connection import TheCaller
 from timedb.rest_gateway.openapi.document import describe_inputs, describe_option, errors
 
@@ -35,6 +37,11 @@ as parameters of the same names with `_` for `-` (its columns are `series_key`, 
 and `run_start_time` may name a column then. With one of them, and of a workbook, the run_id is a digest of the run
 unless it is said, so that the same body once more adds nothing.
 
+What the body is `format` says where its `Content-Type` does not: beside `application/octet-stream`, or none
+(`curl -T forecast.csv '…/upload?format=csv' -X POST`). A form (`multipart/form-data`, as of a browser or of `curl -F
+file=@forecast.csv -F run_id=…`) has one file, whose name or type says what it is, and the parameters as fields beside
+it; a field that was left empty says nothing.
+
 Every body may be compressed, with `Content-Encoding: gzip` or `zstd`; the limit of `TIMEDB_MAX_BODY_BYTES` holds before
 and after. Larger tables go over Arrow Flight."""
 _OTHER_BODIES = {
@@ -43,6 +50,8 @@ _OTHER_BODIES = {
     "application/vnd.apache.arrow.stream": None,
     SHEET_TYPE: None,
     "application/x-ndjson": '{"value_key": "temperature", "valid_time": "2025-01-01T00:00:00Z", "value": 20.5}\n',
+    FORM_TYPE: FORM_SCHEMA,
+    OCTETS: None,
 }
 
 router = APIRouter(tags=["runs"])
@@ -72,7 +81,7 @@ def _upload(run: Annotated[RunUpload, Depends(read_upload)], caller: TheCaller) 
 
 
 _INPUTS = describe_inputs(body=UploadRequest, query=UploadQuery, other_bodies=_OTHER_BODIES)
-_INPUTS["parameters"] += layout_parameters(describe_option)
+_INPUTS["parameters"] += [FORMAT_PARAMETER, *layout_parameters(describe_option)]
 
 for _path, _name in (("/runs", "create_run"), ("/upload", "upload_timeseries")):
     router.add_api_route(

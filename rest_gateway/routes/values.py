@@ -14,9 +14,11 @@ from timedb.files.formats import BodyFormat, write_body
 from timedb.rest_gateway.answer.answers import AccuracyRows, CorrectedRows, Updated, ValueRows, json_answer
 from timedb.rest_gateway.answer.formats import choose_format, style_of
 from timedb.rest_gateway.ask.corrections import CorrectionsSent, read_corrections
+from timedb.rest_gateway.ask.forms import FORM_SCHEMA, FORM_TYPE
 from timedb.rest_gateway.ask.inputs import query
 from timedb.rest_gateway.ask.models import CorrectionQuery, UpdateRequest
 from timedb.rest_gateway.ask.reads import AccuracyQuery, ValuesQuery, in_words_of_the_query
+from timedb.rest_gateway.ask.sent import FORMAT_PARAMETER, OCTETS
 from timedb.rest_gateway.http.caching import etag_of, not_modified, unchanged
 from timedb.rest_gateway.http.connection import CallerClient, TheCaller
 from timedb.rest_gateway.http.streaming import streamed
@@ -66,7 +68,11 @@ _OTHER_BODIES = {
     "application/vnd.apache.parquet": None,
     "application/vnd.apache.arrow.stream": None,
     "application/x-ndjson": '{"series_key": "temperature", "valid_time": "2025-01-01T00:00:00Z", "value": 21.5}\n',
+    FORM_TYPE: FORM_SCHEMA,
+    OCTETS: None,
 }
+_CORRECTING = describe_inputs(body=UpdateRequest, query=CorrectionQuery, other_bodies=_OTHER_BODIES)
+_CORRECTING["parameters"].append(FORMAT_PARAMETER)
 _ACCURACY_TEXT = """\
 Every revision of the selected series is compared with the value of the actuals series (`actual_id`, or `actual_key`
 with `actual_labels`) at the same valid_time. Its lead time, `valid_time - known_time`, falls into a bucket `horizon`
@@ -127,7 +133,7 @@ def read_accuracy(
     "/values",
     response_model=Updated | CorrectedRows,
     responses=errors(404, 408, 409, 413),
-    openapi_extra=describe_inputs(body=UpdateRequest, query=CorrectionQuery, other_bodies=_OTHER_BODIES),
+    openapi_extra=_CORRECTING,
     summary="Update existing time series records",
 )
 def update_values(
@@ -138,11 +144,12 @@ def update_values(
     A row is addressed by `run_id`, `series_id` and `valid_time`, by `value_id`, or by `series_id` and `valid_time`,
     which means the row that `GET /values` shows. `update_id` makes a retry answer as the first time.
 
-    The body is JSON, or a table by its `Content-Type`: CSV with a line of names, Parquet, an Arrow stream, or NDJSON.
-    The columns of a table are `series_id` or `series_key` (beside it `labels`) and `valid_time`, where needed
-    `valid_time_end`, `known_time` and `run_id`, or `value_id` alone; and what becomes of the rows: `value`,
-    `annotation`, `tags`, `retracted`. A column that is not there stays, an empty or null cell clears. Of a table
-    `update_id` and `create` are query parameters, and the answer counts: `rows, updated, created, skipped_no_ops`.
+    The body is JSON, or a table by its `Content-Type` (or by `format`, or in a form, as of `POST /runs`): CSV with a
+    line of names, Parquet, an Arrow stream, or NDJSON. The columns of a table are `series_id` or `series_key` (beside
+    it `labels`) and `valid_time`, where needed `valid_time_end`, `known_time` and `run_id`, or `value_id` alone; and
+    what becomes of the rows: `value`, `annotation`, `tags`, `retracted`. A column that is not there stays, an
+    empty or null cell clears. Of a table `update_id` and `create` are query parameters, and the answer counts: `rows,
+    updated, created, skipped_no_ops`.
     """
     if isinstance(sent, UpdateValues):
         return json_answer(caller.call("update_values", sent))

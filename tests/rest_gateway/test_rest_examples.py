@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from timedb.rest_gateway.ask.layouts import LAYOUT_OPTIONS
 from timedb.rest_gateway.ask.models import UploadQuery
 from timedb.rest_gateway.openapi import examples
 
@@ -80,7 +79,8 @@ def test_every_parameter_and_every_body_has_an_example(document: dict[str, Any])
         for parameter in call.get("parameters", ()):
             assert parameter["schema"]["examples"], (path, parameter["name"])
         for media_type, content in call.get("requestBody", {}).get("content", {}).items():
-            binary = content["schema"].get("format") == "binary"
+            parts = content["schema"].get("properties", {})  # of a form
+            binary = content["schema"].get("format", parts.get("file", {}).get("format")) == "binary"
             assert binary or (bodies(document, method, path) if media_type == JSON else content["example"])
 
 
@@ -113,7 +113,7 @@ def test_every_table_takes_its_example_and_every_field_of_its_run(rest: httpx.Cl
     fields = {
         each["name"]: each["schema"]["examples"][0]
         for each in call["parameters"]
-        if each["in"] == "query" and (each["name"] not in LAYOUT_OPTIONS or each["name"] in UploadQuery.model_fields)
+        if each["in"] == "query" and each["name"] in UploadQuery.model_fields
     }
     queries = [{}, *({name: value} for name, value in fields.items()), fields]
     for kind, body in tables.items():

@@ -14,7 +14,7 @@ from tests.rest_gateway.test_rest_uploads import ARROW, CSV, NDJSON, body_of, po
 from tests.timedb.layouts.workbooks import sparse_workbook, workbook
 from timedb import connect
 from timedb.layouts.options import FILE_OPTIONS
-from timedb.rest_gateway.ask.uploads import SHEET_TYPE as XLSX
+from timedb.rest_gateway.ask.sent import SHEET_TYPE as XLSX
 from timedb.run.launch import Service
 
 GERMAN = "Zeit;Ort;Wert\n26.10.2025 02:00;Nord;1.234,5\n26.10.2025 02:00;Nord;-0,5\n".encode("utf-16")
@@ -59,7 +59,7 @@ def test_a_german_spreadsheet_is_a_run_once(rest: httpx.Client, name: str, encod
         ({"wide": "yes"}, ("wide", "true or false")),
         ({"skip_lines": "-1"}, ("skip_lines",)),
         ({"known_time_from_name": "x"}, ("known_time_from_name",)),
-        ({"format": "csv"}, ("format",)),
+        ({"format": "parquet"}, ("format", "text/csv")),
         ({"known_time": "Zeit"}, ("known_time, known_after",)),
     ],
 )
@@ -71,7 +71,7 @@ def test_an_error_names_parameters(
 
 
 def test_options_are_about_tables(rest: httpx.Client, name: str) -> None:
-    assert_error(post(rest, b"{}", "application/json", decimal=","), 422, "invalid_request", "decimal", "text/csv")
+    assert_error(post(rest, b"{}", "application/json", decimal=","), 422, "invalid_request", "decimal", "csv", "JSON")
     body = body_of(table_of(name), ARROW)
     assert_error(post(rest, body, ARROW, decimal=","), 422, "invalid_request", "decimal", "arrow")
     answer = post(rest, body, ARROW, ignore=["known_time", "tags"], known_after="1h")
@@ -82,8 +82,9 @@ def test_options_are_about_tables(rest: httpx.Client, name: str) -> None:
 def test_the_document_knows_every_option(rest: httpx.Client) -> None:
     call = rest.get("/openapi.json").json()["paths"]["/runs"]["post"]
     described = {each["name"]: each for each in call["parameters"]}
+    assert set(described["format"]["schema"]["enum"]) == {"json", "csv", "parquet", "arrow", "ndjson", "xlsx"}
     for option in FILE_OPTIONS:
-        assert (option.name in described) == option.over_rest
+        assert (option.name in described) == option.over_rest or option.name == "format"
         if option.over_rest:
             assert described[option.name]["schema"]["examples"]
 
