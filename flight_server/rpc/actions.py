@@ -134,8 +134,8 @@ _TABLE = (
         "apply_retention",
         ApplyRetention,
         ADMIN,
-        "{rules: [{name?, labels?, drop_after_days | thin_after_days, keep_last?, keep_known_at?}], dry_run}"
-        " -> what went, by rule and series",
+        "{rules: [{name?, labels?, drop_after_days | thin_after_days | collapse_repeats_after_days, "
+        "keep_last?, keep_known_at?}], dry_run} -> what went, by rule and series",
         lambda tenant, message, _: tenant.apply_retention(message.rules, dry_run=message.dry_run),
     ),
     Action("status", Nothing, READ_ALL, "{} -> figures", lambda tenant, _, __: tenant.status()),

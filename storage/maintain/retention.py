@@ -3,7 +3,8 @@
 A bucket is compacted first, so its settled rows know their tiers, and the rules look at settled rows alone. Files that
 lose rows are written anew without them beside the commit lane and replaced in one commit. In its turn that is
 checked like a compaction's, and given up if a correction has come in for a row that goes. Fresh uploads need no check:
-they bring revisions of their own, which can beat what goes but cannot make it count again.
+they bring revisions of their own, which can beat what goes but cannot make it count again. Where repeats are collapsed
+they can, between a repeat and what it repeats, and are looked at as well.
 
 Every commit takes a change_time of its own and leaves three marks in the log: that change_time, the last valid_time
 that lost a row, and the greatest change_time of a row that went. A read ``as_of`` an earlier change_time that does not
@@ -35,7 +36,7 @@ from timedb.storage.delta.store import Store
 from timedb.storage.delta.table import Table
 from timedb.storage.maintain.compaction import Compactor
 from timedb.storage.maintain.thinning import KEY_COLUMNS, BoundRule, mark
-from timedb.storage.rows.orders import VERSION
+from timedb.storage.rows.orders import CONTENT, VERSION
 from timedb.storage.rows.rows import SORT_ORDER, rows_of_frame
 from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan, shares_bucket
 from timedb.storage.rows.sorting import sort_rows
@@ -48,7 +49,6 @@ __all__ = ["Retention"]
 _SETTLED = tuple(tier for tier in TIERS if tier != "fresh")
 _ATTEMPTS = 20
 _IDENTITY = VERSION.columns
-_NUMBERED = pl.Schema({"file": pl.UInt32(), "row": pl.UInt32(), **{name: VALUES_POLARS[name] for name in KEY_COLUMNS}})
 Positions = np.ndarray[Any, np.dtype[np.uint32]]
 
 
@@ -78,6 +78,8 @@ class _Removal:
     losses: Sequence[_Loss]
     last_valid: int
     last_changed: int
+    repeats: bool = False
+    """Whether some of the rows go because they repeat what was known before them."""
 
     @property
     def rows(self) -> int:
@@ -101,7 +103,7 @@ class _RemovalReplacement:
         guard = bucket_transaction(removal.bucket)
         if known.get(guard, 0) != removal.transaction:
             return None
-        if any(file.path not in context.snapshot.files for file in removal.files) or self._corrected(context.snapshot):
+        if any(file.path not in context.snapshot.files for file in removal.files) or self._overtaken(context.snapshot):
             return None
         self.stamp = context.stamp
         # What release 0.1 removed, without the last mark, may have been written up to then.
@@ -116,18 +118,20 @@ class _RemovalReplacement:
             self.adds, removal.files, transactions, operation="DELETE", data_change=True, info=self.info
         )
 
-    def _corrected(self, snapshot: Snapshot) -> bool:
-        """Whether a correction that is still fresh is about a point that loses rows."""
+    def _overtaken(self, snapshot: Snapshot) -> bool:
+        """Whether fresh rows are about a point that loses some: corrections, and uploads where repeats go."""
         bucket = self.removal.bucket
         fresh = [
             file
             for file in snapshot.files.values()
-            if file.partition["tier"] == "fresh" and shares_bucket(file, bucket) and may_hold_corrections(file)
+            if file.partition["tier"] == "fresh"
+            and shares_bucket(file, bucket)
+            and (self.removal.repeats or may_hold_corrections(file))
         ]
         if not fresh:
             return False
         points = scan(self.table.store, fresh).select("series_id", "valid_time").unique()
-        rows = _numbered(self.table.store, self.removal.files, RowSelection())
+        rows = _numbered(self.table.store, self.removal.files, RowSelection(), ("series_id", "valid_time"))
         hits = rows.join(points, on=["series_id", "valid_time"], how="semi").select("file", "row")
         found = hits.collect(engine="in-memory").iter_rows()
         return any(bool(np.isin(row, self.removal.doomed[file])) for file, row in found)
@@ -190,7 +194,7 @@ class _Finder:
         self._last_changed = 0
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Take the rows of a piece that go: columns of :data:`_NUMBERED`, and ``rule``."""
+        """Take the rows of a piece that go: those of :func:`_numbered` with :data:`KEY_COLUMNS`, and ``rule``."""
         if not rows.height:
             return
         for (file,), part in rows.partition_by("file", as_dict=True).items():
@@ -204,7 +208,9 @@ class _Finder:
         valid, changed = rows.select(pl.col("valid_time", "change_time").to_physical().max()).row(0)
         self._last_valid, self._last_changed = max(self._last_valid, valid), max(self._last_changed, changed)
 
-    def removal(self, bucket: str, transaction: int, files: Sequence[DataFile]) -> _Removal | None:
+    def removal(
+        self, bucket: str, transaction: int, files: Sequence[DataFile], rules: Sequence[BoundRule]
+    ) -> _Removal | None:
         """All that was found; None where it is nothing."""
         touched = sorted(self._positions)
         return (
@@ -222,6 +228,7 @@ class _Finder:
                 ],
                 last_valid=self._last_valid,
                 last_changed=self._last_changed,
+                repeats=any(rules[rule].collapses for rule, _ in self._losses),
             )
         )
 
@@ -324,11 +331,13 @@ class Retention:
         own = {series_id for series_id in chosen if series_bucket(series_id, self._bucket_digits) == bucket}
         end = max(rule.cut for rule in active) if all(rule.drops for rule in active) else None
         files = live_files(snapshot, RowSelection(own, end_valid=end), self._bucket_digits, tiers)
+        columns = (*KEY_COLUMNS, *CONTENT) if any(rule.collapses for rule in rules) else KEY_COLUMNS
         finder = _Finder()
         for start, stop in self._pieces(files, RowSelection(own, end_valid=end)):
-            rows = _numbered(self._table.store, files, RowSelection(own, start, stop)).collect(engine="in-memory")
+            selection = RowSelection(own, start, stop)
+            rows = _numbered(self._table.store, files, selection, columns).collect(engine="in-memory")
             finder.add(rows.with_columns(mark(rows, rules).alias("rule")).filter(pl.col("rule") >= 0))
-        return finder.removal(bucket, snapshot.transactions.get(bucket_transaction(bucket), 0), files)
+        return finder.removal(bucket, snapshot.transactions.get(bucket_transaction(bucket), 0), files, rules)
 
     def _pieces(
         self, files: Iterable[DataFile], selection: RowSelection
@@ -384,9 +393,10 @@ def _of_bucket(snapshot: Snapshot, bucket: str) -> list[DataFile]:
     return [file for file in snapshot.files.values() if shares_bucket(file, bucket)]
 
 
-def _numbered(store: Store, files: Sequence[DataFile], selection: RowSelection) -> pl.LazyFrame:
-    """The key columns of a selection's rows, with ``file`` (index into ``files``) and ``row`` (position in it)."""
-    parts = [pl.LazyFrame(schema=_NUMBERED)]
+def _numbered(store: Store, files: Sequence[DataFile], selection: RowSelection, columns: Sequence[str]) -> pl.LazyFrame:
+    """Some columns of a selection's rows, with ``file`` (index into ``files``) and ``row`` (position in it)."""
+    schema = {"file": pl.UInt32(), "row": pl.UInt32(), **{name: VALUES_POLARS[name] for name in columns}}
+    parts = [pl.LazyFrame(schema=schema)]
     for index, file in enumerate(files):
         if selection.may_hold(file):
             check_files(store, [file.path])
@@ -400,5 +410,5 @@ def _numbered(store: Store, files: Sequence[DataFile], selection: RowSelection) 
                 row_index_name="row",
             )
             rows = rows.filter(pl.lit(True), *selection.predicates())
-            parts.append(rows.select(pl.lit(index, dtype=pl.UInt32).alias("file"), "row", *KEY_COLUMNS))
+            parts.append(rows.select(pl.lit(index, dtype=pl.UInt32).alias("file"), "row", *columns))
     return pl.concat(parts)

@@ -19,13 +19,13 @@ from timedb.contract.times import to_micros
 from timedb.contract.wire import DailyTime, RetentionRule, quoted
 from timedb.storage.measures.relative import local_instant
 from timedb.storage.rows import views
-from timedb.storage.rows.orders import VERSION, WINNER
+from timedb.storage.rows.orders import REVISION, VERSION, WINNER
 from timedb.storage.rows.sorting import sort_rows
 
 __all__ = ["KEY_COLUMNS", "BoundRule", "mark"]
 
 KEY_COLUMNS = (*VERSION.columns, "retracted")
-"""The columns that decide what goes."""
+"""The columns that decide what goes; with :data:`CONTENT` where a rule collapses repeats."""
 
 _POINT = list(WINNER.key)
 _UTC_TIME = pl.Datetime("us", "UTC")
@@ -48,48 +48,65 @@ class BoundRule:
         """
         if rule.keep_known_at is not None:
             _zone(index, rule.keep_known_at)
-        days = rule.thin_after_days if rule.drop_after_days is None else rule.drop_after_days
-        return cls(rule, series_ids, moment - timedelta(days=days or 0))
+        return cls(rule, series_ids, moment - timedelta(days=rule.after_days))
 
     @property
     def drops(self) -> bool:
         """Whether it drops whole points, not only superseded revisions."""
         return self.rule.drop_after_days is not None
 
+    @property
+    def collapses(self) -> bool:
+        """Whether it compares what revisions say: so it needs :data:`CONTENT`, and every revision of a point."""
+        return self.rule.collapse_repeats_after_days is not None
+
     def doomed(self, rows: pl.DataFrame) -> pl.Series:
         """Whether each row goes.
 
         Args:
-            rows: :data:`KEY_COLUMNS`; of each point that has a row here, all rows.
+            rows: :data:`KEY_COLUMNS`, and what the rule :attr:`compares <collapses>`; of each point that has a row
+                here, all rows.
         """
         own = pl.col("series_id").is_in(pl.Series(sorted(self.series_ids), dtype=pl.String).implode())
         if self.drops:
             return rows.select(own & (pl.col("valid_time") < self.cut)).to_series()
-        numbered = rows.select(*KEY_COLUMNS, own.alias("own")).with_row_index("position").filter("own")
-        gone = numbered.join(self._superseded(numbered), on=list(VERSION.key), how="semi", nulls_equal=True)
+        numbered = rows.with_columns(own=own).with_row_index("position").filter("own")
+        ranked = self._ranked(numbered)
+        going = ranked.filter((pl.col("beaten_by") > 0) & (pl.col("known_time") < self.cut))
+        going = going.filter("repeats") if self.collapses else self._not_kept(going)
+        gone = numbered.join(going.select(VERSION.key), on=list(VERSION.key), how="semi", nulls_equal=True)
         mask = np.zeros(rows.height, dtype=np.bool_)
         mask[gone["position"].to_numpy()] = True
         return pl.Series(mask)
 
-    def _superseded(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The revisions that go: older than the cut, beaten by one that stands, and not kept for another reason.
+    def _ranked(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The revisions of each point from the oldest to its winner, so what follows beats what is before it.
 
         A withdrawn revision beats no other; whether it stays is decided as for any other.
         """
-        latest = views.latest_versions(rows)
         standing = pl.col("retracted").ne_missing(True)
-        # Sorted from the oldest revision of a point to its winner, so what follows beats what is before it.
-        ranked = sort_rows(latest, WINNER.columns).with_columns(
+        if self.collapses:
+            # A revision with a history of its own, or after one with such, says more than a repeat: reads without
+            # later corrections find in its versions what they miss in the other.
+            untouched = standing & (pl.len().over(REVISION) == 1)
+            ranked = sort_rows(views.latest_versions(rows.with_columns(untouched=untouched)), WINNER.columns)
+            both = pl.col("untouched") & pl.col("untouched").shift(1)
+            ranked = ranked.with_columns(repeats=views.repeats_last() & both)
+        else:
+            ranked = sort_rows(views.latest_versions(rows), WINNER.columns)
+        return ranked.with_columns(
             beaten_by=(standing.cast(pl.Int64).cum_sum(reverse=True) - standing.cast(pl.Int64)).over(_POINT),
             successor_known=pl.when(standing).then("known_time").backward_fill().shift(-1).over(_POINT),
         )
-        going = ranked.filter((pl.col("beaten_by") > 0) & (pl.col("known_time") < self.cut))
+
+    def _not_kept(self, going: pl.DataFrame) -> pl.DataFrame:
+        """Of the revisions that are old and beaten by one that stands those that are not kept for another reason."""
         if self.rule.keep_last is not None:
             going = going.filter(pl.col("beaten_by") >= self.rule.keep_last)
         if self.rule.keep_known_at is not None and going.height:
             gates = _next_gates(going["known_time"], self.rule.keep_known_at)
             going = going.filter((gates >= going["successor_known"]).fill_null(False))
-        return going.select(VERSION.key)
+        return going
 
 
 def mark(rows: pl.DataFrame, rules: Sequence[BoundRule]) -> pl.Series:
@@ -98,11 +115,11 @@ def mark(rows: pl.DataFrame, rules: Sequence[BoundRule]) -> pl.Series:
     The rules work one after the other, each on what those before it have left.
 
     Args:
-        rows: :data:`KEY_COLUMNS`; of each point that has a row here, all rows.
+        rows: :data:`KEY_COLUMNS`, and what the rules compare; of each point that has a row here, all rows.
         rules: The rules.
     """
     marks = np.full(rows.height, -1, dtype=np.int32)
-    left = rows.select(KEY_COLUMNS).with_row_index("number")
+    left = rows.with_row_index("number")
     for index, rule in enumerate(rules):
         doomed = rule.doomed(left)
         marks[left.filter(doomed)["number"].to_numpy()] = index

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["FIRST", "LAST", "NEWEST", "NULLABLE", "POINT", "REVISION", "VERSION", "WINNER", "Order"]
+__all__ = ["CONTENT", "FIRST", "LAST", "NEWEST", "NULLABLE", "POINT", "REVISION", "VERSION", "WINNER", "Order"]
 
 POINT = ("series_id", "valid_time", "valid_time_end")
 """What a value is about."""
 
 REVISION = (*POINT, "known_time", "run_id")
 """The revision key."""
+
+CONTENT = ("value", "annotation", "tags")
+"""What a revision says of its point."""
 
 NULLABLE = frozenset({"valid_time_end"})
 """The only column of an order that can be null; a null is less than every value."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 import polars as pl
 
 from timedb.contract.times import MIN_MICROS
-from timedb.storage.rows.orders import FIRST, LAST, NEWEST, NULLABLE, POINT, REVISION, VERSION, WINNER, Order
+from timedb.storage.rows.orders import CONTENT, FIRST, LAST, NEWEST, NULLABLE, POINT, REVISION, VERSION, WINNER, Order
 from timedb.storage.rows.sorting import sort_rows
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "overlapping",
     "picked",
     "points",
+    "repeats_last",
     "same_as_next",
     "standing",
     "value_id",
@@ -147,6 +148,13 @@ def _drop_beaten(rows: pl.DataFrame, order: Order) -> pl.DataFrame:
 def same_as_next(names: Sequence[str]) -> pl.Expr:
     """Whether the row that follows agrees in the named columns, null with null; false for the last row."""
     return _same_as(names, -1)
+
+
+def repeats_last() -> pl.Expr:
+    """Whether a revision says what the one before it says of the same point: value, annotation and tags; null equals
+    null, NaN equals NaN and -0.0 equals 0.0. Of revisions in the order of :data:`WINNER`.
+    """
+    return _same_as((*POINT, *CONTENT), 1)
 
 
 def _same_as(names: Sequence[str], step: int) -> pl.Expr:

@@ -10,12 +10,10 @@ import polars as pl
 from timedb.storage.commit.writes import CommitContext
 from timedb.storage.delta.table import Table
 from timedb.storage.rows import views
-from timedb.storage.rows.orders import POINT, WINNER
+from timedb.storage.rows.orders import CONTENT, POINT, WINNER
 from timedb.storage.rows.scan import RowSelection, live_files, scan
 
 __all__ = ["UnchangedFilter"]
-
-_SAME = ("value", "annotation", "tags")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class UnchangedFilter:
         if not rows.height:
             return []
         stored = self._stored(context, rows).with_columns(position=pl.lit(None, dtype=pl.Int64))
-        columns = [*POINT, "known_time", *_SAME, "position"]
+        columns = [*POINT, "known_time", *CONTENT, "position"]
         both = pl.concat(
             [stored.select(columns), rows.with_row_index("position").cast({"position": pl.Int64}).select(columns)]
         )
@@ -43,9 +41,7 @@ class UnchangedFilter:
         both = both.with_columns(new=pl.col("position").is_not_null()).sort(
             *POINT, "known_time", "new", maintain_order=True
         )
-        repeats = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in (*POINT, *_SAME))
-        first = pl.int_range(pl.len()) == 0
-        kept = both.filter(pl.col("new") & (first | ~repeats))["position"]
+        kept = both.filter(pl.col("new") & ~views.repeats_last())["position"]
         return kept.sort().to_list()
 
     def _stored(self, context: CommitContext, rows: pl.DataFrame) -> pl.DataFrame:

@@ -70,12 +70,14 @@ class Complete:
         return {
             point
             for end_known in (None, *sorted(cut_offs))
-            for point, _ in _said(self.kept, end_known) ^ _said(self.oracle, end_known)
+            for point, _ in said(self.kept, end_known=end_known) ^ said(self.oracle, end_known=end_known)
         }
 
 
-def _said(oracle: Oracle, end_known: int | None) -> set[tuple[Point, Any]]:
+def said(oracle: Oracle, **asked: Any) -> set[tuple[Point, Any]]:
+    """What the flat view says of each point: its value, annotation and tags; arguments as of its other filters."""
+
     def content(row: Row) -> Any:
         return float_bits(0.0 if row.value == 0 else row.value), row.annotation, row.tags
 
-    return {(row.key[:3], content(row)) for row in oracle.answer(end_known=end_known)}
+    return {(row.key[:3], content(row)) for row in oracle.answer(**asked)}

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -275,6 +276,23 @@ class Oracle:
         self.writes += bool(back)
         self.rows += [replace(row, change_rank=self.writes) for row in back]
         return len(back), len(gone) - len(back)
+
+    def collapse(self) -> int:
+        """Take out the repeats, however young; return how many rows that were."""
+        slots: dict[Any, list[list[Row]]] = {}
+        for run_id in {row.run_id for row in self.rows}:
+            for chain in self.chains(run_id):
+                slots.setdefault(chain[-1].key[:3], []).append(chain)
+        gone = set()
+        for chains in slots.values():
+            chains.sort(key=lambda chain: (chain[-1].known_time, chain[-1].change_rank, chain[-1].run_id))
+            for place, (before, chain) in enumerate(pairwise(chains), 1):
+                untouched = len(before) == len(chain) == 1 and not (before[0].retracted or chain[0].retracted)
+                beaten = any(not later[-1].retracted for later in chains[place + 1 :])
+                if untouched and beaten and same_content(before[0], chain[0]):
+                    gone.add(chain[0].key)
+        self.rows = [row for row in self.rows if row.key not in gone]
+        return len(gone)
 
     def withdrawn(self, run_id: str) -> tuple[int, int | None]:
         """How many rows of a run are withdrawn, and the write that took the last of them, if none stands."""

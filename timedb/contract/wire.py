@@ -369,29 +369,44 @@ class DailyTime(WireModel):
 class RetentionRule(WireModel):
     """What is not kept of the series of a name, of some labels, or both; ``labels: {}`` are all series.
 
-    Either ``drop_after_days``: values whose valid_time is older go, with all their revisions. Or
-    ``thin_after_days``: of the revisions whose known_time is older, those go that neither are among the ``keep_last``
-    newest of their value nor were the newest known at ``keep_known_at`` of some day. The flat winner always stays.
+    One of ``drop_after_days``: values whose valid_time is older go, with all their revisions; ``thin_after_days``: of
+    the revisions whose known_time is older, those go that neither are among the ``keep_last`` newest of their value nor
+    were the newest known at ``keep_known_at`` of some day; ``collapse_repeats_after_days``: of the revisions whose
+    known_time is older, those go that only repeat the one known before them, as ``skip_unchanged`` would have left them
+    out. The flat winner always stays.
     """
 
     name: Name | None = None
     labels: SelectedLabels | None = None
     drop_after_days: Annotated[Days, Field(ge=1)] | None = None
     thin_after_days: Annotated[Days, Field(ge=0)] | None = None
+    collapse_repeats_after_days: Annotated[Days, Field(ge=0)] | None = None
     keep_last: Annotated[int, Field(ge=1)] | None = None
     keep_known_at: DailyTime | None = None
+
+    @property
+    def after_days(self) -> int:
+        """Days from which on it takes anything."""
+        (days,) = (days for days in self._ages() if days is not None)
+        return days
+
+    def _ages(self) -> tuple[int | None, ...]:
+        return self.drop_after_days, self.thin_after_days, self.collapse_repeats_after_days
 
     @model_validator(mode="after")
     def _says_what_goes(self) -> Self:
         keeps = self.keep_last is not None or self.keep_known_at is not None
         if self.name is None and self.labels is None:
             raise ValueError("needs name or labels, to say which series; labels {} are all of them")
-        if (self.drop_after_days is None) == (self.thin_after_days is None):
-            raise ValueError("needs either drop_after_days or thin_after_days")
+        if sum(days is not None for days in self._ages()) != 1:
+            raise ValueError("needs one of drop_after_days, thin_after_days and collapse_repeats_after_days")
         if self.thin_after_days is not None and not keeps:
             raise ValueError("thin_after_days needs keep_last, keep_known_at or both, to say what stays")
-        if self.drop_after_days is not None and keeps:
-            raise ValueError("keep_last and keep_known_at go with thin_after_days; drop_after_days drops whole values")
+        if self.thin_after_days is None and keeps:
+            raise ValueError(
+                "keep_last and keep_known_at go with thin_after_days alone; drop_after_days drops whole values, "
+                "collapse_repeats_after_days what repeats the revision before it"
+            )
         return self
 
 

@@ -135,6 +135,23 @@ class Interrupted(Compactor):
         return done
 
 
+def test_a_run_that_comes_between_a_repeat_and_what_it_repeats_meanwhile_keeps_it(tenant: Tenant) -> None:
+    for number, value in enumerate([1.0, 1.0, 2.0, 2.0, 3.0]):
+        upload(tenant, [Sent("a", day(85), None, day(80 + number), value)], f"a-{number}")
+
+    def arrives_late(call: int) -> None:
+        if call == 0:
+            upload(tenant, [Sent("a", day(85), None, day(80.5), 5.0)], "late")
+
+    compactor = Interrupted(tenant, arrives_late)
+    kept = rule(collapse_repeats_after_days=0)
+    done = retention(tenant, compactor).apply([kept], moment=MOMENT, dry_run=False)
+
+    assert compactor.calls == 2
+    assert done["rows"] == 1
+    assert sorted(row.run_id for row in read(tenant)) == ["a-0", "a-1", "a-2", "a-4", "late"]
+
+
 def test_a_revision_that_a_withdrawal_makes_the_winner_meanwhile_stays(lake_dir: Path, tenant: Tenant) -> None:
     forecasts(tenant, revisions=3)
     kept = rule(thin_after_days=0, keep_last=1)
@@ -393,8 +410,11 @@ def test_values_from_before_1970(tenant: Tenant) -> None:
         ({"rules": []}, "rules: [] list should have at least 1 item"),
         ({"rules": [{"labels": {}, "drop_after_days": 1}]}, "dry_run: is missing"),
         ({"rules": [{"drop_after_days": 1}]}, "rules.0: needs name or labels"),
-        ({"rules": [{"name": "a"}]}, "rules.0: needs either drop_after_days or thin_after_days"),
-        ({"rules": [{"name": "a", "drop_after_days": 1, "thin_after_days": 1}]}, "rules.0: needs either"),
+        (
+            {"rules": [{"name": "a"}]},
+            "rules.0: needs one of drop_after_days, thin_after_days and collapse_repeats_after_days",
+        ),
+        ({"rules": [{"name": "a", "drop_after_days": 1, "thin_after_days": 1}]}, "rules.0: needs one of"),
         ({"rules": [{"name": "a", "drop_after_days": 0}]}, "rules.0.drop_after_days: 0 "),
         ({"rules": [{"name": "a", "drop_after_days": 1.5}]}, "rules.0.drop_after_days: 1.5 "),
         ({"rules": [{"name": "a", "drop_after_days": 10**9}]}, "rules.0.drop_after_days: 1000000000 "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -16,13 +17,15 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.behaviour.oracle import float_bits
 from tests.storage.lakes import SERIES, Sent, Stored, open_tenant, read, shuffled, tiny_settings, upload
-from tests.storage.model import Model
+from tests.storage.model import Model, content
 from tests.storage.retaining import MOMENT, ZONE, apply, assert_readers_agree, correct, day, forecasts, retention, rule
 from timedb.contract.times import format_time, from_micros, parse_time, to_micros
 from timedb.contract.wire import CreateSeries, RetentionRule, UpdateSeries, WithdrawRun, parse_object
 from timedb.storage import Lake, Tenant
 from timedb.storage.maintain.thinning import KEY_COLUMNS, BoundRule, mark
+from timedb.storage.rows.orders import CONTENT
 from timedb.storage.rows.scan import VALUES_POLARS
 
 # Lakes are made for each example: few in the quick profile, all that another one asks for.
@@ -51,6 +54,8 @@ def stays(rows: Sequence[Stored], row: Stored, kept: RetentionRule, cut: int) ->
     """Whether a rule keeps a row, told by all rows of its point."""
     if kept.drop_after_days is not None:
         return row.valid_time >= cut
+    if kept.collapse_repeats_after_days is not None:
+        return row.known_time >= cut or not repeats(rows, row)
     latest: dict[Any, Stored] = {}
     for each in sorted(rows, key=lambda each: each.change_time):
         latest[each.revision] = each
@@ -69,10 +74,24 @@ def stays(rows: Sequence[Stored], row: Stored, kept: RetentionRule, cut: int) ->
     return any(row.known_time <= moment < successor for moment in gates)
 
 
+def repeats(rows: Sequence[Stored], row: Stored) -> bool:
+    """Whether a row is the only version of its revision, the one before it, too, both say the same, and one that
+    stands beats it.
+    """
+    chains: dict[Any, list[Stored]] = {}
+    for each in sorted(rows, key=lambda each: each.change_time):
+        chains.setdefault(each.revision, []).append(each)
+    before = [chain for chain in chains.values() if beats(chains[row.revision][-1], chain[-1])]
+    last = max(before, key=lambda chain: (chain[-1].known_time, chain[-1].change_time, chain[-1].run_id), default=[])
+    if len(last) != 1 or len(chains[row.revision]) != 1 or last[0].retracted or row.retracted:
+        return False
+    beaten = any(beats(chain[-1], row) and not chain[-1].retracted for chain in chains.values())
+    return beaten and content(row) == content(last[0])
+
+
 def left_by(rows: Sequence[Stored], kept: RetentionRule, moment: datetime = MOMENT) -> list[Stored]:
     """The rows that a rule leaves."""
-    days = kept.thin_after_days if kept.drop_after_days is None else kept.drop_after_days
-    cut = to_micros(moment - timedelta(days=days or 0))
+    cut = to_micros(moment - timedelta(days=kept.after_days))
     points: dict[Any, list[Stored]] = {}
     for row in rows:
         points.setdefault(row.point, []).append(row)
@@ -122,6 +141,9 @@ KNOWN = [
 ]
 
 
+VALUES = [1.0, 7.5]
+
+
 def histories() -> st.SearchStrategy[list[Any]]:
     """Writes, in order."""
     row = st.tuples(
@@ -155,7 +177,8 @@ def rules() -> st.SearchStrategy[list[RetentionRule]]:
     )
     thin = st.builds(lambda own, age, keep: {**own, "thin_after_days": age, **keep}, series, days, keeps)
     drop = st.builds(lambda own, age: {**own, "drop_after_days": age}, series, days)
-    drawn = st.one_of(thin, thin, drop).map(lambda fields: parse_object(RetentionRule, fields))
+    collapse = st.builds(lambda own, age: {**own, "collapse_repeats_after_days": age}, series, days)
+    drawn = st.one_of(thin, collapse, drop).map(lambda fields: parse_object(RetentionRule, fields))
     return st.lists(drawn, min_size=1, max_size=3)
 
 
@@ -165,7 +188,7 @@ def play(tenant: Tenant, writes: Sequence[Any]) -> None:
     for write in writes:
         if isinstance(write, Run):
             sent = [
-                Sent(SERIES[series], valid, None if length is None else valid + length, known, float(runs))
+                Sent(SERIES[series], valid, None if length is None else valid + length, known, VALUES[runs % 3 // 2])
                 for series, valid, length, known in write.rows
             ]
             upload(tenant, sent, f"run {runs}")
@@ -179,6 +202,10 @@ def play(tenant: Tenant, writes: Sequence[Any]) -> None:
             tenant.compact()
 
 
+SAID: dict[str, float | None] = {"nothing": None, "nan": math.nan, "zero": 0.0, "minus zero": -0.0, "one": 1.0}
+BITS = {float_bits(value): value for value in SAID.values()}
+
+
 def tables_of_rows() -> st.SearchStrategy[list[Stored]]:
     """Rows of two series as they might be stored, several versions of a revision among them."""
     key = st.tuples(
@@ -188,11 +215,16 @@ def tables_of_rows() -> st.SearchStrategy[list[Stored]]:
         st.sampled_from(KNOWN),
         st.sampled_from(["p", "q"]),
     )
-    drawn = st.lists(st.tuples(key, st.booleans()), min_size=1, max_size=40)
+    words = st.tuples(
+        st.sampled_from(sorted(SAID)), st.sampled_from([None, None, "x"]), st.sampled_from([None, ("x",)])
+    )
+    drawn = st.lists(st.tuples(key, words, st.booleans()), min_size=1, max_size=40)
     return drawn.map(
         lambda rows: [
-            Stored(series, valid, end, known, day(97) + number, run, None, None, None, None, retracted)
-            for number, ((series, valid, end, known, run), retracted) in enumerate(rows)
+            Stored(
+                series, valid, end, known, day(97) + number, run, float_bits(SAID[said]), note, tags, None, retracted
+            )
+            for number, ((series, valid, end, known, run), (said, note, tags), retracted) in enumerate(rows)
         ]
     )
 
@@ -201,9 +233,10 @@ def tables_of_rows() -> st.SearchStrategy[list[Stored]]:
 def test_the_rows_that_a_rule_marks(rows: list[Stored], wanted: list[RetentionRule], seed: int) -> None:
     mixed = shuffled(rows, seed)
     bound = [BoundRule.bind(0, each, {name for name in SERIES if each.name in (None, name)}, MOMENT) for each in wanted]
-    schema = {name: VALUES_POLARS[name] for name in KEY_COLUMNS}
-    columns = ["series", *KEY_COLUMNS[1:]]
-    frame = pl.DataFrame([[getattr(row, name) for name in columns] for row in mixed], schema=schema, orient="row")
+    names = [*KEY_COLUMNS, *CONTENT]
+    columns = {name: [getattr(row, "series" if name == "series_id" else name) for row in mixed] for name in names}
+    columns["value"] = [BITS[bits] for bits in columns["value"]]
+    frame = pl.DataFrame(columns, schema={name: VALUES_POLARS[name] for name in names})
 
     marks = mark(frame, bound)
 
@@ -242,7 +275,7 @@ def test_what_stays_is_what_the_rules_keep(writes: list[Any], wanted: list[Reten
             assert [{one["name"]: one["rows"] for one in each["series"]} for each in done["rules"]] == lost
             assert done["rows"] == told["rows"] == len(before) - len(expected)
             assert_readers_agree(tenant, folder, expected)
-            if all(each.thin_after_days is not None for each in wanted):
+            if all(each.drop_after_days is None for each in wanted):
                 model = Model()
                 model.rows = before
                 assert Counter(read(tenant, "flat", all_versions=False)) == Counter(model.answer("flat"))
@@ -395,3 +428,65 @@ def test_series_are_chosen_by_name_and_labels_retired_ones_too(tenant: Tenant) -
         [],
     ]
     assert told["rules"][0]["series"][0]["labels"] == {"site": "x"}
+
+
+# Repeats that are collapsed
+
+
+def said(tenant: Tenant, values: Sequence[float | None], *, tag: str = "a", first: float = 80) -> None:
+    """One value, said anew each day, as of day 85."""
+    for number, value in enumerate(values):
+        upload(tenant, [Sent("a", day(85), None, day(first + number), value)], f"{tag}-{number}")
+
+
+def collapse(tenant: Tenant, days: int = 0) -> list[str]:
+    """The runs whose row is left."""
+    apply(tenant, rule(collapse_repeats_after_days=days))
+    return sorted({row.run_id for row in read(tenant)})
+
+
+def test_of_revisions_that_say_the_same_the_first_stays_and_the_flat_winner(tenant: Tenant) -> None:
+    said(tenant, [1.0, 1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 1.0])
+
+    assert collapse(tenant) == ["a-0", "a-3", "a-5", "a-7"]
+    assert collapse(tenant) == ["a-0", "a-3", "a-5", "a-7"]
+    assert [row.run_id for row in read(tenant, "flat", all_versions=False)] == ["a-7"]
+
+
+def test_repeats_younger_than_the_age_stay(tenant: Tenant) -> None:
+    said(tenant, [1.0] * 6)  # known on days 80 to 85
+
+    assert collapse(tenant, 17) == ["a-0", "a-3", "a-4", "a-5"]
+
+
+def test_nulls_and_nan_repeat_and_an_annotation_does_not(tenant: Tenant) -> None:
+    said(tenant, [None, None, math.nan, math.nan, 0.0, -0.0, 0.0])
+    rows = [Sent("a", day(85), None, day(88 + number), 0.0, "x", ("t",) * (number % 2)) for number in range(3)]
+    for number, row in enumerate(rows):
+        upload(tenant, [row], f"b-{number}")
+
+    assert collapse(tenant) == ["a-0", "a-2", "a-4", "b-0", "b-1", "b-2"]
+
+
+def test_points_with_and_without_an_end_are_two(tenant: Tenant) -> None:
+    for number, end in enumerate([None, day(86), None, day(86), None, day(86)]):
+        upload(tenant, [Sent("a", day(85), end, day(80 + number), 1.0)], f"a-{number}")
+
+    assert collapse(tenant) == ["a-0", "a-1", "a-4", "a-5"]
+
+
+def test_what_was_corrected_or_withdrawn_stays_and_what_follows_it(tenant: Tenant) -> None:
+    said(tenant, [1.0, 5.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0])
+    rows = {row.run_id: row for row in read(tenant)}
+    correct(tenant, rows["a-1"], value=1.0)
+    tenant.withdraw_run(WithdrawRun(run_id="a-4"), changed_by=None)
+
+    # Without later corrections a-1 says 5 still and a-4 stands, so a-2 and a-5 answer what they would not.
+    assert collapse(tenant) == ["a-0", "a-1", "a-2", "a-4", "a-5", "a-7"]
+
+
+def test_a_late_run_between_a_repeat_and_what_it_repeats_keeps_it(tenant: Tenant) -> None:
+    said(tenant, [1.0, 1.0, 2.0])
+    upload(tenant, [Sent("a", day(85), None, day(80.5), 5.0)], "late")
+
+    assert collapse(tenant) == ["a-0", "a-1", "a-2", "late"]
