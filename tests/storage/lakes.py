@@ -165,6 +165,11 @@ def while_held(tenant: Tenant, *writes: Callable[[], Any]) -> list[Any]:
     return [each.result() for each in waiting]
 
 
+def by_itself() -> bool:
+    """Whether this thread does what nobody asked for just now: for other lakes, too, that this process serves."""
+    return threading.current_thread().name.startswith(("timedb-upkeep", "timedb-records", "timedb-lease"))
+
+
 def tenant_folder(lake_folder: Path) -> Path:
     """Where that tenant's tables lie."""
     return lake_folder / "tenants" / OPEN_TENANT_ID

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from tests.storage.commit.test_lane import Gate
-from tests.storage.lakes import MICROS, Sent, hour, open_tenant, read_table, some_rows, upload
+from tests.storage.lakes import MICROS, Sent, by_itself, hour, open_tenant, read_table, some_rows, upload
 from tests.storage.operations import copy_lake
 from timedb.contract.columns import LOOKUP_COLUMNS
 from timedb.contract.identity import OPEN_TENANT_ID, RevisionKey, canonical_labels, series_id_for
@@ -39,7 +39,6 @@ from timedb.storage.delta.store import LocalStore
 
 MANY = 1000
 LANE = "timedb-commit-lane"
-UPKEEP = "timedb-maintenance"  # of other lakes that this process serves; here it has nothing to do
 REQUESTS = ("read", "open", "exists", "list", "put_if_absent", "replace", "publish", "sync", "delete")
 SOUTH = series_id_for(OPEN_TENANT_ID, "south", None)
 LABELS = {"site": "a"}
@@ -91,8 +90,7 @@ def counted(thread: str | None = None) -> Iterator[Counter[str]]:
 
     def wrapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            own = threading.current_thread().name
-            if own == thread or (thread is None and own != UPKEEP):
+            if not by_itself() if thread is None else threading.current_thread().name == thread:
                 found[name] += 1
             return real(*args, **kwargs)
 

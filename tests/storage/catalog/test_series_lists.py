@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
 
-from tests.storage.lakes import Sent, hour, read, upload
+from tests.storage.lakes import Sent, by_itself, hour, read, upload
 from timedb.contract.errors import Conflict, InvalidRequest
 from timedb.contract.wire import CreateManySeries, CreateSeries, ListSeries, UpdateSeries, parse_object
 from timedb.storage import Tenant
@@ -21,7 +20,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     refresh = DeltaLog.refresh
 
     def counted(self: DeltaLog, snapshot: Any) -> Any:
-        if threading.current_thread().name != "timedb-maintenance":  # of other lakes that this process serves
+        if not by_itself():
             seen.append(self.store.url())
         return refresh(self, snapshot)
 

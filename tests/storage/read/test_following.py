@@ -17,6 +17,7 @@ from tests.storage.lakes import (
     MICROS,
     Sent,
     Stored,
+    by_itself,
     hour,
     open_tenant,
     read,
@@ -129,7 +130,8 @@ def test_fifty_followers_cost_the_log_what_one_does(tenant: Tenant, follow: Call
     looks: list[int] = []
 
     def counted(log: DeltaLog, real: Callable[..., Any], *args: Any) -> Any:
-        looks.append(1)
+        if not by_itself():
+            looks.append(1)
         return real(log, *args)
 
     def cost(followers: list[Follower], known: int) -> int:
