@@ -62,6 +62,7 @@ class FlightService:
         if tls is None and lake.has_users and not listens_on_loopback(host):
             logger.warning("keys cross the network in the clear; set TIMEDB_TLS_CERTIFICATE, or let a proxy speak TLS")
         scheme = "grpc" if tls is None else "grpc+tls"
+        lake.look()
         try:
             self._server = FlightServer(lake, settings, url_of(scheme, host, settings.flight_port), tls)
         except (pa.ArrowException, OSError) as error:

@@ -59,6 +59,7 @@ def figures(
         "change_time": None if newest is None else format_time(from_micros(newest)),
         "change_time_ahead_seconds": 0.0 if newest is None else max(0.0, newest / 1e6 - now().timestamp()),
         "clock_fault": clock.fault,
+        "clock_warning": clock.warning,
         "queued_writes": queued,
         "last_compaction": None if compacted is None else format_time(datetime.fromtimestamp(compacted, UTC)),
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from timedb.contract.errors import Damaged, InvalidRequest, NotFound
+from timedb.contract.errors import Damaged, InvalidRequest, NotFound, TimeDBError
 from timedb.contract.settings import ServerSettings, local_path
 from timedb.contract.times import format_time, now
 from timedb.contract.wire import quoted
@@ -82,6 +82,7 @@ class Lake:
         self._max_age = 0.0 if isinstance(store, LocalStore) else _LOOK_SECONDS
         self._standing = Standing(store, MARKER, identity_of(marker), max_age_seconds=_LOOK_SECONDS)
         self._clock = Clock(settings.max_clock_skew_seconds)
+        self._watch = Watch(store, self._standing, self._clock)
         self.is_new = is_new
         self.users = Users(
             store.below(USERS_FOLDER),
@@ -350,6 +351,13 @@ class Lake:
         self._standing.note_damage(path, None)
         return self._store.below(path)
 
+    def look(self) -> None:
+        """Find out whether the clock may be trusted, before the first call is served."""
+        try:
+            self._watch.begin()
+        except (OSError, TimeDBError) as error:
+            _log.warning("whether the clock is right could not be found out: %s", error)
+
     @translating_errors()
     def announce(self, address: str) -> None:
         """Leave a sign in the lake that this process serves it, until :meth:`close`; a second time does nothing.
@@ -359,9 +367,7 @@ class Lake:
         """
         with self._lock:
             if self._lease is None:
-                self._lease = Lease(
-                    self._store, self._standing, address, Watch(self._store, self._standing, self._clock).look
-                )
+                self._lease = Lease(self._store, self._standing, address, self._watch.look)
                 if (nested := nesting(self._uri)) is not None:
                     _log.warning(nested)
 
@@ -380,6 +386,11 @@ class Lake:
         if self.oldest_write_seconds() < stuck_seconds:
             return None
         return "writes are stuck: one has waited too long for its commit"
+
+    @property
+    def warning(self) -> str | None:
+        """What may be wrong with it although it works; None: nothing that is known."""
+        return self._clock.warning
 
     def oldest_write_seconds(self) -> float:
         """For how long the write has waited for its commit that has waited longest; infinite where none is to come."""

@@ -420,7 +420,7 @@ class Tenant:
             Busy: a bucket kept on changing; the job may be run again.
         """
         self._refuse_limited()
-        self.clock.check_jump()  # which would take what is young for old
+        self.clock.check_ages()  # which would take what is young for old
         return self._retention.apply(rules, moment=now(), dry_run=dry_run)
 
     def note_tables(self) -> None:

@@ -165,6 +165,7 @@ def _of_lake(lake: Lake, tenant_ids: Iterable[str]) -> Iterator[Metric]:
             ("commits_since_checkpoint", "Commits of the values table since its last checkpoint"),
             ("change_time_ahead_seconds", "Seconds that the last change_time lies ahead of this server's clock"),
             ("clock_distrusted", "1 where the clock is so far wrong that no write is stamped"),
+            ("clock_doubtful", "1 where the server was started long after the last write to the lake, by its clock"),
             ("queued_writes", "Writes that wait for their commit in this process"),
             ("oldest_write_seconds", "Seconds that the first of the writes not yet committed has waited"),
         )
@@ -199,6 +200,7 @@ def _of_tenant(tenant: Tenant, status: dict[str, Any]) -> dict[str, float]:
         "commits_since_checkpoint": status["commits_since_checkpoint"],
         "change_time_ahead_seconds": status["change_time_ahead_seconds"],
         "clock_distrusted": float(status["clock_fault"] is not None),
+        "clock_doubtful": float(status["clock_warning"] is not None),
         "queued_writes": status["queued_writes"],
         "oldest_write_seconds": tenant.lane.oldest_seconds,
     }

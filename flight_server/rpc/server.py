@@ -345,7 +345,8 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow sh
 
     def _health(self) -> dict[str, Any]:
         fault = self._lake.fault(self._settings.stuck_seconds)
-        return {"ok": True} if fault is None else {"ok": False, "reason": fault}
+        told = {} if (warning := self._lake.warning) is None else {"warning": warning}
+        return {"ok": True, **told} if fault is None else {"ok": False, "reason": fault, **told}
 
     def _authenticate(self, call: CallContext) -> Caller:
         call.caller = authenticate(self._lake, call.credentials)

@@ -51,9 +51,10 @@ class Service(BaseModel):
 
 
 class Health(BaseModel):
-    """Answer of ``GET /health``."""
+    """Answer of ``GET /health``; ``warning`` is there where something may be wrong although all works."""
 
     status: str
+    warning: str | None = None
 
 
 class SeriesCreated(BaseModel):

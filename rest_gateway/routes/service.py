@@ -84,7 +84,8 @@ async def read_health(request: Request) -> Response:
         reason = health.get("reason", "its writes are stuck")
         _log.warning("the Flight server is not well: %s request_id=%s", reason, request_id)
         raise Busy(f"the Flight server answers, but {reason}")
-    return _momentary(json_answer({"status": "ok"}))
+    told = {"warning": health["warning"]} if "warning" in health else {}
+    return _momentary(json_answer({"status": "ok", **told}))
 
 
 @router.get("/health/live", response_model=Health, summary="Whether this gateway runs")

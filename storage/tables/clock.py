@@ -2,7 +2,8 @@
 
 A clock that is far wrong does lasting harm: the change_time of every later write lies behind that of the one that it
 stamped. It shows where the clock lies behind the last change_time, where it has moved on by more than the time that
-the machine has run meanwhile, and, on an object store, where it differs from the store's own.
+the machine has run meanwhile, and where the store dates its files by another one. A server that is started far behind
+the last write of its lake cannot know whether nobody wrote for so long: it warns, and removes nothing for a while.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from timedb.storage.delta.standing import running_seconds
 __all__ = ["Clock"]
 
 _MICROS = 1_000_000
+_IDLE_SECONDS = 30 * 86400.0
+"""A lake whose last write is older than this when a server is started makes the clock doubtful."""
+_DOUBT_SECONDS = 7 * 86400.0
+"""For how long nothing is then removed because of its age: the time in which somebody may see the warning."""
 _REMEDY = "set the clock right; docs/operations.md says what else can be done"
 _log = logging.getLogger("timedb.storage")
 
@@ -34,6 +39,7 @@ class Clock:
         self._max_skew = max_skew_seconds
         self._began = _wall_seconds(), running_seconds()
         self._ahead_of_store = 0.0
+        self._last_write: float | None = None
         self._lock = threading.Lock()
         self._behind: str | None = None
         self._told = (False, False)
@@ -42,6 +48,30 @@ class Clock:
     def fault(self) -> str | None:
         """Why nothing is stamped, as far as is known; None: the clock is trusted."""
         return self._jumped() or self._behind
+
+    @property
+    def warning(self) -> str | None:
+        """Why the clock may be wrong although writes are stamped; None: nothing is known against it."""
+        if self._last_write is None:
+            return None
+        idle = _wall_seconds() - self._run_seconds() - self._last_write
+        if idle <= max(_IDLE_SECONDS, self._max_skew):
+            return None
+        last = format_time(from_micros(round(self._last_write * _MICROS)))
+        return (
+            f"this server was started {_span(idle)} after the last write to its lake, {last}, by its clock: "
+            f"if that is not so, {_REMEDY}"
+        )
+
+    def begin(self, newest: int) -> None:
+        """Take note of the greatest change_time of the whole lake, before this server has written anything.
+
+        Args:
+            newest: Microseconds since 1970; 0: nothing has been written.
+        """
+        self._last_write = newest / _MICROS if newest > 0 else None
+        if (warning := self.warning) is not None:
+            _log.warning("%s", warning)
 
     def compare(self, store_seconds: float) -> None:
         """Take note of what the clock of the lake's store says now, seconds since 1970."""
@@ -79,23 +109,35 @@ class Clock:
         if (fault := self.look(newest)) is not None:
             raise Busy(fault)
 
-    def check_jump(self) -> None:
-        """Refuse to judge ages by a clock that has jumped ahead.
+    def check_ages(self) -> None:
+        """Refuse to judge ages by a clock that has jumped ahead, or may have been ahead since the start.
 
         Raises:
-            Busy: it has; says by how much.
+            Busy: says by how much.
         """
         if (fault := self._jumped()) is not None:
             raise Busy(fault)
+        if self._is_doubtful():
+            raise Busy(
+                f"{self.warning}; where nobody wrote for so long, raise TIMEDB_MAX_CLOCK_SKEW_SECONDS over it for this "
+                "once: until then nothing is removed by its age in the first seven days"
+            )
 
     def trusted_seconds(self) -> float:
         """The time, seconds since 1970, by which files may be called old: no later than the machine has run for."""
-        wall, running = self._began
-        return min(_wall_seconds(), wall + running_seconds() - running + self._max_skew)
+        began = self._began[0]
+        if self._is_doubtful() and self._last_write is not None:
+            began = self._last_write
+        return min(_wall_seconds(), began + self._run_seconds() + self._max_skew)
+
+    def _is_doubtful(self) -> bool:
+        return self._run_seconds() < _DOUBT_SECONDS and self.warning is not None
+
+    def _run_seconds(self) -> float:
+        return running_seconds() - self._began[1]
 
     def _jumped(self) -> str | None:
-        wall, running = self._began
-        ahead = _wall_seconds() - wall - (running_seconds() - running)
+        ahead = _wall_seconds() - self._began[0] - self._run_seconds()
         if ahead > self._max_skew:
             return (
                 f"the clock of this server has jumped ahead by {_span(ahead)} since it was started: {_REMEDY}; "

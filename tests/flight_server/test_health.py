@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from pyarrow import flight
 
 import timedb as td
 from tests.flight_server.flights import act, eventually, rows_of, send, upload_command
+from tests.storage.lakes import some_rows, upload
 from timedb.contract.errors import Conflict
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.settings import ServerSettings, load_settings
+from timedb.contract.times import now
 from timedb.flight_server import FlightService, start_flight_server
 from timedb.run.launch import start_gateway, start_service
 from timedb.storage import Lake
@@ -93,6 +97,24 @@ def test_a_lake_that_goes_under_its_servers_shows_at_both_doors(lake_dir: Path, 
                 assert (rest.get("/health").status_code, lost in rest.get("/health").json()["detail"]) == (503, True)
                 then(str(lake_dir))
         assert sorted(path.name for path in lake_dir.iterdir()) == [".timedb-known", "timedb-lake.json", "users"]
+
+
+def test_a_start_long_after_the_last_write_shows_at_both_doors(lake_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(ServerSettings, lake=str(lake_dir), flight_port=0, rest_port=0)
+    with closing(Lake.open(str(lake_dir), settings)) as lake, monkeypatch.context() as then:
+        then.setattr("timedb.storage.commit.lane.now", lambda: now() - timedelta(days=400))
+        upload(lake.tenant(OPEN_TENANT_ID), some_rows(1, known=1), "of then")
+    with start_service(settings) as service, flight.connect(service.flight_url) as client:
+        health = act(client, "health")
+        assert health["ok"], health
+        assert "started 400 days" in health["warning"]
+        answer = httpx.get(f"{service.rest_url}/health")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "warning": health["warning"]})
+        assert act(client, "status")["clock_warning"] == health["warning"]
+        assert (
+            f'timedb_lake_clock_doubtful{{tenant="{OPEN_TENANT_ID}"}} 1.0'
+            in httpx.get(f"{service.rest_url}/metrics").text
+        )
 
 
 def _fails_for(client: flight.FlightClient, reason: str) -> bool:
