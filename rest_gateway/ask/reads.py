@@ -168,7 +168,8 @@ class ValuesQuery(_Read):
             "view": self.mode,
             "columns": self._columns(asked),
             "ordered": True,
-            "order_by": {"overlapping": "known_time", "changes": "change_time"}.get(self.mode, "valid_time"),
+            "order_by": asked["order_by"]
+            or {"overlapping": "known_time", "changes": "change_time"}.get(self.mode, "valid_time"),
             "limit": self.limit,
             "after": self.cursor,
         }

@@ -38,7 +38,9 @@ _READ_TEXT = """\
 Rows have `valid_time, series_id, value, series_key, series_unit`; `mode=overlapping` adds `known_time`,
 `intervals=true` adds `valid_time_end`, and `all_versions=true` adds `known_time, change_time, changed_by, annotation,
 tags, run_id, value_id, retracted`. They are sorted by valid_time and series_id, overlapping ones by known_time first,
-and versions of one value by change_time. Times are always `YYYY-MM-DDTHH:MM:SS.ffffff+00:00`.
+and versions of one value by change_time; `order_by` and `descending` say otherwise, `last=24` keeps the last 24
+valid_times of each series, and `descending=true&limit=24` begins with the 24 newest rows of all. Times are
+always `YYYY-MM-DDTHH:MM:SS.ffffff+00:00`.
 
 An unknown query parameter is an error. Without `limit` all rows come in one answer; with it, `next_cursor` is there as
 long as there are more rows, to be given back as `cursor`.

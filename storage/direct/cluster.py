@@ -128,7 +128,7 @@ def split_read(path: str, tenant: str | None, ticket: ReadTicket) -> SplitRead:
         raise InvalidRequest(f"limit: {ticket.limit} needs all rows in one place; a read in parts has none")
     if ticket.pivot is not None:
         raise InvalidRequest(f"pivot: {ticket.pivot} brings series of all parts together; pivot the rows of the parts")
-    if ticket.ordered and ticket.order_by != "series":
+    if ticket.is_ordered and ticket.order_by != "series":
         raise InvalidRequest(f"order_by: {ticket.order_by} needs all rows in one place; parts can be ordered by series")
     found = find_tenant(path, tenant)
     state = found.state()

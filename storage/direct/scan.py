@@ -217,6 +217,8 @@ def scan_lake(path: str, tenant: str | None, ticket: ReadTicket) -> pl.LazyFrame
     plan = found.plan(ticket.model_copy(update={"columns": columns}), found.state())
     values = found.store.below("values")
     pieces = [bucket.answer(partial(bucket.scan, values), VALUES_DATA.names) for bucket in plan.buckets]
+    if ticket.last is not None:
+        pieces = [views.last_points(piece, ticket.last) for piece in pieces]
     names = READ_HELD.names if ticket.numbers_revisions else VALUES_DATA.names
     rows = pl.concat([piece.select(names) for piece in pieces]) if pieces else _no_rows(values)
     if "value_id" in columns:

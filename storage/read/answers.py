@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -20,11 +20,13 @@ from timedb.storage.read.buckets import BucketRead
 from timedb.storage.read.cursor import Place
 from timedb.storage.read.filling import Grid
 from timedb.storage.read.latest import LastRows, latest_over
+from timedb.storage.read.one_end import last_of_series
 from timedb.storage.read.resample import resample
 from timedb.storage.read.slicing import rows_by_series, sliced
 from timedb.storage.read.streaming import stream_rows
 from timedb.storage.read.winners import DECISIVE, BoundingBox, winners_of
 from timedb.storage.read.written_out import BATCH_ROWS
+from timedb.storage.rows.ranking import last_points
 from timedb.storage.rows.rows import gathered, rows_of_frame
 from timedb.storage.rows.text_bytes import rows_of_bytes
 from timedb.storage.rows.texts_aside import TextsAside
@@ -78,6 +80,8 @@ class Answers:
         self.slice_rows = slice_rows
         self._place = place
         self.hold: Callable[[int], object] = lambda _: None
+        self._kept_rows = 0
+        self._by_bucket: defaultdict[str, list[str]] | None = None
         flat = read.view != "overlapping"  # whose periods are those of the read; a run has its own
         start, end = (bound if flat and bound else None for bound in (read.start_valid, read.end_valid))
         self._grid = Grid(
@@ -89,9 +93,48 @@ class Answers:
 
     def batches(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
         """The rows of a bucket's answer, in no particular order."""
+        if self._read.last is not None:
+            for rows in self._last(bucket, self._read.last):
+                yield from rows.to_batches(max_chunksize=BATCH_ROWS)
+            return
         for piece in self._pieces(bucket):
             self._hold(piece)
             yield from self._batches(piece)
+
+    def _last(self, bucket: BucketRead, count: int) -> Iterator[pa.Table]:
+        """The rows at the last so many points of each series, some series at a time, in their order."""
+        if not self._read.is_by_point:
+            yield from (last_points(rows, count) for rows in self._gathered(self._sliced(bucket)))
+            return
+
+        def rows(piece: BucketRead) -> pa.Table:
+            return gathered(
+                [self._empty(), *(last_points(each, count) for each in self._gathered(self._pieces(piece)))]
+            )
+
+        every = self._series_by_bucket(len(bucket.bucket))[bucket.bucket]
+        asked = every if bucket.selection.series_ids is None else sorted(bucket.selection.series_ids)
+        together = max(1, self.slice_rows // count)
+        kept = min(count * min(together, len(asked)), sum(max(file.rows, 0) for file in bucket.files))
+        if kept > self._kept_rows:
+            self.hold((kept - self._kept_rows) * ROW_BYTES)
+            self._kept_rows = kept
+        for first in range(0, len(asked), together):
+            some = asked[first : first + together]
+            found = last_of_series(bucket, count, some, rows, of_series=len(every), slice_rows=self.slice_rows)
+            if found is not None:
+                yield found
+
+    def _series_by_bucket(self, digits: int) -> Mapping[str, Sequence[str]]:
+        """The ids of all series by the first digits, in order."""
+        if self._by_bucket is None:
+            self._by_bucket = defaultdict(list)
+            for series_id in sorted(self._series):
+                self._by_bucket[series_id[:digits]].append(series_id)
+        return self._by_bucket
+
+    def _empty(self) -> pa.Table:
+        return pa.schema([READ_HELD.field(name) for name in self._columns]).empty_table()
 
     def _batches(self, bucket: BucketRead) -> Iterator[pa.RecordBatch]:
         found = self._rows(bucket)
@@ -117,9 +160,9 @@ class Answers:
         return self._sliced(bucket)
 
     def _sliced(self, bucket: BucketRead) -> list[BucketRead]:
-        whole_series = self._read.resample is not None or self._read.view == "latest" or self._read.newest_run
+        read = self._read
         most = rows_of_bytes(self._store, bucket.files, self.slice_rows, _TEXT_BYTES, self._columns)
-        return sliced(self._store, bucket, most, whole_series=whole_series)
+        return sliced(self._store, bucket, most, whole_series=not read.is_by_point, descending=read.descending)
 
     def _hold(self, piece: BucketRead) -> None:
         """Ask for the memory of a slice that could not be cut as small as others are."""
@@ -142,11 +185,15 @@ class Answers:
 
     def gathered(self, bucket: BucketRead) -> Iterator[pa.Table]:
         """The same as ``timedb.storage.rows.rows.gathered`` tables, one after the other by series and valid_time."""
-        empty = pa.schema([READ_HELD.field(name) for name in self._columns]).empty_table()
-        for piece in self._sliced(bucket):
+        if self._read.last is not None:
+            return self._last(bucket, self._read.last)
+        return self._gathered(self._sliced(bucket))
+
+    def _gathered(self, pieces: Iterable[BucketRead]) -> Iterator[pa.Table]:
+        for piece in pieces:
             self._hold(piece)
             batches = (pa.Table.from_batches([batch]).select(self._columns) for batch in self._batches(piece))
-            yield gathered([empty, *batches])
+            yield gathered([self._empty(), *batches])
 
     def _needs_no_engine(self, bucket: BucketRead) -> bool:
         """Whether stored rows can go out as they are; a few rows of a series are picked out faster by the engine."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import polars as pl
@@ -67,6 +67,16 @@ class BucketRead:
         files = _of_tiers(live, recipe.tiers)
         return cls(read, bucket, files, selection, recipe, uploaded) if files else None
 
+    def narrowed(self, selection: RowSelection, slice_rows: int = 0) -> BucketRead | None:
+        """The read of fewer rows of the bucket; None where no file holds any.
+
+        Args:
+            selection: Filters that leave out more; of each point all rows or none.
+            slice_rows: How many rows it has, about, where it is a slice.
+        """
+        files = [file for file in self.files if selection.may_hold(file)]
+        return replace(self, selection=selection, files=files, slice_rows=slice_rows) if files else None
+
     @property
     def is_stored(self) -> bool:
         """Whether every row of the files that passes the filters is a row of the answer."""
@@ -103,7 +113,8 @@ class BucketRead:
     def is_whole(self) -> bool:
         """Whether every row that its files have of the bucket is a row of the answer."""
         whole = RowSelection(bucket=self.bucket)
-        return self.is_stored and self.read.resample is None and self.selection == whole
+        cut = self.read.resample is not None or self.read.last is not None
+        return self.is_stored and not cut and self.selection == whole
 
     def files_of(self, tiers: Collection[str]) -> list[DataFile]:
         """The files of some tiers."""

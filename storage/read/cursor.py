@@ -46,10 +46,13 @@ class Cursor:
     last: dict[str, Any]
     as_of: datetime
     table_version: int
+    descending: bool = False
 
     def to_text(self) -> str:
         """Opaque text for the client."""
         body = {"as_of": format_time(self.as_of), "last": _to_json(self.last), "table_version": self.table_version}
+        if self.descending:
+            body["descending"] = True
         return base64.urlsafe_b64encode(json.dumps(body, separators=(",", ":")).encode()).decode()
 
     @classmethod
@@ -63,8 +66,10 @@ class Cursor:
             body = json.loads(base64.urlsafe_b64decode(text.encode()))
             if (read.pivot is not None) != body["last"]["series_id"].startswith("["):  # of one series, or of several
                 raise ValueError
+            if body.get("descending", False) is not read.descending:
+                raise ValueError
             last = _from_json(body["last"], sort_columns(read))
-            return cls(last, parse_time(body["as_of"]), int(body["table_version"]))
+            return cls(last, parse_time(body["as_of"]), int(body["table_version"]), read.descending)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InvalidRequest(f"after: {quoted(text)} is not a cursor of this read") from None
 
@@ -74,7 +79,7 @@ class Cursor:
         Args:
             rows: ``timedb.storage.rows.rows.gathered`` rows with the sort columns.
         """
-        return rows.filter(flags(_are_beyond(rows, self.last)))
+        return rows.filter(flags(_are_beyond(rows, self.last, descending=self.descending)))
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class Place:
         return rows.filter(flags(later | _are_beyond(rows, self.last)))
 
 
-def _are_beyond(rows: pa.Table, last: Mapping[str, Any]) -> Mask:
+def _are_beyond(rows: pa.Table, last: Mapping[str, Any], *, descending: bool = False) -> Mask:
     """Whether each row comes after the one that has these values, in the order of their columns; nulls come first."""
     later, same = np.zeros(rows.num_rows, dtype=np.bool_), np.ones(rows.num_rows, dtype=np.bool_)
     for name, value in last.items():
@@ -128,7 +133,7 @@ def _are_beyond(rows: pa.Table, last: Mapping[str, Any]) -> Mask:
             # An absent end stands for the valid_time, as in timedb.storage.rows.rows.integers.
             own = integers(rows, "valid_time") if value is None else np.int64(to_micros(value))
             times = integers(rows, name)
-            greater, equal = times > own, times == own
+            greater, equal = times < own if descending else times > own, times == own
         later |= same & greater
         same &= equal
     return later

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from timedb.contract.columns import result_columns
 from timedb.contract.errors import InvalidRequest, NotFound
 from timedb.contract.identity import series_bucket
 from timedb.contract.settings import ServerSettings
-from timedb.contract.times import from_micros
+from timedb.contract.times import MAX_MICROS, from_micros, to_micros
 from timedb.contract.wire import ReadTicket, quoted
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
 from timedb.storage.catalog.unit_changes import in_step, refuse_converted
@@ -178,7 +178,7 @@ def _selection(
     run_ids: Collection[str] | None,
 ) -> RowSelection:
     """The filters of a ticket, with ``as_of`` only where it leaves something out."""
-    cut_offs, start_valid = [ticket.as_of or newest], ticket.start_valid
+    cut_offs, start_valid, end_valid = [ticket.as_of or newest], ticket.start_valid, ticket.end_valid
     if ticket.token is not None:
         token = Token.from_text(ticket.token, field="token", newest=newest)
         if token.place is not None:
@@ -189,13 +189,17 @@ def _selection(
     if ticket.after is not None:
         cursor = Cursor.from_text(ticket.after, ticket)
         cut_offs.append(cursor.as_of)
-        if ticket.order_by == "valid_time" and ticket.resample is None:
-            start_valid = cursor.last["valid_time"]
+        if ticket.order_by == "valid_time" and ticket.is_by_point and ticket.last is None:
+            begin = cursor.last["valid_time"]
+            if not ticket.descending:
+                start_valid = begin
+            elif to_micros(begin) < MAX_MICROS:
+                end_valid = begin + timedelta(microseconds=1)
     as_of = min(cut_offs)
     return RowSelection(
         series_ids,
         start_valid,
-        ticket.end_valid,
+        end_valid,
         ticket.start_known,
         ticket.end_known,
         as_of if as_of < newest else None,  # nothing is younger: no cut-off, so that the tiers can be used

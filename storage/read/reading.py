@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import polars as pl
@@ -31,6 +31,7 @@ from timedb.storage.read.answers import Answers
 from timedb.storage.read.buckets import BucketRead, rows_of
 from timedb.storage.read.cursor import Cursor, sort_columns
 from timedb.storage.read.first_rows import FirstRows
+from timedb.storage.read.one_end import from_one_end
 from timedb.storage.read.parts import UNKNOWN, ReadPart, ticket_of_bucket
 from timedb.storage.read.pivot import Pivot
 from timedb.storage.read.token import Token
@@ -139,13 +140,13 @@ class ReadPlan:
     @property
     def whole(self) -> bool:
         """Whether the answer has to be put together before its first row can go out."""
-        sorted_across = self.ticket.ordered and self.ticket.order_by != "series"
+        sorted_across = self.ticket.is_ordered and self.ticket.order_by != "series"
         return self._pivot is not None or self.ticket.limit is not None or sorted_across
 
     @property
     def ordered(self) -> bool:
         """Whether the parts, one after the other, are in the order that was asked for."""
-        return self._pivot is not None or self.ticket.ordered or self.ticket.limit is not None
+        return self._pivot is not None or self.ticket.is_ordered
 
     @property
     def schema(self) -> pa.Schema:
@@ -246,7 +247,7 @@ class ReadPlan:
         schema = result_schema(self.ticket)
         for bucket in self.buckets:
             for rows in self._answers.gathered(bucket):
-                yield from self._finish(in_order(rows, self._order), schema)
+                yield from self._finish(self._in_order(rows), schema)
                 yield None
 
     def _materialised(self, check_cancelled: Callable[[], None]) -> tuple[pa.Table, str | None]:
@@ -273,24 +274,32 @@ class ReadPlan:
             return result_schema(self.ticket).empty_table()
         rows = gathered(pieces)
         pieces.clear()
-        return in_order(rows, self._order)
+        return self._in_order(rows)
+
+    def _in_order(self, rows: pa.Table) -> pa.Table:
+        return in_order(rows, self._order, descending=self.ticket.descending)
 
     def _page(self, limit: int, check_cancelled: Callable[[], None]) -> tuple[pa.Table, str | None]:
         after = None if self.ticket.after is None else Cursor.from_text(self.ticket.after, self.ticket)
         # Of a wide row there may be a row for each of its columns.
         wanted = (limit + 1) * (1 if self._pivot is None else len(self._pivot.columns))
-        first = FirstRows(self._order, wanted)
+        first = FirstRows(self._order, wanted, descending=self.ticket.descending)
         self._answers.hold(min(2 * limit, self._rows_of_files()) * ROW_BYTES)
         for bucket in self.buckets:
-            check_cancelled()
-            for found in self._answers.tables(bucket):
-                rows = self._placed(found)
-                first.add(rows if after is None else after.beyond(rows))
-                if min(first.held, wanted) > self._max_sorted_rows + 1:
-                    raise TooLarge(
-                        f"limit: a page of {limit} rows is more than the {self._max_sorted_rows} that are put "
-                        "together for one answer; make it smaller"
-                    )
+            for stretch, end in self._stretches(bucket, wanted):
+                check_cancelled()
+                for found in self._answers.tables(stretch):
+                    rows = self._placed(found)
+                    first.add(rows if after is None else after.beyond(rows))
+                    if min(first.held, wanted) > self._max_sorted_rows + 1:
+                        raise TooLarge(
+                            f"limit: a page of {limit} rows is more than the {self._max_sorted_rows} that are put "
+                            "together for one answer; make it smaller"
+                        )
+                if end is not None and first.are_before(end):
+                    break
+            if self.ticket.order_by == "series" and self._pivot is None and first.held >= wanted:
+                break  # the series of later buckets come later
         page = first.sorted()
         if page is None:
             return result_schema(self.ticket).empty_table(), None
@@ -298,7 +307,14 @@ class ReadPlan:
         if page.num_rows <= end:
             return page, None
         (last,) = page.select(self._order).slice(end - 1, 1).to_pylist()
-        return page.slice(0, end), Cursor(last, self.as_of, self.table_version).to_text()
+        return page.slice(0, end), Cursor(last, self.as_of, self.table_version, self.ticket.descending).to_text()
+
+    def _stretches(self, bucket: BucketRead, wanted: int) -> Iterable[tuple[BucketRead, int | None]]:
+        """A bucket in the order of its valid_times, where that is the order of the answer; else as it is."""
+        if self.ticket.order_by != "valid_time" or not self.ticket.is_by_point or self.ticket.last is not None:
+            return [(bucket, None)]
+        rows = -(-wanted // len(self.buckets))
+        return from_one_end(bucket, rows, descending=self.ticket.descending, slice_rows=self._answers.slice_rows)
 
     def _placed(self, rows: pa.Table) -> pa.Table:
         return rows if self._pivot is None else self._pivot.placed(rows)
@@ -343,8 +359,10 @@ def _value_ids(rows: pa.Table) -> pa.ChunkedArray:
 def stored_columns(ticket: ReadTicket) -> list[str]:
     """The columns of the values table that an answer is made from, and ``revision`` where it is asked for."""
     wanted = set(result_columns(ticket))
-    if ticket.ordered or ticket.limit is not None or ticket.since is not None:
+    if ticket.is_ordered or ticket.since is not None:
         wanted |= set(sort_columns(ticket))
+    if ticket.last is not None:
+        wanted |= set(POINT)
     if "value_id" in wanted:
         wanted |= set(REVISION)
     if wanted & {"series_key", "series_unit"} or ticket.unit is not None:

@@ -38,7 +38,9 @@ def rows_by_series(store: Store, bucket: BucketRead) -> Counter[str]:
     return counts
 
 
-def sliced(store: Store, bucket: BucketRead, most_rows: int, *, whole_series: bool = False) -> list[BucketRead]:
+def sliced(
+    store: Store, bucket: BucketRead, most_rows: int, *, whole_series: bool = False, descending: bool = False
+) -> list[BucketRead]:
     """Reads that together are the read of a bucket, by series and then by valid_time.
 
     Args:
@@ -46,6 +48,7 @@ def sliced(store: Store, bucket: BucketRead, most_rows: int, *, whole_series: bo
         bucket: The read.
         most_rows: Rows of a slice, about; one of a single valid_time may have more.
         whole_series: Cut no series in two, however many rows it has.
+        descending: Of a series the later valid_times first.
     """
     if sum(max(file.rows, 0) for file in bucket.files) <= most_rows:
         return [bucket]
@@ -59,17 +62,15 @@ def sliced(store: Store, bucket: BucketRead, most_rows: int, *, whole_series: bo
         if count > most_rows and not whole_series:
             one = replace(bucket.selection, series_ids=[series_id])
             stretches = _stretches(store, bucket, one, -(-count // most_rows))
-            pieces += [(replace(one, start_valid=start, end_valid=end), most_rows) for start, end in stretches]
+            cut = [(replace(one, start_valid=start, end_valid=end), most_rows) for start, end in stretches]
+            pieces += cut[::-1] if descending else cut
         else:
             together.append(series_id)
             rows += count
     if together:
         pieces.append((replace(bucket.selection, series_ids=together), rows))
-    return [
-        replace(bucket, selection=piece, files=files, slice_rows=count)
-        for piece, count in pieces
-        if (files := [file for file in bucket.files if piece.may_hold(file)])
-    ]
+    found = [bucket.narrowed(piece, count) for piece, count in pieces]
+    return [piece for piece in found if piece is not None]
 
 
 def _stretches(store: Store, bucket: BucketRead, selection: RowSelection, count: int) -> list[Stretch]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from timedb.storage.rows.orders import NULLABLE, Order
-from timedb.storage.rows.rows import flags, integers, keys_of, taken
+from timedb.storage.rows.orders import NULLABLE, POINT, Order
+from timedb.storage.rows.rows import codes, flags, in_order, integers, keys_of, taken
 from timedb.storage.rows.sorting import Integers, sorted_order
 
-__all__ = ["Ranking", "differs_from_next", "drop_beaten", "numbered", "picked"]
+__all__ = ["Ranking", "differs_from_next", "drop_beaten", "last_points", "numbered", "picked", "points_by_series"]
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -93,6 +93,31 @@ def _comparable(batch: pa.RecordBatch, name: str) -> Integers:
     column = batch.column(name)
     coded: Integers = column.indices.to_numpy() if pa.types.is_dictionary(column.type) else integers(batch, name)
     return coded
+
+
+def last_points(rows: pa.Table, count: int) -> pa.Table:
+    """Of each series the rows at the last so many points, in the order of points: ``views.last_points``.
+
+    Args:
+        rows: ``timedb.storage.rows.rows.gathered`` rows.
+        count: How many.
+    """
+    rows = in_order(rows, POINT)
+    points, ends = _points(rows)
+    last = np.repeat(points[ends], np.diff(ends, prepend=-1))
+    return rows.filter(flags(last - points < count))
+
+
+def points_by_series(rows: pa.Table) -> dict[str, int]:
+    """How many points each series has, of gathered rows in the order of points."""
+    points, ends = _points(rows)
+    series = rows.column("series_id").take(pa.array(ends)).to_pylist()
+    return dict(zip(series, np.diff(points[ends], prepend=-1).tolist(), strict=True))
+
+
+def _points(rows: pa.Table) -> tuple[Integers, Integers]:
+    """The number of each row's point, and where the rows of each series end."""
+    return numbered(*keys_of(rows, POINT)), np.flatnonzero(differs_from_next(codes(rows, "series_id")))
 
 
 def numbered(*keys: Integers) -> Integers:

@@ -181,19 +181,24 @@ def integers(rows: pa.Table | pa.RecordBatch, name: str) -> Integers:
     return found
 
 
-def keys_of(rows: pa.Table, names: Sequence[str]) -> list[Integers]:
-    """Columns of :func:`gathered` rows as integers in the same order: identifiers and times."""
-    return [
-        codes(rows, name) if pa.types.is_dictionary(rows.schema.field(name).type) else integers(rows, name)
-        for name in names
-    ]
+def keys_of(rows: pa.Table, names: Sequence[str], *, descending: bool = False) -> list[Integers]:
+    """Columns of :func:`gathered` rows as integers in the same order: identifiers and times.
+
+    ``descending``: the later time is the lesser number; identifiers stay as they are.
+    """
+    found = []
+    for name in names:
+        is_text = pa.types.is_dictionary(rows.schema.field(name).type)
+        key = codes(rows, name) if is_text else integers(rows, name)
+        found.append(-key if descending and not is_text else key)
+    return found
 
 
-def in_order(rows: pa.Table, names: Sequence[str]) -> pa.Table:
-    """:func:`gathered` rows in ascending order of some columns, nulls first."""
+def in_order(rows: pa.Table, names: Sequence[str], *, descending: bool = False) -> pa.Table:
+    """:func:`gathered` rows in ascending order of some columns, nulls first; ``descending``: later times first."""
     if "valid_time" in names and "valid_time_end" in names and not _has_values(rows, "valid_time_end"):
         names = [name for name in names if name != "valid_time_end"]  # it would only repeat the valid_time
-    order = sorted_order(keys_of(rows, names)) if rows.num_rows else None
+    order = sorted_order(keys_of(rows, names, descending=descending)) if rows.num_rows else None
     return rows if order is None else taken(rows, order)
 
 

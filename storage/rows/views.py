@@ -20,6 +20,7 @@ __all__ = [
     "flat",
     "flat_chains",
     "last",
+    "last_points",
     "latest_versions",
     "numbered",
     "of_newest_run",
@@ -108,6 +109,13 @@ def flat_chains(rows: F) -> F:
 def last(rows: F) -> F:
     """The last value of each series, of rows of the flat view or of rows that compete for it as :func:`winners`."""
     return picked(rows, LAST)
+
+
+def last_points(rows: F, count: int) -> F:
+    """Of each series the rows at the last so many points."""
+    last = points(rows).sort(*POINT).group_by("series_id", maintain_order=True).tail(count)
+    kept: F = rows.join(last, on=list(POINT), how="semi", nulls_equal=True)
+    return kept
 
 
 def picked(rows: F, order: Order) -> F:

@@ -129,6 +129,8 @@ class Read:
     newest_run: bool = False
     revision: bool = False
     """Whether the answer has that column, too."""
+    last: int | None = None
+    """Of each series only the last so many points."""
 
 
 def some(draw: st.DrawFn, instants: list[int], most: int) -> st.SearchStrategy[int]:
@@ -232,12 +234,15 @@ def reads() -> st.SearchStrategy[Read]:
         corrections=st.sampled_from([None, None, None, "none", "by_cutoff"]),
         newest_run=st.sampled_from([False, False, True]),
         revision=st.sampled_from([False, False, True]),
+        last=st.sampled_from([None, None, 1, 2]),
     )
 
 
-def _read(kind: dict[str, Any], cut_off: dict[str, Any], newest_run: bool, **others: Any) -> Read:
+def _read(kind: dict[str, Any], cut_off: dict[str, Any], newest_run: bool, last: int | None, **others: Any) -> Read:
     newest_run &= "lead_time" not in cut_off and not kind["all_versions"]
-    return Read(**{"relative": None, "lead_time": None, "newest_run": newest_run, **kind, **cut_off, **others})
+    last = None if kind["view"] == "latest" else last
+    usual = {"relative": None, "lead_time": None, "newest_run": newest_run, "last": last}
+    return Read(**{**usual, **kind, **cut_off, **others})
 
 
 __all__ = [

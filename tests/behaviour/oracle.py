@@ -116,9 +116,16 @@ ANSWERS = {
 }
 
 
+LAST = """
+    SELECT * FROM every QUALIFY $last IS NULL OR $last >= dense_rank() OVER (
+        PARTITION BY series_id ORDER BY valid_time DESC, valid_time_end DESC NULLS LAST
+    )
+"""
+
+
 def query_of(view: str, select: str, *, all_versions: bool = False, newest_run: bool = False) -> str:
     """The query of a read's answer, which it calls ``answer``."""
-    answer = f"WITH {SEEN}, answer AS ({ANSWERS[view, all_versions]}) {select}"
+    answer = f"WITH {SEEN}, every AS ({ANSWERS[view, all_versions]}), answer AS ({LAST}) {select}"
     return answer.format(kept="kept" if newest_run else "standing")
 
 
@@ -143,6 +150,7 @@ def chosen(
     run_ids: Sequence[str] | None = None,
     corrections: str = "all",
     newest_run: bool = False,
+    last: int | None = None,
     numbered: bool = False,
     times: Mapping[int, int] | None = None,
 ) -> list[tuple[int, int | None]]:
@@ -170,6 +178,7 @@ def chosen(
             "since": since,
             "run_ids": run_ids,
             "corrections": corrections,
+            "last": last,
         },
     )
     return answer.fetchall()

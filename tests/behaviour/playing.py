@@ -176,6 +176,8 @@ class Played:
             fields["workflow_id"] = "of no run" if read.workflow == WORKFLOWS else self._workflow(read.workflow)
         if read.newest_run:
             fields["newest_run"] = True
+        if read.last is not None:
+            fields["last"] = read.last
         if read.revision:
             fields["columns"] = list(COLUMN_TYPES)
         times = sorted(self.ranks)

@@ -21,6 +21,7 @@ from timedb.storage.tables.schemas import VALUES_DATA
 
 _INSTANTS = ("start_valid", "end_valid", "start_known", "end_known", "as_of")
 _NEW_YORK = "America/New_York"
+_LAST_FIRST = "PARTITION BY series_id ORDER BY valid_time DESC, valid_time_end DESC NULLS LAST"
 
 
 @contextmanager
@@ -73,6 +74,8 @@ class DuckReader(StorageDoor):
         arguments += [f"{name} := {filters[name]!r}" for name in names if name in filters]
         columns = ", ".join(filters.get("columns", VALUES_DATA.names))
         query = f"SELECT {columns} FROM timedb_{view}({', '.join(arguments)}) WHERE list_contains($series, series_id)"
+        if "last" in filters:
+            query += f" QUALIFY dense_rank() OVER ({_LAST_FIRST}) <= {filters['last']}"
         found = self.connection.execute(query, {"series": filters["series_ids"]}).to_arrow_table()
         return found.cast(
             pa.schema(
@@ -143,7 +146,7 @@ class PolarsByHand(StorageDoor):
     def can(read: Read) -> Read:
         """The read, or one like it that the page has a query for."""
         view = "overlapping" if read.view == "overlapping" or read.all_versions else "flat"
-        others: dict[str, Any] = {"relative": None, "lead_time": None, "workflow": None, "corrections": None}
+        others: dict[str, Any] = dict.fromkeys(("relative", "lead_time", "workflow", "corrections", "last"))
         return replace(read, view=view, newest_run=False, revision=False, **others)
 
 

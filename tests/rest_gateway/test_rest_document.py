@@ -82,6 +82,7 @@ def test_whole_numbers_have_the_bounds_that_they_are_held_to(rest: httpx.Client,
         ("/series", "limit"),
         ("/list_timeseries", "limit"),
         ("/runs", "limit"),
+        ("/values", "last"),
         ("/values", "limit"),
         ("/values", "days_ahead"),
         ("/accuracy", "days_ahead"),
@@ -90,7 +91,13 @@ def test_whole_numbers_have_the_bounds_that_they_are_held_to(rest: httpx.Client,
     }
     gate = {"time_zone": "UTC", "time_of_day": "00:00", "name": "x"}
     nobody = {"name": "x"}  # which is an error at once
-    beside = {"fill_limit": {"period": "P1D", "fill": "null"}, "limit": {}, "days_ahead": gate, "wait": nobody}
+    beside = {
+        "fill_limit": {"period": "P1D", "fill": "null"},
+        "limit": {},
+        "last": {},
+        "days_ahead": gate,
+        "wait": nobody,
+    }
     needed = {"/accuracy": {"actual_key": "x", "horizon": "1h"}}
     for path, each in numbers:
         low, high = each["schema"]["minimum"], each["schema"]["maximum"]

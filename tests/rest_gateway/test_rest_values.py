@@ -43,6 +43,23 @@ def revised(rest: httpx.Client, name: str) -> str:
     return name
 
 
+def test_the_newest_rows(rest: httpx.Client, revised: str) -> None:
+    assert values(read(rest, revised, last=2)) == [21.0, 3.0]
+    assert values(read(rest, revised, descending="true")) == [3.0, 21.0, 10.0]
+    assert values(read(rest, revised, mode="overlapping", last=2)) == [2.0, 3.0, 21.0], "of each, all its revisions"
+    page = read(rest, revised, descending="true", limit=2)
+    assert values(page) == [3.0, 21.0]
+    assert values(read(rest, revised, descending="true", limit=2, cursor=page["next_cursor"])) == [10.0]
+    assert values(read(rest, revised, mode="overlapping", order_by="valid_time", descending="true", limit=1)) == [3.0]
+    assert_error(
+        rest.get("/values", params={"mode": "latest", "last": 1}),
+        422,
+        "invalid_request",
+        "last: goes with the views flat",
+    )
+    assert_error(rest.get("/values", params={"last": "-1"}), 422, "invalid_request", "last: ")
+
+
 def test_columns_are_chosen_and_series_stand_side_by_side(rest: httpx.Client, revised: str) -> None:
     answer = read(rest, revised, columns="valid_time,value, revision", newest_run="true")
     assert [(row.pop("valid_time")[11:13], row) for row in answer["data"]] == [

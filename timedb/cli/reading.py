@@ -89,7 +89,7 @@ def read(
     flight_url: FlightUrl = None,
     json: AsJson = False,
 ) -> None:
-    """Read values, sorted by series and valid_time. The token of the answer goes to standard error."""
+    """Read values, sorted by series and valid_time or as told. The token of the answer goes to standard error."""
     versions = asked["all_versions"]
     fields = {
         **_series(series, series_id, labels),

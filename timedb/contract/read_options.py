@@ -93,6 +93,8 @@ class ScannedRows(_Selected, total=False):
     everything as first published."""
     newest_run: bool
     """Of each series only the run that was known last, as it was issued (under ``relative``: of each window)."""
+    last: int | None
+    """Of each series only the last so many valid_times (or periods); all revisions of them, where those are read."""
     columns: list[str] | None
 
 
@@ -136,6 +138,8 @@ class Selection(Rows, ScannedRows, total=False):
     """With ``view="changes"``: the ``token`` of the answer before; left out: from the beginning."""
     ordered: bool
     order_by: Literal["series", "valid_time", "known_time", "change_time"]
+    descending: bool
+    """In that order, but later times first; with ``order_by="valid_time"`` and a ``limit`` the newest rows of all."""
     limit: int | None
     after: str | None
     """The ``cursor`` of the last answer under a limit (see :meth:`Client.read_arrow`)."""
@@ -261,6 +265,14 @@ READ = (
         "window",
     ),
     ReadOption(
+        "last",
+        "count",
+        24,
+        "Of each series only the last so many valid_times, or periods.",
+        "Of each series only the last so many valid_times, with all their revisions in mode=overlapping; or periods",
+        metavar="N",
+    ),
+    ReadOption(
         "period",
         "length",
         "P1D",
@@ -307,6 +319,21 @@ READ = (
         "With --view changes: the token of the read before.",
         "With mode=changes: the X-Token of the answer before",
         metavar="TOKEN",
+    ),
+    ReadOption(
+        "order_by",
+        "word",
+        "valid_time",
+        "Sorted by series, valid_time, known_time or change_time. [series]",
+        "Sorted by series, valid_time, known_time or change_time; default: valid_time, with mode=overlapping "
+        "known_time, with mode=changes change_time",
+    ),
+    ReadOption(
+        "descending",
+        "flag",
+        True,
+        "Later times first; with --order-by valid_time and --limit the newest rows of all.",
+        "In that order, but later times first; with limit the newest rows",
     ),
 )
 """Of a read of values, beside :data:`ROWS`; ``relative`` and ``resample`` also have a ``time_zone``."""

@@ -135,7 +135,9 @@ class ReadCommand(Selecting):
     columns: list[str] | None = None
     ordered: bool = False
     order_by: OrderBy = "series"
+    descending: bool = False
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
+    last: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
     after: str | None = None
 
     @model_validator(mode="after")
@@ -163,6 +165,9 @@ class ReadCommand(Selecting):
             raise ValueError("resample would mix versions of one value; leave out all_versions")
         if self.newest_run:
             self._check_newest_run()
+        if self.last is not None and self.view in ("latest", "changes"):
+            other = "is the last value of each series" if self.view == "latest" else "goes by change_time"
+            raise ValueError(f"last: goes with the views flat, overlapping and first; {self.view} {other}")
         if self.pivot is not None:
             self._check_pivot()
         return self
@@ -187,6 +192,18 @@ class ReadCommand(Selecting):
     def has_cut_off(self) -> bool:
         """Whether what may have been known depends on the valid_time: ``relative`` or ``lead_time``."""
         return self.relative is not None or self.lead_time is not None
+
+    @property
+    def is_by_point(self) -> bool:
+        """Whether the rows of each (series, valid_time, valid_time_end) follow from what is known of it alone, before
+        ``last`` picks some.
+        """
+        return self.resample is None and self.view != "latest" and not self.newest_run
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether its rows come in an order."""
+        return self.ordered or self.descending or self.limit is not None
 
     @property
     def numbers_revisions(self) -> bool:

@@ -136,6 +136,7 @@ def test_a_file_that_is_gone_is_an_error_and_no_shorter_answer(client: Client, t
         ({"limit": 10}, InvalidRequest, "limit: 10 needs all rows in one place"),
         ({"pivot": "series_key"}, InvalidRequest, "pivot: series_key brings series of all parts together"),
         ({"ordered": True, "order_by": "valid_time"}, InvalidRequest, "order_by: valid_time needs all rows"),
+        ({"descending": True, "order_by": "valid_time"}, InvalidRequest, "order_by: valid_time needs all rows"),
         ({"view": "sideways"}, InvalidRequest, "view: 'sideways'"),
         ({"series_keys": "nobody"}, NotFound, "series_key: there is no series 'nobody'"),
         ({"tenant": "11111111-1111-4111-8111-111111111111"}, NotFound, "tenant: there is no tenant '11111111"),

@@ -59,6 +59,22 @@ def test_the_newest_run_is_read_with_the_number_of_each_revision(ask: Any, clien
     assert sorted(client.read(series_keys=revised, newest_run=True)["value"]) == [11.0, 12.0, 13.0]
 
 
+def test_the_newest_rows_are_read(ask: Any, client: Client, revised: str) -> None:
+    def told(*options: str) -> list[float]:
+        asked = ("read", "--series", revised, "--series", f"{revised}-actual", "--columns", "value", "--json", *options)
+        return [row["value"] for row in json.loads(ask(*asked))]
+
+    assert sorted(told("--last", "1")) == [2.0, 13.0]
+    assert sorted(told("--order-by", "valid_time", "--descending", "--limit", "2")) == [2.0, 13.0]
+    assert sorted(told("--view", "overlapping", "--last", "1")) == [2.0, 3.0, 13.0]
+    newest = client.read(series_keys=revised, last=2, descending=True)
+    assert newest["value"].to_list() == [13.0, 12.0]
+    page = client.read_arrow(series_keys=revised, order_by="valid_time", descending=True, limit=2)
+    after = (page.schema.metadata or {})[b"cursor"].decode()
+    asked: dict[str, Any] = {"order_by": "valid_time", "descending": True, "limit": 2, "after": after}
+    assert client.read(series_keys=revised, **asked)["value"].to_list() == [11.0]
+
+
 def test_series_stand_side_by_side_and_gaps_are_filled(ask: Any, client: Client, revised: str) -> None:
     actual = f"{revised}-actual"
     table = ask("read", "--series", revised, "--series", actual, "--pivot", "series_key")
