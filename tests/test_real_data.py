@@ -76,10 +76,11 @@ def test_the_day_ahead_gate_and_the_same_as_windows(client: Client, median: pd.D
     assert list(expected) != list(winners(median))
 
 
-@pytest.mark.parametrize("aggregate", ["mean", "sum", "min", "max", "first", "last", "count"])
+@pytest.mark.parametrize("aggregate", ["mean", "median", "quantile:0.1", "sum", "min", "max", "first", "last", "count"])
 def test_days_of_a_time_zone(client: Client, median: pd.DataFrame, aggregate: str) -> None:
     flat = winners(median)
-    days = flat.groupby(flat.index.tz_convert(ZONE).normalize()).agg(aggregate)
+    days = flat.groupby(flat.index.tz_convert(ZONE).normalize())
+    days = days.quantile(0.1) if aggregate == "quantile:0.1" else days.agg(aggregate)
     expected = days.set_axis(days.index.tz_convert("UTC"))
     same(read(client, resample={"period": "P1D", "aggregate": aggregate, "time_zone": ZONE}), expected)
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from timedb.contract.errors import TooLarge
+from timedb.contract.quantiles import level_of
 from timedb.contract.wire import Resample
 from timedb.storage.measures.local_clock import Instants
 from timedb.storage.measures.periods import Periods
@@ -46,6 +47,8 @@ def resample(
       the mean only where no interval has a value.
     - sum: points whole, intervals in proportion to the part of them that lies in the period.
     - min, max, count: over all values that belong to the period.
+    - median, quantile:0.1: of all values that belong to the period, each once however far it reaches in: in ascending
+      order, x[0] to x[n - 1], with h = 0.1 (n - 1) and i = floor(h), x[i] + (h - i) (x[i + 1] - x[i]).
     - first, last: the one that begins first or last (a point before an interval, a short one before a long one).
 
     Args:
@@ -191,9 +194,11 @@ def _aggregate(pieces: _Pieces, aggregate: str) -> tuple[Instants, Instants, Flo
             case "last":
                 position = np.where(pieces.known, np.arange(len(pieces.known)), 0)
                 value = pieces.value[np.maximum.reduceat(position, heads)]
-            case _:
+            case "count":
                 value = np.add.reduceat(pieces.known.astype(np.float64), heads)
                 known = np.ones_like(known)
+            case _:
+                value = _quantile(pieces, heads, level_of(aggregate))
     return pieces.group[heads], pieces.number[heads], value, known
 
 
@@ -218,3 +223,21 @@ def _mean(pieces: _Pieces, heads: Instants) -> Floats:
         weight = pieces.known.astype(np.int64)
     total = np.add.reduceat(np.where(weight > 0, pieces.value * weight, _NOTHING), heads)
     return total / np.add.reduceat(weight, heads)
+
+
+def _quantile(pieces: _Pieces, heads: Instants, level: float) -> Floats:
+    """Between the two values in the order that are next to the level; NaN, the last of any order, is the answer."""
+    group = np.repeat(np.arange(len(heads)), np.diff(heads, append=len(pieces.known)))[pieces.known]
+    value = pieces.value[pieces.known]
+    value = np.append(value[np.lexsort((value, group))], 0.0)  # which stands for no value at all
+    count = np.bincount(group, minlength=len(heads))
+    begin = np.cumsum(count) - count
+    place = level * np.maximum(count - 1, 0)
+    below = np.floor(place).astype(np.int64)
+    low, high = value[begin + below], value[begin + np.minimum(below + 1, np.maximum(count - 1, 0))]
+    share, gap = place - below, high - low
+    # A gap may be too large for a float though neither end is.
+    between = np.where(np.isfinite(gap), low + share * gap, (1 - share) * low + share * high)
+    greatest = value[begin + np.maximum(count - 1, 0)]
+    found: Floats = np.where(np.isnan(greatest), greatest, np.where((share == 0) | (low == high), low, between))
+    return found

@@ -282,10 +282,11 @@ READ = (
     ),
     ReadOption(
         "aggregate",
-        "word",
+        "text",
         "max",
-        "mean, sum, min, max, first, last or count. [mean]",
-        "… by this function; default: mean",
+        "mean, median, sum, min, max, first, last, count or a quantile, say quantile:0.1. [mean]",
+        "… by mean, median, sum, min, max, first, last, count or a quantile, such as quantile:0.1; default: mean",
+        metavar="HOW",
         part_of="resample",
     ),
     ReadOption(

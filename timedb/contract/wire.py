@@ -25,6 +25,7 @@ from timedb.contract.upload_commands import (
 from timedb.contract.wire_fields import (
     HOW_UNITS_CHANGE,
     MAX_NAME_CHARS,
+    Aggregate,
     Command,
     Days,
     Fill,
@@ -95,7 +96,6 @@ INSTANCE_HEADER = "x-timedb-instance"
 MAX_LIMIT = 1_000_000_000
 View = Literal["flat", "overlapping", "latest", "changes", "first"]
 OrderBy = Literal["series", "valid_time", "known_time", "change_time"]
-Aggregate = Literal["mean", "sum", "min", "max", "first", "last", "count"]
 
 
 class Resample(WireModel):

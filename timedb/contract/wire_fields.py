@@ -32,7 +32,8 @@ from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.contract.json_counts import MAX_JSON_VALUES, check_json_counts
 from timedb.contract.json_keys import check_keys
 from timedb.contract.numbers import float_of
-from timedb.contract.quantiles import check_quantile
+from timedb.contract.quantiles import check_quantile, check_quantile_aggregate
+from timedb.contract.spelling import did_you_mean
 from timedb.contract.times import format_time, midnight, parse_time, to_utc
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "MAX_NAME_CHARS",
     "MAX_TAGS",
     "MAX_TEXT_CHARS",
+    "Aggregate",
     "Command",
     "Days",
     "Fill",
@@ -152,6 +154,19 @@ def _read_fill(value: object, info: ValidationInfo) -> object:
         raise ValueError('is not "none", "null", "previous", "linear" or a finite number')
     return number
 
+
+AGGREGATES = ("mean", "median", "sum", "min", "max", "first", "last", "count")
+
+
+def _read_aggregate(value: object) -> object:
+    if value in AGGREGATES or (isinstance(value, str) and check_quantile_aggregate(value)):
+        return value
+    meant = did_you_mean(value, AGGREGATES) if isinstance(value, str) else ""
+    raise ValueError(f"is no aggregate{meant or '; there are ' + ', '.join(AGGREGATES)}, and quantiles: quantile:0.1")
+
+
+Aggregate = Annotated[str, BeforeValidator(_read_aggregate)]
+"""What makes the values of a period one."""
 
 Fill = Annotated[Literal["none", "null", "previous", "linear"] | float, BeforeValidator(_read_fill)]
 """What becomes of periods without a value."""

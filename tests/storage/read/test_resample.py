@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +24,7 @@ from timedb.storage.read.resample import resample
 
 TIME = pl.Datetime("us", "UTC")
 HOUR = timedelta(hours=1)
-AGGREGATES = ["mean", "sum", "min", "max", "first", "last", "count"]
+AGGREGATES = ["mean", "sum", "min", "max", "first", "last", "count", "median", "quantile:0.1", "quantile:0.999"]
 NAN = float("nan")
 
 Row = tuple[str, datetime, datetime | None, float | None]
@@ -170,6 +171,8 @@ def test_intervals_count_by_what_lies_in_the_period() -> None:
         "first": [10.0, 10.0],
         "last": [10.0, 30.0],
         "count": [1.0, 2.0],
+        "median": [10.0, 20.0],
+        "quantile:0.75": [10.0, 25.0],
     }
     assert {aggregate: values(rows, "1d", aggregate) for aggregate in expected} == expected
 
@@ -196,10 +199,52 @@ def test_nulls_are_left_out_and_nan_is_not() -> None:
         aggregate: [0.0 if aggregate == "count" else None] for aggregate in AGGREGATES
     }
     broken: list[Row] = [*some, ("a", day + 3 * HOUR, None, NAN)]
-    for aggregate in ("mean", "sum", "min", "max", "last"):
+    for aggregate in ("mean", "sum", "min", "max", "last", "median", "quantile:0.01"):
         assert math.isnan(values(broken, "1d", aggregate)[0] or 0.0), aggregate
     assert values(broken, "1d", "count") == [2.0]
     assert values(broken, "1d", "first") == [4.0]
+
+
+def test_quantiles_lie_between_the_values_next_to_them() -> None:
+    """As numpy, pandas and DuckDB's ``quantile_cont`` say; beyond what floats hold they say no number."""
+    day = utc("2025-01-01 00:00")
+
+    def quantile(level: str, *numbers: float | None) -> float | None:
+        rows: list[Row] = [("a", day + place * HOUR, None, number) for place, number in enumerate(numbers)]
+        (found,) = values(rows, "1d", level)
+        return found
+
+    assert quantile("quantile:0.25", 40.0, 10.0, 30.0, 20.0) == 17.5
+    assert quantile("quantile:0.9", 0.0, 10.0) == 9.0
+    assert quantile("median", 3.0, None, 1.0) == quantile("quantile:0.5", 3.0, 1.0) == 2.0
+    assert quantile("quantile:0.1", 7.0) == 7.0
+    assert quantile("median", -1.7e308, 1.7e308) == 0.0
+    assert quantile("median", math.inf, math.inf) == math.inf
+    assert quantile("median", -math.inf, 5.0) == -math.inf
+    assert math.isnan(quantile("median", -math.inf, math.inf) or 0.0)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "said"),
+    [
+        ("p10", "aggregate: 'p10' is another spelling of quantile:0.1; use that"),
+        ("P97.5", "aggregate: 'P97.5' is another spelling of quantile:0.975; use that"),
+        ("q0.1", "aggregate: 'q0.1' is another spelling of quantile:0.1"),
+        ("quantile:0.10", "another spelling of quantile:0.1"),
+        ("quantile:1e-1", "another spelling of quantile:0.1"),
+        ("quantile(.5)", "another spelling of quantile:0.5"),
+        ("percentile 5", "another spelling of quantile:0.05"),
+        ("quantile:10", "aggregate: 'quantile:10' is no quantile of a number in (0, 1), such as quantile:0.1"),
+        ("quantile:0", "is no quantile of a number in (0, 1)"),
+        ("p100", "is no quantile of a number in (0, 1)"),
+        ("quantile:--", "is no quantile of a number in (0, 1)"),
+        ("most", "aggregate: 'most' is no aggregate; there are mean, median, sum, min, max, first, last, count, and"),
+        (0.5, "aggregate: 0.5 is no aggregate"),
+    ],
+)
+def test_a_quantile_has_one_spelling(aggregate: object, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(said)):
+        parse_object(Resample, {"period": "1d", "aggregate": aggregate})
 
 
 def test_equal_intervals_make_the_plain_mean_to_the_last_bit() -> None:
@@ -281,7 +326,8 @@ WITH periods AS (
 ), known AS (FROM pieces WHERE value IS NOT NULL)
 SELECT pieces.series_id, epoch_us(pieces.first), epoch_us(pieces.stop),
     any_value(coalesce(mean, point_mean)), any_value(total), any_value(lowest), any_value(highest),
-    any_value(earliest), any_value(latest), any_value(coalesce(number, 0))
+    any_value(earliest), any_value(latest), any_value(coalesce(number, 0)),
+    any_value(middle), any_value(low), any_value(high)
 FROM pieces LEFT JOIN (
     SELECT series_id, first,
         sum(value * overlap) FILTER (length > 0) / sum(overlap) FILTER (length > 0) AS mean,
@@ -291,7 +337,10 @@ FROM pieces LEFT JOIN (
         max(value) AS highest,
         first(value ORDER BY valid_time, valid_time_end NULLS FIRST) AS earliest,
         last(value ORDER BY valid_time, valid_time_end NULLS FIRST) AS latest,
-        count(*) AS number
+        count(*) AS number,
+        CASE WHEN NOT bool_or(isnan(value)) THEN quantile_cont(value, 0.5) ELSE 'NaN'::DOUBLE END AS middle,
+        CASE WHEN NOT bool_or(isnan(value)) THEN quantile_cont(value, 0.1) ELSE 'NaN'::DOUBLE END AS low,
+        CASE WHEN NOT bool_or(isnan(value)) THEN quantile_cont(value, 0.999) ELSE 'NaN'::DOUBLE END AS high
     FROM known GROUP BY ALL
 ) AS figures USING (series_id, first)
 GROUP BY ALL ORDER BY ALL

@@ -193,7 +193,11 @@ HOURLY = {"period": "1h", "aggregate": "mean"}
         ({"lead_time": "1 h", "view": "latest"}, "lead_time: '1 h' is not a duration such as PT36H"),
         ({"lead_time": "1h", "relative": WINDOWS}, "lead_time and relative are two cut-offs"),
         ({"resample": {"period": "1h"}}, "resample.aggregate: is missing"),
-        ({"resample": {"period": "1h", "aggregate": "median"}}, "resample.aggregate: 'median'"),
+        (
+            {"resample": {"period": "1h", "aggregate": "medium"}},
+            "resample.aggregate: 'medium' is no aggregate; did you mean median?",
+        ),
+        ({"resample": {"period": "1h", "aggregate": "p10"}}, "'p10' is another spelling of quantile:0.1; use that"),
         ({"resample": {"period": "0h", "aggregate": "mean"}}, "period PT0S is not longer than nothing"),
         ({"resample": {"period": "1h", "aggregate": "mean", "time_zone": "Nowhere"}}, "resample.time_zone: 'Nowhere'"),
         ({"resample": HOURLY, "all_versions": True}, "resample would mix versions"),
