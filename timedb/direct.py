@@ -36,8 +36,8 @@ def scan_lake(
             view the last value of each series. ``first``: per valid time the value known first, as it stands.
         **selection: Of ``timedb.client.Selection`` those that a scan can do: series, labels, ranges, ``as_of``,
             ``run_ids``, ``workflow_id``, ``all_versions``, ``relative``, ``lead_time``, ``corrections``,
-            ``newest_run``, ``last``, and ``columns``: any that a read can return; left out: all that are stored,
-            identifiers as text.
+            ``newest_run``, ``last``, ``names``, and ``columns``: any that a read can return; left out: all that are
+            stored, identifiers as text.
 
     Raises:
         NotFound: there is no such lake, tenant or series.

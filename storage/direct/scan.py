@@ -213,7 +213,10 @@ def scan_lake(path: str, tenant: str | None, ticket: ReadTicket) -> pl.LazyFrame
         InvalidRequest: names the field that does not fit.
     """
     found = find_tenant(path, tenant)
-    columns = VALUES_DATA.names if ticket.columns is None else ticket.columns
+    columns = ticket.columns
+    if columns is None:
+        first, *others = VALUES_DATA.names
+        columns = [first, *(["series_key"] if ticket.names else []), *others]
     plan = found.plan(ticket.model_copy(update={"columns": columns}), found.state())
     values = found.store.below("values")
     pieces = [bucket.answer(partial(bucket.scan, values), VALUES_DATA.names) for bucket in plan.buckets]

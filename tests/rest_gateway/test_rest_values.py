@@ -320,6 +320,10 @@ def test_every_view_has_its_parameters(rest: httpx.Client, revised: str) -> None
     assert values(read(rest, revised, mode="first")) == [7.0, 8.0, 3.0]
     assert values(read(rest, revised, mode="first", period="1d", aggregate="max")) == [8.0]
     assert values(read(rest, revised, period="1d", aggregate="max")) == [21.0]
+    assert values(read(rest, revised, period="1d", aggregate="median")) == [10.0]
+    assert values(read(rest, revised, period="1d", aggregate="quantile:0.25")) == [6.5]
+    refused = rest.get("/values", params={"name": revised, "period": "1d", "aggregate": "p25"})
+    assert_error(refused, 422, "invalid_request", "aggregate: 'p25' is another spelling of quantile:0.25; use that")
     before = rest.get("/values", params={"name": revised}).headers["x-token"]
     upload(rest, hours(revised, [9.0]), known_time="2025-01-01T20:00:00Z")
     assert values(read(rest, revised, mode="changes", since=before)) == [9.0]

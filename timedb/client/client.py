@@ -298,12 +298,12 @@ class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls, FollowCalls):
 
         Returns:
             Times are ``Datetime("us", "UTC")``. Identifiers (``series_id``, ``series_key``, ``series_unit``,
-            ``run_id``, ``changed_by``) are ``Categorical``, which takes a quarter of the memory and filters, groups
-            and sorts like text; ``.cast(pl.String)`` before a join with text. Other text is ``String``.
+            ``run_id``, ``changed_by``) are ``Categorical``, which takes a quarter of the memory and filters, groups,
+            sorts and joins like text, but joins no text: with ``identifiers="plain"`` they are ``String``, as all else.
 
         Examples:
-            >>> client.read(series_keys="wind")["value"].to_list()  # what is known now
-            [5.5, 7.0]
+            >>> client.read(series_keys="wind", names=True)["series_key", "value"].rows()  # what is known now
+            [('wind', 5.5), ('wind', 7.0)]
             >>> client.read(series_keys="wind", end_known=day)["value"].to_list()  # what was known before the day
             [5.0, 6.5]
             >>> client.read(series_keys="wind", view="overlapping").height  # every revision

@@ -132,12 +132,12 @@ def result_columns(read: ReadCommand) -> list[str]:
 
 
 def _usual_columns(read: ReadCommand) -> list[str]:
-    base = ["series_id", "valid_time", "value"]
+    series = ["series_id", "series_key"] if read.names else ["series_id"]
     if read.view == "changes":
-        return ["series_id", "valid_time", "valid_time_end", "value", *AUDIT_COLUMNS]
+        return [*series, "valid_time", "valid_time_end", "value", *AUDIT_COLUMNS]
     if read.all_versions:
-        return [*base, *AUDIT_COLUMNS]
-    return ["series_id", "valid_time", "known_time", "value"] if read.view == "overlapping" else base
+        return [*series, "valid_time", "value", *AUDIT_COLUMNS]
+    return [*series, "valid_time", *(["known_time"] if read.view == "overlapping" else []), "value"]
 
 
 def result_schema(read: ReadCommand, metadata: dict[bytes, bytes] | None = None) -> pa.Schema:

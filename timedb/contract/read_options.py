@@ -75,7 +75,7 @@ class Rows(_Selected, total=False):
     compression: Literal["lz4", "zstd"] | None
     """Of the bytes on the wire; pays where the network is slower than about a gigabit a second."""
     identifiers: Literal["dictionary", "plain"]
-    """``plain``: texts come as they are, not dictionary-encoded."""
+    """``plain``: texts come as they are, not dictionary-encoded, and join with any text."""
 
 
 class ScannedRows(_Selected, total=False):
@@ -96,6 +96,8 @@ class ScannedRows(_Selected, total=False):
     last: int | None
     """Of each series only the last so many valid_times (or periods); all revisions of them, where those are read."""
     columns: list[str] | None
+    names: bool
+    """Beside ``series_id`` also the name, ``series_key``, in an answer without ``columns``."""
 
 
 class Compared(Rows, total=False):

@@ -133,6 +133,7 @@ class ReadCommand(Selecting):
     unit: Name | None = None
     since: str | None = None
     columns: list[str] | None = None
+    names: bool = False
     ordered: bool = False
     order_by: OrderBy = "series"
     descending: bool = False
@@ -170,6 +171,9 @@ class ReadCommand(Selecting):
             raise ValueError(f"last: goes with the views flat, overlapping and first; {self.view} {other}")
         if self.pivot is not None:
             self._check_pivot()
+        if self.names and (self.columns is not None or self.pivot is not None):
+            other = "columns says which there are: name series_key" if self.pivot is None else "pivot makes the columns"
+            raise ValueError(f"names: {other}; leave names out")
         return self
 
     def _check_pivot(self) -> None:

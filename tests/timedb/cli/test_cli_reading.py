@@ -83,6 +83,8 @@ def test_series_stand_side_by_side_and_gaps_are_filled(ask: Any, client: Client,
     how = ("--period", "1h", "--fill", "previous", "--fill-limit", "1", "--end-valid", "2025-01-01T05:00:00Z")
     told = json.loads(ask("read", "--series", revised, "--columns", "value", "--json", *how))
     assert [row["value"] for row in told] == [11.0, 12.0, 13.0, 13.0, None]
+    quantile = ("--period", "P1D", "--aggregate", "quantile:0.75")
+    assert json.loads(ask("read", "--series", revised, "--columns", "value", "--json", *quantile)) == [{"value": 12.5}]
 
 
 def test_runs_are_chosen(ask: Any, client: Client, revised: str) -> None:

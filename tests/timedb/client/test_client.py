@@ -194,8 +194,8 @@ HOURLY = {"period": "1h", "aggregate": "mean"}
         ({"lead_time": "1h", "relative": WINDOWS}, "lead_time and relative are two cut-offs"),
         ({"resample": {"period": "1h"}}, "resample.aggregate: is missing"),
         (
-            {"resample": {"period": "1h", "aggregate": "medium"}},
-            "resample.aggregate: 'medium' is no aggregate; did you mean median?",
+            {"resample": {"period": "1h", "aggregate": "medain"}},
+            "resample.aggregate: 'medain' is no aggregate; did you mean median",
         ),
         ({"resample": {"period": "1h", "aggregate": "p10"}}, "'p10' is another spelling of quantile:0.1; use that"),
         ({"resample": {"period": "0h", "aggregate": "mean"}}, "period PT0S is not longer than nothing"),

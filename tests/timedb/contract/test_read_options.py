@@ -10,7 +10,7 @@ from timedb.contract.wire import AccuracyCommand, ReadCommand, Relative, Resampl
 from timedb.rest_gateway.ask.reads import AccuracyQuery, ValuesQuery
 
 # What has a shape of its own at each door.
-SHAPED = {"series_ids", "series_keys", "labels", "view", "columns", "ordered", "limit", "after"}
+SHAPED = {"series_ids", "series_keys", "labels", "view", "columns", "names", "ordered", "limit", "after"}
 SHAPED_IN_ACCURACY = {"actual_id", "actual_key", "actual_labels", "reference_labels", "horizon"}
 FLIGHT_ALONE = {"compression", "identifiers"}
 
