@@ -60,6 +60,14 @@ class RowsDigest:
             self._parity ^= np.bitwise_xor.reduce(words)
         self._rows += len(words)
 
+    def take_out(self, words: Words) -> None:
+        """Count rows out again that were counted in, by the word of each."""
+        with np.errstate(over="ignore"):
+            self._total -= words.sum(dtype=np.uint64)
+            self._mixed -= _mix(words).sum(dtype=np.uint64)
+            self._parity ^= np.bitwise_xor.reduce(words)
+        self._rows -= len(words)
+
     def text(self) -> str:
         """The digest so far."""
         return _text(self._rows, self._total, self._mixed, self._parity)
@@ -95,15 +103,17 @@ def _words_of_rows(rows: pa.Table, series_ids: Sequence[str]) -> Iterator[Words]
         yield _row_words([_piece(column, start) for column in columns])
 
 
-def row_words(columns: Sequence[pa.ChunkedArray]) -> Words:
+def row_words(columns: Sequence[pa.ChunkedArray], before: Words | None = None) -> Words:
     """A word for each row, made of its cells; the same cells make the same word in every release.
 
     Args:
-        columns: Text (plain or a dictionary's), lists of text, times or float64, one of them not null throughout.
+        columns: Text (plain or a dictionary's), lists of text, times or float64.
+        before: The words of the columns before them, if there are any.
     """
     with np.errstate(over="ignore"):
         rows = len(columns[0])
-        return _row_words([np.broadcast_to(_bits(column), rows) for column in columns])
+        words = [np.broadcast_to(_bits(column), rows) for column in columns]
+        return _row_words(words if before is None else [before, *words])
 
 
 def rows_checksum(rows: pa.Table) -> int:

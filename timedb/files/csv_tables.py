@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
 from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.contract.wire import quoted
+from timedb.files.pieces import Numbers, Piece
 
-__all__ = ["CsvForm", "CsvSource", "Piece"]
+__all__ = ["CsvForm", "CsvSource"]
 
 _BLOCK_BYTES = 4 << 20
 _MAX_ROW_BYTES = 64 << 20
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some rows of a table.
-
-    Attributes:
-        batch: The rows.
-        place: What an error calls the row of that index, such as ``line 7``.
-    """
-
-    batch: pa.RecordBatch
-    place: Callable[[int], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +106,8 @@ class CsvSource:
         line = self._first_line
         for block in self._blocks():
             if block.strip(b"\r\n"):
-                place = partial(self._rows.line_of, block=block, first_line=line)
-                yield Piece(self._parsed(block, columns, line), place)
+                batch = self._parsed(block, columns, line)
+                yield Piece(batch, "line", cache(partial(self._rows.lines, block, line, batch.num_rows)))
             line += _lines(block)
 
     def _blocks(self) -> Iterator[bytes]:
@@ -159,7 +148,7 @@ class CsvSource:
             table = csv.read_csv(pa.BufferReader(block), reading, parsing, converting)
         except pa.ArrowInvalid:
             if torn:
-                place = self._rows.line_of((torn[0].number or 1) - 1, block, line)
+                place = f"line {self._rows.lines(block, line)[(torn[0].number or 1) - 1]}"
                 cells = f"{torn[0].actual_columns} cells where the line of names has {torn[0].expected_columns}"
                 raise InvalidRequest(f"{self._what}: {place}: {quoted(torn[0].text)} has {cells}") from None
             raise
@@ -219,16 +208,24 @@ class _Rows:
         # A CR at the very end may be half of a CR LF.
         return max((end for end in self.ends(block) if end < len(block) or block.endswith(b"\n")), default=0)
 
-    def line_of(self, row: int, block: bytes, first_line: int) -> str:
-        """In which line a row of a block begins; empty lines are no rows."""
-        start, seen = 0, -1
+    def lines(self, block: bytes, first_line: int, rows: int | None = None) -> Numbers:
+        """In which line each row of a block begins; empty lines are no rows.
+
+        Args:
+            block: Whole rows.
+            first_line: The line that it begins with.
+            rows: How many there are, if that is known.
+        """
+        if rows == _lines(block) + (not block.endswith((b"\n", b"\r"))):
+            return np.arange(first_line, first_line + rows, dtype=np.int64)
+        found, start, line = [], 0, first_line
         for end in [*self.ends(block), len(block)]:
-            if block[start:end].strip(b"\r\n"):
-                seen += 1
-            if seen == row:
-                return f"line {first_line + _lines(block[:start])}"
+            row = block[start:end]
+            if row.strip(b"\r\n"):
+                found.append(line)
+            line += _lines(row)
             start = end
-        return f"row {row + 1} from line {first_line}"
+        return np.array(found, dtype=np.int64)
 
 
 def _lines(block: bytes) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
@@ -16,7 +17,7 @@ from timedb.contract.json_keys import check_keys
 from timedb.contract.numbers import float_of
 from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import quoted
-from timedb.files.csv_tables import Piece
+from timedb.files.pieces import Piece, Unit
 
 __all__ = ["JsonSource"]
 
@@ -59,7 +60,7 @@ class JsonSource:
     ) -> None:
         self._every_key = every_key
         self._what = what
-        self._unit = "line" if lines else "row"
+        self._unit: Unit = "line" if lines else "row"
         rows = _lines(source, what) if lines else _array(source, what, table, option)
         self._pieces = iter(lambda: list(itertools.islice(rows, _PIECE_ROWS)), [])
         self._first = next(self._pieces, [])
@@ -87,9 +88,9 @@ class JsonSource:
                         f"{self._what}: {self._unit} {number}: {quoted(key)} is missing; here null clears, so each row "
                         "has every key: what is to stay goes into a table of its own"
                     )
-            place = partial(_place, [number for number, _ in rows], self._unit)
+            numbers = np.array([number for number, _ in rows], dtype=np.int64)
             arrays = {source: self._column(rows, ours, source) for ours, source in columns.items()}
-            yield Piece(pa.RecordBatch.from_pydict(arrays), place)
+            yield Piece(pa.RecordBatch.from_pydict(arrays), self._unit, partial(np.asarray, numbers))
 
     def _column(self, rows: list[Row], ours: str, key: str) -> pa.Array:
         kind, take = _TYPES.get(ours.partition(":")[0], (pa.string(), _text))
@@ -104,10 +105,6 @@ class JsonSource:
             return pa.array(taken, kind)
         except (pa.ArrowException, UnicodeEncodeError) as error:
             raise InvalidRequest(f"{key}: {' '.join(str(error).split())}") from None
-
-
-def _place(numbers: list[int], unit: str, row: int) -> str:
-    return f"{unit} {numbers[row]}"
 
 
 def _array(source: Any, what: str, table: str | None, option: str) -> Iterator[Row]:

@@ -9,12 +9,13 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.contract.times import MAX_MICROS, MIN_MICROS
 from timedb.contract.wire import quoted
-from timedb.files.csv_tables import Piece
+from timedb.files.pieces import Piece
 from timedb.files.table_files import TableFile
 
 __all__ = ["PRECISIONS", "open_line_protocol"]
@@ -60,13 +61,9 @@ def open_line_protocol(source: Any, what: str, precision: str = "ns", ignore: Co
                 "value": pa.array(values, pa.float64()),
             }
             batch = pa.RecordBatch.from_pydict({name: arrays[name] for name in dict.fromkeys(columns.values())})
-            yield Piece(batch, partial(_place, lines))
+            yield Piece(batch, "line", partial(np.array, lines, dtype=np.int64))
 
     return TableFile(what, _NAMES, None, pieces)
-
-
-def _place(lines: tuple[int, ...], row: int) -> str:
-    return f"line {lines[row]}"
 
 
 def _rows(source: Any, what: str, precision: str, ignore: frozenset[str]) -> Iterator[Row]:

@@ -6,7 +6,6 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -15,8 +14,9 @@ from pyarrow import parquet
 from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.contract.wire import quoted
 from timedb.files.cells import Cells, labels_of_columns
-from timedb.files.csv_tables import CsvForm, CsvSource, Piece
+from timedb.files.csv_tables import CsvForm, CsvSource
 from timedb.files.json_tables import JsonSource
+from timedb.files.pieces import Piece, counted
 
 __all__ = ["Reading", "Rejoined", "Source", "TableFile", "TableKind", "TableLimits", "open_table"]
 
@@ -250,7 +250,7 @@ def _open_parquet(source: Source, what: str, limits: TableLimits) -> TableFile:
     file = parquet.ParquetFile(source, read_dictionary=_text_leaves(source))
 
     def pieces(columns: Mapping[str, str]) -> Iterable[Piece]:
-        return _counted(file.iter_batches(batch_size=_batch_rows(file.metadata), columns=_once(columns)))
+        return counted(file.iter_batches(batch_size=_batch_rows(file.metadata), columns=_once(columns)))
 
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     longest = max((group.total_byte_size for group in groups), default=0)
@@ -299,7 +299,7 @@ def _open_arrow(source: Source, what: str) -> TableFile:
     stream = pa.ipc.open_stream(pa.PythonFile(Rejoined(head, source), mode="r"))
 
     def pieces(columns: Mapping[str, str]) -> Iterable[Piece]:
-        return _counted(batch.select(_once(columns)) for batch in stream)
+        return counted(batch.select(_once(columns)) for batch in stream)
 
     return TableFile(what, stream.schema.names, None, pieces)
 
@@ -308,25 +308,13 @@ def _open_arrow_file(source: Source, what: str) -> TableFile:
     file = pa.ipc.open_file(source)
 
     def pieces(columns: Mapping[str, str]) -> Iterable[Piece]:
-        return _counted(file.get_batch(index).select(_once(columns)) for index in range(file.num_record_batches))
+        return counted(file.get_batch(index).select(_once(columns)) for index in range(file.num_record_batches))
 
     return TableFile(what, file.schema.names, None, pieces)
 
 
 def _once(columns: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(columns.values()))
-
-
-def _counted(batches: Iterable[pa.RecordBatch]) -> Iterator[Piece]:
-    """Batches whose rows are called by their number in the whole table, the first one 1."""
-    before = 0
-    for batch in batches:
-        yield Piece(batch, partial(_row, before))
-        before += batch.num_rows
-
-
-def _row(before: int, row: int) -> str:
-    return f"row {before + row + 1}"
 
 
 def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -158,7 +158,7 @@ class _Loading:
                 digest, rows, more = RowsDigest(), 0, False
                 for piece in pieces:
                     batch = self._sent(piece, _SENT)
-                    digest.add_words(words_of_rows(batch)[1])
+                    digest.add_words(words_of_rows(batch).whole)
                     spool.add(batch)
                     rows += batch.num_rows
                     self._count(batch)

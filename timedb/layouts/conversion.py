@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from timedb.contract.columns import is_text
 from timedb.contract.times import from_micros
 from timedb.files.cells import Cells, labels_of_columns
-from timedb.files.csv_tables import Piece
+from timedb.files.pieces import Piece
 from timedb.layouts.advice import Advice
 from timedb.layouts.choosing import Chosen
 from timedb.layouts.intervals import counted, moved, shifted_walls

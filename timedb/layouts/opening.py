@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -96,7 +98,7 @@ def open_bytes(path: Path, kind: str | None) -> Iterator[tuple[Source, str, str]
     with ExitStack() as stack:
         try:
             stream = _standard_input() if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
-            source, found = _opened(stream, path, kind, what)
+            source, found = _opened(stream, path, kind, what, stack)
         except (OSError, ValueError) as error:
             raise InvalidRequest(f"{what}: {getattr(error, 'strerror', None) or error}") from None
         yield source, found, what
@@ -169,7 +171,7 @@ def _check_about(kind: str, what: str, layout: Layout) -> None:
             raise InvalidRequest(f"{named}: are about {about}, and {what} is {kind}", field=option)
 
 
-def _opened(stream: BinaryIO, path: Path, kind: str | None, what: str) -> tuple[Source, str]:
+def _opened(stream: BinaryIO, path: Path, kind: str | None, what: str, stack: ExitStack) -> tuple[Source, str]:
     head = stream.read(_HEAD_BYTES)
     rejoined = io.BufferedReader(Rejoined(head, stream))
     name = path.name.lower()
@@ -181,17 +183,20 @@ def _opened(stream: BinaryIO, path: Path, kind: str | None, what: str) -> tuple[
             with _unpacking(what):
                 head = unpacked.read(_HEAD_BYTES)
             whole = Rejoined(head, _Unpacked(unpacked, what))
-            return _as_kind(io.BufferedReader(whole), head, kind, name, what)
-    if path != STANDARD_INPUT and path.is_file() and _kind(head, kind, name, what) in ("parquet", "arrow"):
-        return pa.OSFile(str(path)), _kind(head, kind, name, what)
-    return _as_kind(rejoined, head, kind, name, what)
-
-
-def _as_kind(source: io.BufferedReader[Any], head: bytes, kind: str | None, name: str, what: str) -> tuple[Source, str]:
+            return _as_kind(io.BufferedReader(whole), head, _kind(head, kind, name, what), stack)
     found = _kind(head, kind, name, what)
-    if found == "parquet" or head.startswith(b"ARROW1"):  # their directories are at the end
-        return pa.BufferReader(source.read()), found
-    return source, found
+    if path != STANDARD_INPUT and path.is_file() and found in ("parquet", "arrow"):
+        return pa.OSFile(str(path)), found
+    return _as_kind(rejoined, head, found, stack)
+
+
+def _as_kind(source: io.BufferedReader[Any], head: bytes, kind: str, stack: ExitStack) -> tuple[Source, str]:
+    if kind == "parquet" or head.startswith(b"ARROW1"):  # their directories are at the end
+        whole = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 # the stack closes it
+        shutil.copyfileobj(source, whole)
+        whole.seek(0)
+        return pa.PythonFile(whole, mode="r"), kind
+    return source, kind
 
 
 def _kind(head: bytes, kind: str | None, name: str, what: str) -> TableKind | str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,19 +18,19 @@ from timedb.contract.errors import InvalidRequest
 from timedb.contract.number_columns import NumberError, floats_of
 from timedb.contract.times import format_time, from_micros
 from timedb.contract.wire import quoted
-from timedb.files.csv_tables import Piece
+from timedb.files.pieces import Piece
 from timedb.layouts.advice import Advice
 from timedb.layouts.choosing import Chosen, choose
 from timedb.layouts.conversion import Conversion
-from timedb.layouts.duplicates import Repeated, Repeats, words_of_rows
+from timedb.layouts.duplicates import LeftOut, Repeated, Repeats, words_of_rows
 from timedb.layouts.layout import Layout
 from timedb.layouts.opening import STANDARD_INPUT, OpenTable, open_file
+from timedb.layouts.places import Places
 from timedb.layouts.sequences import RowsAside
 from timedb.layouts.spool import Spool
 
 __all__ = ["Prepared", "Range", "Series", "prepare", "prepare_table", "run_fields"]
 
-_PLACES_KEPT = 16
 _MAX_SERIES_COUNTED = 100_000
 Series = tuple[str, str]
 """Name, or id, and labels as JSON text."""
@@ -95,7 +94,7 @@ class Prepared:
     known: Range = field(default_factory=Range)
     found_out: tuple[tuple[str, str], ...] = ()
     _digest: RowsDigest = field(default_factory=RowsDigest)
-    _left_out: Any = None
+    _left_out: LeftOut = field(default_factory=LeftOut)
 
     def digest(self, fields: Mapping[str, Any]) -> str:
         """The name of the run where nobody gives it one: the same for the same rows under the same fields.
@@ -109,7 +108,7 @@ class Prepared:
     def reader(self) -> pa.RecordBatchReader:
         """The rows, from the first; as often as it is asked."""
         source = self.spool.reader()
-        if self._left_out is None or not len(self._left_out):
+        if not self._left_out.count:
             return source
         return pa.RecordBatchReader.from_batches(source.schema, _without(source, self._left_out))
 
@@ -124,14 +123,11 @@ class Prepared:
             self.series |= _series_of(batch)
 
 
-def _without(batches: Iterable[pa.RecordBatch], left_out: Any) -> Iterator[pa.RecordBatch]:
+def _without(batches: Iterable[pa.RecordBatch], left_out: LeftOut) -> Iterator[pa.RecordBatch]:
     before = 0
     for batch in batches:
-        keep = np.ones(batch.num_rows, dtype=bool)
-        rows = left_out[(left_out >= before) & (left_out < before + batch.num_rows)]
-        keep[rows - before] = False
+        yield batch.filter(pa.array(~left_out.among(before, batch.num_rows)))
         before += batch.num_rows
-        yield batch.filter(pa.array(keep))
 
 
 def _series_of(batch: pa.RecordBatch) -> set[Series]:
@@ -201,36 +197,28 @@ def prepare_table(
     advice = Advice(layout, opened.form, numbers_are_text=table.numbers_are_text)
     conversion = Conversion(layout, chosen, numbers_are_text=table.numbers_are_text, advice=advice, known_at=known_at)
     prepared = Prepared(opened.what, chosen, spool, found_out=opened.looks.found_out, known_at=conversion.known_at)
-    repeats, places = Repeats(layout), _Places()
-    for piece, batch in _batches(table.pieces(conversion.wanted), conversion, RowsAside(layout, chosen, conversion)):
-        batch = _of_wire(batch, spool.schema)
-        keys, whole = words_of_rows(_with_floats(batch))
-        repeats.add(keys, whole)
-        places.add(piece, batch.num_rows)
-        prepared.count(batch, whole)
-        spool.add(batch)
-        progress(prepared.rows)
-    spool.end()
-    if spool.schema is None:
-        raise InvalidRequest(f"{opened.what}: holds no rows")
-    try:
-        prepared._left_out = repeats.dropped()
-    except Repeated as fault:
-        raise InvalidRequest(_of_repeated(fault, places, spool, layout)) from None
-    _drop(prepared, repeats)
+    batches = _batches(table.pieces(conversion.wanted), conversion, RowsAside(layout, chosen, conversion))
+    with Repeats(layout, prepared._digest) as repeats, Places() as places:
+        for piece, batch in batches:
+            batch = _of_wire(batch, spool.schema)
+            words = words_of_rows(_with_floats(batch))
+            repeats.add(words)
+            places.add(piece)
+            prepared.count(batch, words.whole)
+            spool.add(batch)
+            progress(prepared.rows)
+        spool.end()
+        if spool.schema is None:
+            raise InvalidRequest(f"{opened.what}: holds no rows")
+        try:
+            prepared._left_out = repeats.end()
+        except Repeated as fault:
+            raise InvalidRequest(_of_repeated(fault, places, spool, layout)) from None
+    prepared.dropped = prepared._left_out.count
+    prepared.rows -= prepared.dropped
     prepared.run_started = chosen.run_started or conversion.run_start()
     prepared.knows = prepared.known_at is not None or "known_time" in spool.schema.names
     return prepared
-
-
-def _drop(prepared: Prepared, repeats: Repeats) -> None:
-    """Count again without the rows that are left out."""
-    left_out = prepared._left_out
-    if len(left_out):
-        prepared.dropped = len(left_out)
-        prepared.rows -= len(left_out)
-        prepared._digest = RowsDigest()
-        prepared._digest.add_words(np.delete(repeats.words, left_out))
 
 
 def _batches(
@@ -268,26 +256,7 @@ def _with_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
         raise InvalidRequest(f"value: row {error.index}: {error}") from None
 
 
-class _Places:
-    """What an error calls a row by its number; of long files only their number."""
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[int, Piece]] = []
-        self._rows = 0
-
-    def add(self, piece: Piece, rows: int) -> None:
-        if len(self._kept) < _PLACES_KEPT:
-            self._kept.append((self._rows, piece))
-        self._rows += rows
-
-    def of(self, row: int) -> str:
-        for start, piece in reversed(self._kept):
-            if start <= row < start + piece.batch.num_rows:
-                return piece.place(row - start)
-        return f"row {row + 1}"
-
-
-def _of_repeated(fault: Repeated, places: _Places, spool: Spool, layout: Layout) -> str:
+def _of_repeated(fault: Repeated, places: Places, spool: Spool, layout: Layout) -> str:
     earlier, later = (_row(spool, row) for row in fault.rows)
     where = " and ".join(places.of(row) for row in fault.rows)
     name = later.get("series_key") or later.get("series_id") or ""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from timedb.contract.errors import TooLarge
-from timedb.files.csv_tables import Piece
+from timedb.files.pieces import Numbers, Piece, Unit
 from timedb.layouts.choosing import Chosen
 from timedb.layouts.conversion import Conversion, Told
 from timedb.layouts.intervals import shifted_walls
@@ -42,7 +42,9 @@ class RowsAside:
     chosen: Chosen
     conversion: Conversion
     _batches: list[pa.RecordBatch] = field(default_factory=list)
-    _places: list[str] = field(default_factory=list)
+    _numbers: list[Numbers] = field(default_factory=list)
+    _unit: Unit = "row"
+    _rows: int = 0
     _ways: set[int] = field(default_factory=set)
 
     def without(self, piece: Piece) -> Piece:
@@ -56,12 +58,15 @@ class RowsAside:
         self._learn_way(piece, mask)
         rows = np.flatnonzero(mask)
         self._batches.append(_plain(piece.batch.take(pa.array(rows))))
-        self._places += [piece.place(int(row)) for row in rows]
-        if len(self._places) > _MAX_ROWS:
+        numbers = piece.numbers()
+        self._numbers.append(numbers[rows])
+        self._unit = piece.unit
+        self._rows += len(rows)
+        if self._rows > _MAX_ROWS:
             option = self.layout.spoken("ambiguous")
             raise TooLarge(f"over {_MAX_ROWS} rows have local times that come twice; {option} says what they mean")
         others = np.flatnonzero(~mask)
-        return Piece(piece.batch.take(pa.array(others)), partial(_place_of, piece, others))
+        return Piece(piece.batch.take(pa.array(others)), piece.unit, partial(np.asarray, numbers[others]))
 
     def _learn_way(self, piece: Piece, aside: Mask) -> None:
         start, _ = self.conversion.stamps(piece)
@@ -119,7 +124,7 @@ class RowsAside:
         if not self._batches:
             return
         batch = pa.Table.from_batches(self._batches).combine_chunks().to_batches()[0]
-        piece = Piece(batch, self._places.__getitem__)
+        piece = Piece(batch, self._unit, partial(np.concatenate, self._numbers))
         start, end = self.conversion.stamps(piece)
         groups = self._groups(batch)
         name = ",".join(self.chosen.columns["valid_time"])
@@ -205,7 +210,3 @@ def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
         column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
     ]
     return pa.RecordBatch.from_arrays(columns, batch.schema.names)
-
-
-def _place_of(piece: Piece, rows: Micros, row: int) -> str:
-    return piece.place(int(rows[row]))

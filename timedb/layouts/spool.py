@@ -10,7 +10,7 @@ import pyarrow as pa
 
 __all__ = ["Spool"]
 
-_IN_MEMORY_BYTES = 64 << 20
+_IN_MEMORY_BYTES = 16 << 20
 
 
 class Spool:

@@ -14,7 +14,7 @@ import pyarrow.types as pt
 from timedb.contract.columns import is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.wire import quoted
-from timedb.files.csv_tables import Piece
+from timedb.files.pieces import Piece
 from timedb.layouts.clock_names import clocks_of, told_by_clocks
 from timedb.layouts.layout import Layout
 from timedb.layouts.local_times import both_instants

@@ -17,12 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import quoted
-from timedb.files.csv_tables import Piece
+from timedb.files.pieces import Piece
 from timedb.files.table_files import TableFile, TableLimits
 from timedb.layouts.layout import Layout
 
@@ -161,9 +162,5 @@ def _piece(rows: list[Row], places: Mapping[str, int], nulls: set[str], width: i
     for name, place in places.items():
         texts = [cells[place] if place < len(cells) else None for _, cells in rows]
         columns[name] = pa.array([None if text in nulls else text for text in texts], pa.string())
-    numbers = [number for number, _ in rows]
-    return Piece(pa.RecordBatch.from_pydict(columns), partial(_place, numbers))
-
-
-def _place(numbers: list[int], row: int) -> str:
-    return f"row {numbers[row]}"
+    numbers = np.array([number for number, _ in rows], dtype=np.int64)
+    return Piece(pa.RecordBatch.from_pydict(columns), "row", partial(np.asarray, numbers))
