@@ -26,7 +26,7 @@ WIRE = (ROOT / "docs" / "wire.md").read_text()
 COMMANDS = re.findall(r"<!-- model: (\w+) -->\n```json\n(.*?)```", WIRE, re.DOTALL)
 
 # What they cannot be without.
-SHOWN_FILLED = {"AccuracyTicket": ("actual_id", "horizon"), "AppendedRun": ("seq", "upload")}
+SHOWN_FILLED = {"AccuracyTicket": ("actual_id", "horizon"), "AppendedRun": ("seq", "upload"), "AppendEnd": ("end",)}
 
 
 def table_after(heading: str) -> list[list[str]]:

@@ -14,7 +14,7 @@ from pyarrow import flight
 
 from timedb.contract.errors import Busy, IncompleteUpload, InvalidRequest, TimeDBError, Timeout
 from timedb.contract.settings import ServerSettings
-from timedb.contract.wire import AppendedRun, AppendedUpload, parse
+from timedb.contract.wire import AppendedRun, AppendedUpload, AppendEnd, parse
 from timedb.flight_server.call.audit import facts_of, require_room, write_line
 from timedb.flight_server.call.context import CANCELLED, CallContext
 from timedb.flight_server.call.errors import as_timedb_error
@@ -89,6 +89,8 @@ class AppendStream:
             appends = tenant.begin_appends(incoming.schema(), created_by=created_by, max_run_bytes=self._most_bytes)
             self._wait_for_room(lease)
             for chunk in incoming.chunks():
+                if self._is_end(chunk):
+                    break
                 self._take(appends, chunk)
                 self._wait_for_room(lease)
         except _ClientLeft:
@@ -114,6 +116,15 @@ class AppendStream:
         lease.check()
         if self._answers.stalled_seconds > self._settings.max_idle_seconds:
             raise Timeout(f"the client took no answer for {self._settings.max_idle_seconds:g} seconds")
+
+    def _is_end(self, chunk: flight.FlightStreamChunk) -> bool:
+        if chunk.app_metadata is None or (chunk.data is not None and chunk.data.num_rows):
+            return False
+        with suppress(TimeDBError):
+            most = self._settings.max_message_bytes
+            parse(AppendEnd, chunk.app_metadata.to_pybytes(), what="metadata", max_bytes=most)
+            return True
+        return False
 
     def _take(self, appends: Appends, chunk: flight.FlightStreamChunk) -> None:
         body = b"" if chunk.app_metadata is None else chunk.app_metadata.to_pybytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -15,8 +16,7 @@ from tests.flight_server.flights import command
 class Stream:
     """An open stream of runs; answers are read beside, or, with ``read=False``, once it has ended.
 
-    Of a stream that the server refuses they are read after: pyarrow ends the whole process where a call fails on the
-    thread that reads while another says that it has written all.
+    Only the latter says that it has written all by closing its half: see :class:`timedb.contract.wire.AppendEnd`.
     """
 
     def __init__(
@@ -57,9 +57,12 @@ class Stream:
 
     def end_all(self) -> dict[int, list[dict[str, Any]]]:
         """End it; all answers, in the order of seq."""
-        self.writer.done_writing()
         if self._reading.ident is None:
+            self.writer.done_writing()
             self._reading.start()
+        else:
+            with suppress(pa.ArrowException, OSError):  # it is over; why is what is read
+                self.writer.write_metadata(json.dumps({"end": True}).encode())
         self._reading.join(60)
         assert not self._reading.is_alive()
         if self.failure is not None:

@@ -16,7 +16,7 @@ from pyarrow import flight
 from timedb.client.flight_errors import as_timedb_error
 from timedb.contract.errors import Internal, OutcomeUnknown, TimeDBError, error_for_code
 from timedb.contract.message_sizes import joined
-from timedb.contract.wire import AppendCommand, AppendedRun, AppendedUpload
+from timedb.contract.wire import AppendCommand, AppendedRun, AppendedUpload, AppendEnd
 
 if TYPE_CHECKING:
     from timedb.client.connection import Connection
@@ -91,9 +91,7 @@ class AppendStream:
         Raises:
             pa.ArrowException, OSError: the stream is lost; why is what ``ended`` is told.
         """
-        if not self._begun:
-            self._begun = True
-            self._writer.begin(self.schema)
+        self._begin()
         for place, batch in enumerate(run.batches):
             message = AppendedRun(
                 seq=seq, upload=run.command if place == 0 else None, more=place + 1 < len(run.batches)
@@ -102,12 +100,21 @@ class AppendStream:
 
     def finish(self) -> None:
         """Say that no more is coming, and wait for the answers, and for what was to be called after them."""
+        # Not by done_writing: a reading thread that ends the call closes this half, too, and where both do so at once
+        # gRPC ends the process.
         with suppress(pa.ArrowException, OSError):
-            self._writer.done_writing()
+            self._begin()
+            no_rows = pa.RecordBatch.from_pylist([], schema=self.schema)
+            self._writer.write_with_metadata(no_rows, AppendEnd(end=True).to_bytes())
         if self._thread is not None:
             self._thread.join()
         with suppress(pa.ArrowException, OSError):
             self._writer.close()
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._writer.begin(self.schema)
 
     def _read(
         self,

@@ -83,13 +83,21 @@ def _exchange(connection: Connection, command: LookupCommand, questions: pa.Tabl
         writer, reader = connection.flight_client.do_exchange(descriptor, connection.options(long=True))
     sending = threading.Thread(target=_send, args=(writer, questions), name="timedb-lookup", daemon=True)
     sending.start()
+    left = questions.num_rows
     try:
         while True:
+            if left <= 0:
+                # On this thread: if the call ended on it meanwhile, both would close the half that sends, and gRPC
+                # would end the process.
+                sending.join()
+                with suppress(pa.ArrowException, OSError):
+                    writer.done_writing()
             try:
                 with flight_errors(connection.url):
                     batch = reader.read_chunk().data
             except StopIteration:
                 break
+            left -= batch.num_rows
             yield batch.select(LOOKED_UP.names).cast(LOOKED_UP)
     finally:
         reader.cancel()  # where all went well, there is nothing left to cancel
@@ -105,6 +113,5 @@ def _send(writer: flight.FlightStreamWriter, questions: pa.Table) -> None:
     try:
         writer.begin(questions.schema)
         writer.write_table(questions, max_chunksize=BATCH_ROWS)
-        writer.done_writing()
     except (pa.ArrowException, OSError):
         return

@@ -10,6 +10,7 @@ from timedb.contract.wire_fields import Command, Name, RunParams, Text, Time, Wi
 
 __all__ = [
     "AppendCommand",
+    "AppendEnd",
     "AppendedRun",
     "AppendedUpload",
     "CommitMarker",
@@ -87,3 +88,12 @@ class AppendedRun(WireModel):
     seq: Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
     upload: AppendedUpload | None = None
     more: bool = False
+
+
+class AppendEnd(WireModel):
+    """The metadata of the last message of a stream of runs, which has no rows: the server answers what came, and ends.
+
+    For clients that read on a thread of their own: pyarrow may not close one half of a stream while the other one ends.
+    """
+
+    end: Literal[True]

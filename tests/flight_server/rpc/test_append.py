@@ -219,13 +219,29 @@ def test_the_fault_of_a_run_does_not_hurt_the_others(client: flight.FlightClient
 
 
 def test_metadata_that_names_no_run_ends_the_stream(client: flight.FlightClient, name: str) -> None:
-    for number, body in enumerate((b"", b"{", b"[]", b'{"seq": -1}', b'{"seq": 1.5}', b'{"seq": true}', b"\xff")):
+    no_run = (b"", b"{", b"[]", b'{"seq": -1}', b'{"seq": 1.5}', b'{"seq": true}', b"\xff")
+    no_end = (b'{"end": true}', b'{"end": false}')  # of a batch that has rows
+    for number, body in enumerate(no_run + no_end):
         stream = Stream(client, rows_of(name).schema, read=False)
         stream.run(0, rows_of(name), f"{name}-{number}")
         stream.send(rows_of(name), body)
         with fails("invalid_request"):
             stream.end()
         assert [code_of(answer) for answer in stream.answers] == ["ok"]  # what was whole is in
+
+
+@pytest.mark.parametrize("with_batch", [True, False])
+def test_a_stream_ends_by_a_message(client: flight.FlightClient, name: str, with_batch: bool) -> None:
+    stream = Stream(client, rows_of(name).schema, read=False)
+    stream.run(0, rows_of(name), name)
+    if with_batch:
+        stream.send(rows_of(name)[:0], {"end": True})
+    else:
+        stream.writer.write_metadata(b'{"end": true}')
+    assert code_of(json.loads(stream.reader.read_chunk().app_metadata.to_pybytes())) == "ok"
+    with pytest.raises(StopIteration):
+        stream.reader.read_chunk()
+    stream.writer.close()
 
 
 def test_fuzzed_metadata_never_stops_the_server(client: flight.FlightClient, name: str) -> None:

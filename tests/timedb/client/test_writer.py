@@ -223,3 +223,46 @@ def test_two_servers_on_one_lake(lake_dir: Path) -> None:
             by_run.setdefault(run_id, set()).add(repr(receipt.result(0)))
     assert {len(found) for found in by_run.values()} == {1}
     assert rows_by_run(lake_dir) == {f"two-{number}": 2 for number in range(RUNS)}
+
+
+STREAMS_THAT_ARE_REFUSED = """
+import time
+from datetime import UTC, datetime
+import polars as pl, pyarrow as pa
+from pyarrow import flight
+import timedb as td
+from timedb.client.append_stream import AppendStream
+from timedb.client.connection import Connection
+
+class Refusing(flight.FlightServerBase):
+    def do_exchange(self, *_):
+        raise flight.FlightServerError("refused")
+
+with Refusing("grpc://127.0.0.1:0") as server:
+    url = f"grpc://127.0.0.1:{server.port}"
+    connection = Connection.open(url, 10, 10)
+    pause, told = 0.0005, 0
+    for _ in range(200):
+        ended = []
+        stream = AppendStream(connection, pa.schema([("value", pa.float64())]))
+        stream.start(None, lambda _, failure: ended.append((failure, time.perf_counter())))
+        time.sleep(pause)
+        begun = time.perf_counter()
+        stream.finish()
+        failure, at = ended[0]
+        told += isinstance(failure, td.TimeDBError)
+        pause *= 0.95 if at < begun else 1.05  # towards the moment at which the call fails
+    question = pl.DataFrame({"series_key": "x", "valid_time": [datetime(2025, 1, 1, tzinfo=UTC)]})
+    with td.connect(url) as client:
+        for _ in range(50):
+            try:
+                client.lookup(question)
+            except td.TimeDBError:
+                told += 1
+    assert told == 250, told
+"""
+
+
+def test_a_stream_that_is_refused_while_it_ends_ends_no_process() -> None:
+    done = subprocess.run([sys.executable, "-c", STREAMS_THAT_ARE_REFUSED], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
