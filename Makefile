@@ -12,11 +12,12 @@ CAMPAIGN_ARGS ?=
 RELEASE_KEY ?=
 RELEASE_DIR ?= dist
 SOAK_MINUTES ?= 10
+SCHEMA_ARGS ?= --max-examples=25
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header
 CAMPAIGN_FILE ?= .campaign.jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup release sign lock serve test coverage soak soak-service readers campaign browser check format bench bench-peers docs clean
+.PHONY: help setup release sign lock serve test coverage soak soak-service readers schema campaign browser check format bench bench-peers docs clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +75,10 @@ soak: $(STAMP) ## Run the behaviour suite on many more random histories (minutes
 
 readers: $(STAMP) ## Ask old and new versions of Polars, delta-rs and DuckDB for rows by every column (3 GB in .venv-readers)
 	$(BIN)/python -m tests.readers.matrix
+
+schema: $(STAMP) ## Calls made up from /openapi.json, sound and broken: no 5xx, no answer that the document does not know (minutes); SCHEMA_ARGS="--max-examples 100"
+	test -x .venv-schema/bin/schemathesis || { $(PYTHON) -m venv .venv-schema && .venv-schema/bin/pip install --quiet 'schemathesis>=4.32,<5'; }
+	$(BIN)/python -m tests.fuzzing.run .venv-schema/bin/schemathesis $(SCHEMA_ARGS)
 
 soak-service: $(STAMP) ## Writers, readers and clients that leave, all at once, every answer checked; 50 times open and close; SOAK_MINUTES=10
 	TIMEDB_TEST_SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest tests/soak tests/flight_server/test_open_close.py --timeout=7200 -rP $(PYTEST_ARGS)
