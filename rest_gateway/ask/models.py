@@ -302,8 +302,13 @@ class RowLines(WireModel):
     value_rows: Annotated[list[ValueRow], FailFast()]
 
 
-_ADDRESS = ("run_id", "series_id", "valid_time", "known_time", "valid_time_end")
+_ADDRESS = ("run_id", "series_id", "series_key", "labels", "valid_time", "known_time", "valid_time_end")
 """What says which row is corrected, where no value_id does."""
+
+
+def _said(name: str) -> dict[str, Any]:
+    """The schema of what has a text of that name."""
+    return {"required": [name], "properties": {name: {"type": "string"}}}
 
 
 class UpdateRow(ValueUpdate):
@@ -314,8 +319,9 @@ class UpdateRow(ValueUpdate):
             "if": {"required": ["value_id"], "properties": {"value_id": {"type": "string"}}},
             "then": {"properties": dict.fromkeys(_ADDRESS, False)},
             "else": {
-                "required": ["series_id", "valid_time"],
-                "properties": {"series_id": {"type": "string"}, "valid_time": {"type": "string"}},
+                "required": ["valid_time"],
+                "properties": {"valid_time": {"type": "string"}},
+                "anyOf": [_said("series_id"), _said("series_key")],
             },
         }
     )

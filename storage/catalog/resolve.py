@@ -9,7 +9,7 @@ from timedb.contract.wire import quoted
 from timedb.storage.catalog.catalog import Catalog, KnownSeries, Series
 from timedb.storage.rows.normalise import Identity
 
-__all__ = ["ResolvedSeries", "resolve"]
+__all__ = ["ResolvedSeries", "find_series", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def resolve(identity: Identity, catalog: Catalog, known: KnownSeries, *, create:
         Forbidden: the caller may not make it.
         InvalidRequest: a bare name has several candidates, or is not that of the id.
     """
-    series = _find(identity, known, create=create)
+    series = find_series(identity, known, create=create)
     if series is None:
         name, labels = identity.name or "", identity.labels or "{}"
         catalog.check_new(name, labels)
@@ -49,7 +49,12 @@ def resolve(identity: Identity, catalog: Catalog, known: KnownSeries, *, create:
     return ResolvedSeries(series.series_id, series.name, series.labels, False, series.retired, series.unit)
 
 
-def _find(identity: Identity, known: KnownSeries, *, create: bool) -> Series | None:
+def find_series(identity: Identity, known: KnownSeries, *, create: bool) -> Series | None:
+    """The series that is there; None where there is none, and one is to be made.
+
+    Raises:
+        NotFound, InvalidRequest: as of :func:`resolve`.
+    """
     if identity.series_id is not None:
         found = known.get(identity.series_id)
         _refuse_contradiction(identity, found)

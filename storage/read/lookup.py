@@ -129,7 +129,7 @@ class Lookup:
                 would need.
             NotFound: there is no such series.
         """
-        check_batch(batch, self._received)
+        batch = check_batch(batch, self._received)
         if batch.num_rows > self._batch_rows:
             raise TooLarge(f"batch: {batch.num_rows} rows are over the limit of {self._batch_rows}; send smaller ones")
         found = _Found(batch.num_rows)

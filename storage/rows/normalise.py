@@ -20,6 +20,7 @@ from timedb.contract.columns import UPLOAD_COLUMNS, is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.identity import canonical_labels
 from timedb.contract.json_keys import check_keys
+from timedb.contract.label_columns import check_label_type, with_label_texts
 from timedb.contract.number_columns import NumberError, floats_of
 from timedb.contract.times import MAX_MICROS, MIN_MICROS
 from timedb.contract.wire import MAX_NAME_CHARS, quoted
@@ -151,6 +152,9 @@ def _check_type(column: pa.Field) -> None:
         if kind.tz is None:
             raise InvalidRequest(f"{column.name}: {kind} has no time zone; send timestamp[us, UTC]")
         return
+    if column.name == "labels":
+        check_label_type(kind)
+        return
     fits, wanted = {
         "value": (_is_number(kind), "a number"),
         "tags": (_is_list(kind), "a list of text"),
@@ -159,8 +163,11 @@ def _check_type(column: pa.Field) -> None:
         raise InvalidRequest(f"{column.name}: {kind} is not {wanted}")
 
 
-def check_batch(batch: pa.RecordBatch, first_row: int) -> None:
+def check_batch(batch: pa.RecordBatch, first_row: int) -> pa.RecordBatch:
     """Refuse a batch whose buffers lie about themselves; before this, even asking for its size can crash the process.
+
+    Returns:
+        The batch, its labels as JSON text.
 
     Raises:
         InvalidRequest: names the row of the upload with which the batch begins.
@@ -169,6 +176,7 @@ def check_batch(batch: pa.RecordBatch, first_row: int) -> None:
         batch.validate(full=True)
     except pa.ArrowException:
         raise InvalidRequest(f"batch: the Arrow data at row {first_row} is not valid") from None
+    return with_label_texts(batch, first_row)
 
 
 def normalise(batch: pa.RecordBatch, codes: SeriesCodes, first_row: int) -> pa.RecordBatch:

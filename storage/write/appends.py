@@ -156,7 +156,7 @@ class ArrivingRun:
             InvalidRequest: its buffers are not what they say.
             TooLarge, Busy: it is over a limit, or there is no memory for it.
         """
-        check_batch(batch, self.rows)
+        batch = check_batch(batch, self.rows)
         batch = lean(batch)
         self.rows += batch.num_rows
         self.bytes += batch.nbytes

@@ -88,7 +88,7 @@ class CorrectionTable:
             InvalidRequest: names the column, row and value at fault.
             TooLarge, Busy: it is over a limit, or there is no memory for it.
         """
-        check_batch(batch, self.received)
+        batch = check_batch(batch, self.received)
         self._bytes += batch.nbytes
         if self.received + batch.num_rows > self._settings.max_upload_rows:
             raise TooLarge(f"rows: there are more than {self._settings.max_upload_rows}, the limit of one upload")

@@ -12,16 +12,17 @@ from typing import Any
 import polars as pl
 
 from timedb.contract.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from timedb.contract.identity import RevisionKey
+from timedb.contract.identity import RevisionKey, canonical_labels
 from timedb.contract.times import format_time, from_micros, parse_time, to_micros
 from timedb.contract.wire import UpdateValues, ValueUpdate, quoted
 from timedb.storage.catalog.catalog import KnownSeries
+from timedb.storage.catalog.resolve import find_series
 from timedb.storage.catalog.unit_changes import check_units
 from timedb.storage.commit.writes import Answer, CommitContext, Prepared
 from timedb.storage.delta.log import Snapshot
 from timedb.storage.delta.table import Table
 from timedb.storage.rows import views
-from timedb.storage.rows.normalise import clean_tags
+from timedb.storage.rows.normalise import Identity, clean_tags
 from timedb.storage.rows.orders import POINT, REVISION, WINNER
 from timedb.storage.rows.rows import rows_of_frame
 from timedb.storage.rows.scan import VALUES_POLARS, RowSelection, live_files, scan
@@ -338,8 +339,9 @@ def _asked(updates: Sequence[ValueUpdate], changed_by: str | None, tenant_id: st
         if item.tenant_id is not None and item.tenant_id != tenant_id:
             raise Forbidden(f"updates.{index}.tenant_id: {quoted(item.tenant_id)} is not the caller's tenant")
     rows = []
+    named: dict[tuple[str, str | None], str] = {}
     for index, item in enumerate(updates):
-        series_id, valid_time, end, known_time, run_id = _address(index, item)
+        series_id, valid_time, end, known_time, run_id = _address(index, item, known, named)
         if series_id not in known.by_id:
             field = "series_id" if item.value_id is None else "value_id"
             raise NotFound(f"updates.{index}.{field}: there is no series {quoted(series_id)}")
@@ -366,17 +368,43 @@ def _asked(updates: Sequence[ValueUpdate], changed_by: str | None, tenant_id: st
     return pl.DataFrame(dict(zip(ASKED, columns, strict=True)), schema=kinds).cast(ASKED)
 
 
-def _address(index: int, item: ValueUpdate) -> tuple[str, datetime, datetime | None, datetime | None, str | None]:
-    """How an item says which row it means: a revision key in which known_time and run_id may be left open."""
+def _address(
+    index: int, item: ValueUpdate, known: KnownSeries, named: dict[tuple[str, str | None], str]
+) -> tuple[str, datetime, datetime | None, datetime | None, str | None]:
+    """How an item says which row it means: a revision key in which known_time and run_id may be left open.
+
+    Args:
+        index: Which item it is.
+        item: It.
+        known: The series.
+        named: The ids of names and labels that were looked up; grows.
+    """
     if item.value_id is not None:
         try:
             key = RevisionKey.from_value_id(item.value_id)
         except ValueError as error:
             raise InvalidRequest(f"updates.{index}.value_id: {quoted(item.value_id)} {error}") from None
         return key.series_id, key.valid_time, key.valid_time_end, key.known_time, key.run_id
-    if item.series_id is None or item.valid_time is None:
-        raise InvalidRequest(f"updates.{index}: needs series_id and valid_time, or value_id, to say which row")
-    return item.series_id, item.valid_time, item.valid_time_end, item.known_time, item.run_id
+    if item.valid_time is None:
+        raise InvalidRequest(f"updates.{index}: needs valid_time, or value_id, to say which row")
+    series_id = item.series_id if item.series_key is None else _named(index, item, known, named)
+    if series_id is None:
+        raise InvalidRequest(f"updates.{index}: needs series_id (or series_key), or value_id, to say which row")
+    return series_id, item.valid_time, item.valid_time_end, item.known_time, item.run_id
+
+
+def _named(index: int, item: ValueUpdate, known: KnownSeries, named: dict[tuple[str, str | None], str]) -> str:
+    """The id of the series that an item names."""
+    labels = None if item.labels is None else canonical_labels(item.labels)
+    name = item.series_key or ""
+    if item.series_id is None and (series_id := named.get((name, labels))) is not None:
+        return series_id
+    try:
+        found = find_series(Identity(item.series_id, name, labels, index), known, create=False)
+    except (NotFound, InvalidRequest) as error:
+        raise type(error)(f"updates.{index}.{error.detail}") from None
+    assert found is not None  # none is made here
+    return named.setdefault((name, labels), found.series_id)
 
 
 def _matched(asked: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:

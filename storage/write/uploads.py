@@ -89,7 +89,7 @@ class Upload:
             TooLarge: the upload is over a limit.
             NotFound: a series does not exist and may not be made.
         """
-        check_batch(batch, self.received)
+        batch = check_batch(batch, self.received)
         self._bytes += batch.nbytes
         if self.received + batch.num_rows > self._settings.max_upload_rows:
             raise TooLarge(f"rows: the upload has more than {self._settings.max_upload_rows}, the limit of one upload")

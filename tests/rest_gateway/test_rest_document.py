@@ -153,7 +153,8 @@ def json_bodies(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def may_be_null(schema: dict[str, Any], field: str) -> bool:
     """Whether an object that is like its example may have a null there."""
-    rules = [schema.get("else", {}), next(iter(schema.get("anyOf", ())), {})]  # its examples are of the first kind
+    other = schema.get("else", {})
+    rules = [other, *(next(iter(of.get("anyOf", ())), {}) for of in (schema, other))]  # examples are of the first kind
     stated = [schema["properties"][field], *(rule.get("properties", {}).get(field, {}) for rule in rules)]
     return all("type" not in each and {"type": "null"} in each.get("anyOf", [{"type": "null"}]) for each in stated)
 
@@ -199,8 +200,10 @@ def test_a_unit_and_what_it_does_to_values_go_together_by_the_document(document:
 def test_a_correction_is_addressed_in_one_of_two_ways(document: dict[str, Any]) -> None:
     row = document["components"]["schemas"]["UpdateRow"]
     assert row["if"]["required"] == ["value_id"]
-    assert set(row["then"]["properties"]) == {"run_id", "series_id", "valid_time", "known_time", "valid_time_end"}
-    assert row["else"]["required"] == ["series_id", "valid_time"]
+    of_series = {"series_id", "series_key", "labels"}
+    assert set(row["then"]["properties"]) == of_series | {"run_id", "valid_time", "known_time", "valid_time_end"}
+    assert row["else"]["required"] == ["valid_time"]
+    assert [each["required"] for each in row["else"]["anyOf"]] == [["series_id"], ["series_key"]]
 
 
 def test_a_lake_without_users_needs_no_key_by_the_document(document: dict[str, Any]) -> None:

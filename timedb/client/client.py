@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import uuid4
 
 import pyarrow as pa
 
@@ -13,19 +10,17 @@ from timedb.client.connection import BatchSource, Certificates, Connection
 from timedb.client.correction_calls import CorrectionCalls
 from timedb.client.files import FileCalls
 from timedb.client.following import FollowCalls
-from timedb.client.frames import UploadData, open_data
 from timedb.client.lookups import look_up
 from timedb.client.parallel import fetch, fetch_parts
-from timedb.client.progress import CountedBatches, Progress, RowCount, counting
+from timedb.client.progress import Progress, counting
 from timedb.client.read_stream import ReadStream
-from timedb.client.receipt import Receipt
-from timedb.client.retrying import RETRIED, UPLOAD_ATTEMPTS, retrying
-from timedb.client.run_calls import RunCalls, warn_if_withdrawn
+from timedb.client.run_calls import RunCalls
 from timedb.client.selection import Compared, Length, Selection, Time, fields_of, message_of, read_command
 from timedb.client.series_calls import SeriesCalls
 from timedb.client.sql import stream_sql
+from timedb.client.upload_calls import UploadCalls
 from timedb.client.writer import Writer
-from timedb.contract.errors import InvalidRequest, OutcomeUnknown
+from timedb.contract.errors import InvalidRequest
 from timedb.contract.settings import ClientSettings, load_settings
 from timedb.contract.wire import (
     AccuracyCommand,
@@ -108,7 +103,7 @@ def connect(
     return Client(connection.as_caller(key, None))
 
 
-class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls, FollowCalls):
+class Client(SeriesCalls, RunCalls, UploadCalls, FileCalls, CorrectionCalls, FollowCalls):
     """Reads and writes time series. Thread-safe; made by :func:`connect`; a context manager that closes itself.
 
     Times that go in are aware datetimes or RFC 3339 text with an offset; times that come out are UTC, to the
@@ -160,79 +155,6 @@ class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls, FollowCalls):
 
     # Values
 
-    def upload(
-        self,
-        data: Any,
-        *,
-        run_id: str | UUID | None = None,
-        workflow_id: str | None = None,
-        run_start_time: Time | None = None,
-        run_finish_time: Time | None = None,
-        known_time: Time | None = None,
-        run_params: Mapping[str, Any] | None = None,
-        create_series: bool = True,
-        skip_unchanged: bool = False,
-        unit: str | None = None,
-        progress: Progress = False,
-    ) -> Receipt:
-        """Write one run of values: all of them or none.
-
-        Busy servers and lost connections are tried again under the same run_id, so that nothing is ever doubled;
-        data that can be read only once (a reader, a DuckDB relation) is sent once.
-
-        Args:
-            data: A Polars, pandas or pyarrow table, a ``pa.RecordBatchReader``, a DuckDB relation, or any object with
-                ``__arrow_c_stream__``. Columns: ``series_id`` or ``series_key`` (beside it ``labels``, JSON text),
-                ``valid_time``, ``value``; optionally ``valid_time_end``, ``known_time``, ``annotation``, ``tags``. A
-                pandas index that has a name counts as a column. Times need a time zone.
-            run_id: Names the run; the same run_id with the same rows is a retry, which adds nothing. None: a new one. A
-                retry of a run that is withdrawn, in part or whole, warns (``UserWarning``): that stays invisible.
-            workflow_id: What made the run.
-            run_start_time: When it ran; None: now.
-            run_finish_time: When it ended.
-            known_time: When the values became known, unless the rows say so; None: now.
-            run_params: Anything that JSON can say, at most 100 levels deep.
-            create_series: Whether names that do not exist yet become series; else they are an error.
-            skip_unchanged: Leave out rows that say the same as the one known just before. It is as if they had never
-                been sent: a run that arrives later and was known in between, or a later correction or withdrawal of the
-                row before, is then answered in their place. Where that may happen, send every row.
-            unit: Of all values; they are converted to the unit of their series, and new series get it. None: the
-                values have the units of their series.
-            progress: As of :meth:`read`; the rows that have been sent.
-
-        Raises:
-            InvalidRequest: names the column, the row and the value that does not fit.
-            Conflict: the run_id is taken by a run with other content.
-            OutcomeUnknown: the server did not answer to the end; upload again with the run_id that the error names.
-
-        Examples:
-            >>> day = datetime(2025, 1, 1, tzinfo=UTC)
-            >>> hours = [day, day + timedelta(hours=1)]
-            >>> rows = pl.DataFrame({"series_key": "wind", "valid_time": hours, "value": [5.0, 6.5]})
-            >>> client.upload(rows, run_id="wind-1", known_time=day - timedelta(hours=6)).rows
-            2
-            >>> later = rows.with_columns(value=pl.Series([5.5, 7.0]))
-            >>> client.upload(later, run_id="wind-2", known_time=day).series_ids.keys()
-            dict_keys(['wind'])
-        """
-        fields = {
-            "run_id": run_id or str(uuid4()),
-            "workflow_id": workflow_id,
-            "run_start_time": run_start_time,
-            "run_finish_time": run_finish_time,
-            "known_time": known_time,
-            "run_params": run_params,
-            "create_series": create_series,
-            "skip_unchanged": skip_unchanged,
-            "unit": unit,
-        }
-        command, content = message_of(UploadCommand, fields), open_data(data)
-        total = len(data) if content.repeatable and hasattr(data, "__len__") else None
-        with counting(progress, "Uploading", total) as count:
-            receipt = Receipt.from_message(self._send_safely(command, content, count))
-        warn_if_withdrawn(receipt, level=2)
-        return receipt
-
     def writer(
         self,
         *,
@@ -263,28 +185,6 @@ class Client(SeriesCalls, RunCalls, FileCalls, CorrectionCalls, FollowCalls):
                 "unit": unit,
             },
         )
-
-    def _send_safely(self, command: UploadCommand, data: UploadData, count: RowCount | None) -> dict[str, Any]:
-        unknown = threading.Event()
-
-        def attempt() -> dict[str, Any]:
-            if count is not None:
-                count.restart()
-            try:
-                return self.send(command, data.open() if count is None else CountedBatches(data.open(), count))
-            except OutcomeUnknown:
-                unknown.set()
-                raise
-
-        try:
-            return retrying(UPLOAD_ATTEMPTS if data.repeatable else 1)(attempt)
-        except RETRIED as error:
-            if not unknown.is_set():
-                raise
-            raise OutcomeUnknown(
-                f"{error.detail}; upload the same again with run_id={command.run_id!r} to settle it",
-                request_id=error.request_id,
-            ) from None
 
     def read(self, *, parallel: int = 1, progress: Progress = False, **selection: Unpack[Selection]) -> pl.DataFrame:
         """Read values as a Polars frame.

@@ -34,9 +34,10 @@ class CorrectionCalls(ABC):
         """Correct values: all of them or none.
 
         Args:
-            updates: Each says which row (``value_id``, or ``series_id`` and ``valid_time``, narrowed by ``run_id``,
-                ``known_time``, ``valid_time_end``) and what becomes of it (``value``, ``annotation``, ``tags``,
-                ``retracted``): left out stays, None clears. Of a data frame pass its rows, say ``frame.to_dicts()``.
+            updates: Each says which row (``value_id``, or ``valid_time`` and ``series_id`` or ``series_key``, beside
+                it ``labels``; narrowed by ``run_id``, ``known_time``, ``valid_time_end``) and what becomes of it
+                (``value``, ``annotation``, ``tags``, ``retracted``): left out stays, None clears. Of a data frame pass
+                its rows, say ``frame.to_dicts()``.
             update_id: Names the batch, so that a retry answers as the first time.
 
         Returns:
@@ -48,8 +49,7 @@ class CorrectionCalls(ABC):
             OutcomeUnknown: the server did not answer to the end.
 
         Examples:
-            >>> wind = client.list_series(name="wind")[0]["series_id"]
-            >>> change = {"series_id": wind, "valid_time": day, "value": 5.75, "annotation": "meter was reset"}
+            >>> change = {"series_key": "wind", "valid_time": day, "value": 5.75, "annotation": "meter was reset"}
             >>> client.update_values([change])["updated"][0]["run_id"]
             'wind-2'
         """

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.types as pt
 
+from timedb.client.wide_frames import Wide, in_rows
 from timedb.contract.columns import UPLOAD_COLUMNS, is_text
 from timedb.contract.errors import InvalidRequest
+from timedb.contract.label_columns import check_label_type, label_texts
 from timedb.contract.quantiles import PROBABILITY_COLUMNS
 from timedb.contract.spelling import did_you_mean
 from timedb.contract.wire import quoted
@@ -45,31 +47,32 @@ class UploadData:
     open: Callable[[], pa.RecordBatchReader]
 
 
-def open_data(data: object, columns: Sequence[str] = _UPLOADED) -> UploadData:
+def open_data(data: object, columns: Sequence[str] = _UPLOADED, wide: Wide = False) -> UploadData:
     """Take anything tabular: Polars, pandas, pyarrow, a DuckDB relation, whatever has ``__arrow_c_stream__``.
 
     Args:
         data: It.
         columns: Those that it may have.
+        wide: Which of its columns are a series each; False: none, a column says the series of each row.
 
     Raises:
         InvalidRequest: it is not tabular, or has a column that it may not have.
     """
+    take = partial(_reader, columns=columns, wide=wide)
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     if pandas is not None and isinstance(data, pandas.DataFrame):
-        return _repeatable(_table_of_pandas(data), columns)
+        return _repeatable(_table_of_pandas(data, wide=wide is not False), take)
     if isinstance(data, UploadData):
         return data
     if isinstance(data, pa.RecordBatch):
-        return _repeatable(pa.Table.from_batches([data]), columns)
+        return _repeatable(pa.Table.from_batches([data]), take)
     if isinstance(data, pa.Table) or (polars is not None and isinstance(data, polars.DataFrame)):
-        return _repeatable(data, columns)
+        return _repeatable(data, take)
     if hasattr(data, "__arrow_c_stream__"):
-        reader = data if isinstance(data, pa.RecordBatchReader) else _import_stream(data)
-        wire_schema(reader.schema, columns)
-        return UploadData(False, partial(_for_wire, reader, columns))
+        reader = take(data)
+        return UploadData(False, lambda: reader)
     if hasattr(data, "__arrow_c_array__"):
-        return _repeatable(pa.table(pa.record_batch(data)), columns)
+        return _repeatable(pa.table(pa.record_batch(data)), take)
     hint = "; collect() it first" if hasattr(data, "collect") else ""
     if isinstance(data, str | Path):
         hint = "; client.upload_file reads files"
@@ -86,9 +89,14 @@ def spooled(open_reader: Callable[[], pa.RecordBatchReader]) -> UploadData:
     return UploadData(True, lambda: _for_wire(open_reader()))
 
 
-def _repeatable(data: Any, columns: Sequence[str]) -> UploadData:
-    wire_schema(_import_stream(data).schema, columns)
-    return UploadData(True, lambda: _for_wire(_import_stream(data), columns))
+def _repeatable(data: Any, take: Callable[[Any], pa.RecordBatchReader]) -> UploadData:
+    take(data)  # what is wrong with its columns is said at once
+    return UploadData(True, lambda: take(data))
+
+
+def _reader(data: object, columns: Sequence[str], wide: Wide) -> pa.RecordBatchReader:
+    reader = data if isinstance(data, pa.RecordBatchReader) else _import_stream(data)
+    return _for_wire(reader if wide is False else in_rows(reader, wide), columns)
 
 
 def _import_stream(data: object) -> pa.RecordBatchReader:
@@ -98,7 +106,16 @@ def _import_stream(data: object) -> pa.RecordBatchReader:
         raise InvalidRequest(f"data: {type(data).__name__} is not tabular: {error}") from None
 
 
-def _table_of_pandas(frame: pd.DataFrame) -> pa.Table:
+def _table_of_pandas(frame: pd.DataFrame, *, wide: bool) -> pa.Table:
+    import pandas as pd
+
+    if frame.columns.nlevels > 1:
+        raise InvalidRequest("data: its columns have several levels; join them into one name each")
+    if strange := [name for name in frame.columns if not isinstance(name, str)]:
+        raise InvalidRequest(f"data: the name {quoted(strange[0])} of a column is no text; rename it")
+    unnamed = frame.index.name is None or (wide and frame.index.name not in _UPLOADED)
+    if isinstance(frame.index, pd.DatetimeIndex) and unnamed and "valid_time" not in frame.columns:
+        frame = frame.rename_axis("valid_time")
     names = [name for name in frame.index.names if name is not None]
     if names:
         frame = frame.reset_index(level=names)
@@ -131,6 +148,9 @@ def _wire_type(column: pa.Field) -> pa.DataType:
             f"{column.name}: its times have no time zone; say which, with dt.replace_time_zone('UTC') in Polars"
             " or dt.tz_localize('UTC') in pandas"
         )
+    if column.name == "labels" and pt.is_nested(kind):
+        check_label_type(kind)
+        return _IDENTIFIER
     if is_text(kind):
         return _IDENTIFIER if pt.is_dictionary(kind) else pa.string()
     if (pt.is_list(kind) or pt.is_large_list(kind) or pt.is_list_view(kind) or pt.is_fixed_size_list(kind)) and (
@@ -155,6 +175,8 @@ def _converted(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator
 
 
 def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
+    if field.name == "labels":
+        column = label_texts(column)
     try:
         return column if column.type == field.type else column.cast(field.type)
     except pa.ArrowException as error:

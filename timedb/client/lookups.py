@@ -14,6 +14,7 @@ from pyarrow import flight
 from timedb.client.flight_errors import flight_errors
 from timedb.contract.columns import LOOKED_UP, LOOKUP_COLUMNS
 from timedb.contract.errors import Internal, InvalidRequest
+from timedb.contract.label_columns import label_texts
 from timedb.contract.wire import LookupCommand, quoted
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def look_up(connection: Connection, command: LookupCommand, data: Any) -> pl.Dat
 
     frame = _frame(data)
     # Together what is about one series: each batch then touches few of the lake's files.
-    asked = frame.select(name for name in LOOKUP_COLUMNS if name in frame.columns)
+    asked = _with_label_texts(frame.select(name for name in LOOKUP_COLUMNS if name in frame.columns))
     order = asked.select(pl.arg_sort_by(*_sort_keys(asked)).alias("row"))
     questions = asked[order["row"]].to_arrow()
     try:
@@ -71,6 +72,15 @@ def _frame(data: Any) -> pl.DataFrame:
     if "valid_time" not in frame.columns:
         raise InvalidRequest(f"valid_time: the column is missing; the frame has {quoted(', '.join(frame.columns))}")
     return frame
+
+
+def _with_label_texts(asked: pl.DataFrame) -> pl.DataFrame:
+    """The same with labels that are structs as JSON text, by which rows can be sorted."""
+    import polars as pl
+
+    if "labels" not in asked.columns or not asked["labels"].dtype.is_nested():
+        return asked
+    return asked.with_columns(labels=pl.Series(label_texts(asked["labels"].rechunk().to_arrow())))
 
 
 def _sort_keys(asked: pl.DataFrame) -> list[str]:

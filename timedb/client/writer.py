@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from typing import Self
     from uuid import UUID
 
+    from timedb.client.wide_frames import Wide
+
 __all__ = ["Writer"]
 
 _ATTEMPTS = 4  # of a run that the server says it could not take now
@@ -78,6 +80,7 @@ class Writer:
         self,
         data: Any,
         *,
+        wide: Wide = False,
         run_id: str | UUID | None = None,
         run_start_time: Time | None = None,
         run_finish_time: Time | None = None,
@@ -112,7 +115,7 @@ class Writer:
             "known_time": known_time,
             "run_params": run_params,
         }
-        pending = _Pending(_run_of(message_of(AppendedUpload, fields), data))
+        pending = _Pending(_run_of(message_of(AppendedUpload, fields), data, wide))
         wait_in_slices(self._has_room)
         with self._changed:
             if self._closed:
@@ -312,8 +315,8 @@ def _given_up(failure: TimeDBError, pending: _Pending) -> TimeDBError:
     )
 
 
-def _run_of(command: AppendedUpload, data: Any) -> SentRun:
-    reader = open_data(data).open()
+def _run_of(command: AppendedUpload, data: Any, wide: Wide) -> SentRun:
+    reader = open_data(data, wide=wide).open()
     names = reader.schema.names
     # Its stream may have columns that it lacks, so the server would not miss them.
     for name in ("valid_time", "value"):

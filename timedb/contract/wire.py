@@ -320,6 +320,8 @@ class ValueUpdate(WireModel):
 
     run_id: str | None = None
     series_id: str | None = None
+    series_key: Name | None = None
+    labels: Labels | None = None
     valid_time: Time | None = None
     known_time: Time | None = None
     valid_time_end: Time | None = None
@@ -334,11 +336,13 @@ class ValueUpdate(WireModel):
     @model_validator(mode="after")
     def _addresses_a_row(self) -> Self:
         if self.value_id is not None:
-            address = {"run_id", "series_id", "valid_time", "known_time", "valid_time_end"}
+            address = {"run_id", "series_id", "series_key", "labels", "valid_time", "known_time", "valid_time_end"}
             if others := sorted(address & self.model_fields_set):
                 raise ValueError(f"value_id already says which row; leave out {', '.join(others)}")
-        elif self.series_id is None or self.valid_time is None:
-            raise ValueError("needs series_id and valid_time, or value_id, to say which row")
+        elif (self.series_id is None and self.series_key is None) or self.valid_time is None:
+            raise ValueError("needs series_id (or series_key) and valid_time, or value_id, to say which row")
+        elif self.labels is not None and self.series_key is None:
+            raise ValueError("labels: stand beside series_key, which is missing")
         return self
 
 

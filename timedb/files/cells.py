@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn
@@ -16,11 +15,12 @@ import pyarrow.types as pt
 
 from timedb.contract.columns import is_text
 from timedb.contract.errors import InvalidRequest
+from timedb.contract.label_columns import label_texts
 from timedb.contract.number_columns import NumberError, floats_of_texts
 from timedb.contract.times import from_micros, parse_time, to_micros
 from timedb.contract.wire import quoted
 
-__all__ = ["Cells", "check_time_zone", "instant_of", "labels_of_columns"]
+__all__ = ["Cells", "check_time_zone", "instant_of"]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _WITHOUT_ZONE = "has no time zone"
@@ -135,6 +135,18 @@ class Cells:
             raise InvalidRequest(f"{self.name}: {_reason(error, time_zone)}") from None
         self._refuse(first, _reason(error, time_zone))
 
+    def of_row(self) -> pa.Array:
+        """What a row says beside its time and value: tags as lists, labels as JSON text, all else as it stands.
+
+        Raises:
+            InvalidRequest: they are neither.
+        """
+        if self.ours == "tags":
+            return self.lists()
+        if self.ours == "labels":
+            return label_texts(self.column)
+        return self.column
+
     def lists(self) -> pa.Array:
         """JSON arrays of texts as lists; a column that is no text stays as it is."""
         column = _decoded(self.column)
@@ -213,25 +225,6 @@ def check_time_zone(name: str, time_zone: str | None) -> None:
             instant_of("2025-01-01", time_zone)
         except ValueError:
             raise InvalidRequest(f"{name}: {quoted(time_zone)} is not a time zone of the IANA database") from None
-
-
-def labels_of_columns(columns: Mapping[str, pa.Array], fixed: Mapping[str, str], rows: int) -> pa.Array:
-    """Labels of each row as JSON text.
-
-    Args:
-        columns: Label → its texts; null: the row has it not.
-        fixed: Labels that all rows have.
-        rows: How many there are.
-    """
-    texts = {label: _decoded(column).cast(pa.string()).to_pylist() for label, column in columns.items()}
-    made: dict[tuple[str | None, ...], str] = {}
-    answer: list[str] = []
-    for values in zip(*texts.values(), strict=True) if texts else [()] * rows:
-        if values not in made:
-            given = {label: value for label, value in zip(texts, values, strict=True) if value is not None}
-            made[values] = json.dumps({**given, **fixed}, ensure_ascii=False, sort_keys=True)
-        answer.append(made[values])
-    return pa.array(answer, pa.string()).dictionary_encode()
 
 
 def _reason(error: pa.ArrowException, time_zone: str) -> str:

@@ -12,8 +12,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from timedb.contract.errors import InvalidRequest, TooLarge
+from timedb.contract.label_columns import labels_of_columns
 from timedb.contract.wire import quoted
-from timedb.files.cells import Cells, labels_of_columns
+from timedb.files.cells import Cells
 from timedb.files.csv_tables import CsvForm, CsvSource
 from timedb.files.json_tables import JsonSource
 from timedb.files.pieces import Piece, counted
@@ -131,14 +132,12 @@ class TableFile:
             cells = Cells(ours, source, batch.column(source), piece.place, how.advise)
             if ours in _TIMES:
                 arrays[ours] = cells.times(how.time_zone)
-            elif ours == "tags":
-                arrays[ours] = cells.lists()
             elif ours == "retracted":
                 arrays[ours] = cells.flags()
             elif ours == "value" and self.numbers_are_text:
                 arrays[ours] = cells.numbers(how.form.decimal, how.form.thousands)
             else:
-                arrays[ours] = cells.column
+                arrays[ours] = cells.of_row()
         if how.series is not None:
             zeros = pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows)
             arrays["series_key"] = pa.DictionaryArray.from_arrays(zeros, pa.array([how.series]))

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from timedb.contract.columns import is_text
+from timedb.contract.label_columns import labels_of_columns
 from timedb.contract.times import from_micros
-from timedb.files.cells import Cells, labels_of_columns
+from timedb.files.cells import Cells
 from timedb.files.pieces import Piece
 from timedb.layouts.advice import Advice
 from timedb.layouts.choosing import Chosen
@@ -22,11 +23,11 @@ from timedb.layouts.local_times import both_instants, local_walls
 from timedb.layouts.quantiles import quantile_texts
 from timedb.layouts.time_columns import TimeColumns, plain_texts
 from timedb.layouts.time_formats import Mask, Micros, Stamps, TimeFault
+from timedb.layouts.wide import constant, named_batch, side_by_side
 
 __all__ = ["Conversion", "Told"]
 
 _UTC = pa.timestamp("us", tz="UTC")
-_TEXT = pa.dictionary(pa.int32(), pa.string())
 _DAY = 86_400_000_000
 
 
@@ -143,14 +144,13 @@ class Conversion:
         for ours in ("series_id", "annotation", "tags", "labels"):
             if ours in self._chosen.columns:
                 cells = self._cells(ours, self._chosen.columns[ours][0], piece)
-                columns[ours] = cells.lists() if ours == "tags" else cells.column
+                columns[ours] = cells.of_row()
         if (labels := self._labels(piece)) is not None:
             columns["labels"] = labels
         if not self._chosen.wide:
             value = self._numbers(self._chosen.columns["value"][0], piece)
-            yield _batch({**self._names(piece, rows), **columns, "value": value})
-        for name in self._chosen.wide:
-            yield _batch({"series_key": _constant(name, rows), **columns, "value": self._numbers(name, piece)})
+            yield named_batch({**self._names(piece, rows), **columns, "value": value})
+        yield from side_by_side(rows, columns, ((name, self._numbers(name, piece)) for name in self._chosen.wide))
 
     def _times(self, piece: Piece, told: Told | None) -> Times:
         start, end = self.stamps(piece)
@@ -266,7 +266,7 @@ class Conversion:
 
     def _names(self, piece: Piece, rows: int) -> dict[str, pa.Array]:
         if (series := self._layout.said.get("series")) is not None:
-            return {"series_key": _constant(series, rows)}
+            return {"series_key": constant(series, rows)}
         source = self._chosen.columns.get("series_key")
         if source is None:
             return {}
@@ -292,18 +292,3 @@ def _without_blanks(texts: pa.Array) -> pa.Array:
 
 def _instants(micros: Micros, null: Mask) -> pa.Array:
     return pa.array(micros, pa.int64(), mask=null if null.any() else None).cast(_UTC)
-
-
-def _constant(text: str, rows: int) -> pa.Array:
-    zeros = pa.repeat(pa.scalar(0, pa.int32()), rows)
-    return pa.DictionaryArray.from_arrays(zeros, pa.array([text]))
-
-
-def _batch(columns: dict[str, pa.Array]) -> pa.RecordBatch:
-    for name in ("series_key", "series_id", "labels"):
-        if name in columns and is_text(columns[name].type):
-            column = columns[name]
-            columns[name] = (
-                column.cast(_TEXT) if pa.types.is_dictionary(column.type) else column.dictionary_encode().cast(_TEXT)
-            )
-    return pa.RecordBatch.from_pydict(columns)

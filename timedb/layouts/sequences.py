@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from timedb.contract.errors import TooLarge
+from timedb.contract.label_columns import label_texts
 from timedb.files.pieces import Numbers, Piece, Unit
 from timedb.layouts.choosing import Chosen
 from timedb.layouts.conversion import Conversion, Told
@@ -113,7 +114,10 @@ class RowsAside:
         ]
         known = columns.get("known_time", ())
         names += [name for name in known if name not in columns["valid_time"]]
-        return numbers_of([plain_texts(batch.column(name)) for name in dict.fromkeys(names)], batch.num_rows)
+        read = {name: batch.column(name) for name in names}
+        for name in columns.get("labels", ()):
+            read[name] = label_texts(read[name])
+        return numbers_of([plain_texts(column) for column in read.values()], batch.num_rows)
 
     def told(self) -> Iterator[tuple[Piece, Told]]:
         """The rows that were set aside, and which of two instants each means.

@@ -211,8 +211,8 @@ def test_no_updates_at_all(two_runs: Tenant) -> None:
 @pytest.mark.parametrize(
     ("item", "error", "message"),
     [
-        ({}, InvalidRequest, "updates.0: needs series_id and valid_time, or value_id"),
-        ({"series_id": SOUTH}, InvalidRequest, "updates.0: needs series_id and valid_time"),
+        ({}, InvalidRequest, "updates.0: needs series_id .or series_key. and valid_time, or value_id"),
+        ({"series_id": SOUTH}, InvalidRequest, "updates.0: needs series_id .or series_key. and valid_time"),
         ({"value_id": "nonsense"}, InvalidRequest, "updates.0.value_id: 'nonsense' is not a value_id"),
         (
             {"value_id": "x", "run_id": "new", "series_id": SOUTH},

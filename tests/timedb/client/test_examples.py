@@ -12,11 +12,17 @@ import polars as pl
 import pytest
 
 import timedb as td
-from timedb.client import client, files, run_calls, series_calls
+from timedb.client import client, correction_calls, files, run_calls, series_calls, upload_calls
 from timedb.contract.settings import ServerSettings, load_settings
 from timedb.run.launch import start_service
 
-PARTS = (series_calls.SeriesCalls, run_calls.RunCalls, files.FileCalls)
+PARTS = (
+    series_calls.SeriesCalls,
+    upload_calls.UploadCalls,
+    correction_calls.CorrectionCalls,
+    run_calls.RunCalls,
+    files.FileCalls,
+)
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ def examples() -> list[doctest.DocTest]:
     """Those of each docstring, as they stand in the files."""
     finder = doctest.DocTestFinder(exclude_empty=True)
     found = []
-    for module in (series_calls, client, run_calls, files):
+    for module in (series_calls, upload_calls, client, correction_calls, run_calls, files):
         found += sorted(finder.find(module), key=lambda each: each.lineno or 0)
     return [each for each in found if each.examples]
 
