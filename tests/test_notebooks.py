@@ -40,7 +40,12 @@ def run(notebook: Path, *replaced: tuple[str, str]) -> dict[str, Any]:
 
 
 def test_the_notebooks_are_committed_without_outputs() -> None:
-    assert [notebook.stem for notebook in NOTEBOOKS] == ["backtest", "read_the_lake", "rest_api"]
+    assert [notebook.stem for notebook in NOTEBOOKS] == [
+        "honest_backtest",
+        "probabilistic_forecast",
+        "read_the_lake",
+        "rest_api",
+    ]
     for notebook in NOTEBOOKS:
         for cell in json.loads(notebook.read_text())["cells"]:
             assert not cell.get("outputs"), notebook.name
@@ -67,12 +72,22 @@ def test_the_rest_api(
     assert "Run created successfully" in capsys.readouterr().out
 
 
-def test_a_backtest(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_honest_backtest(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMEDB_FLIGHT_URL", served.flight_url)
-    left = run(EXAMPLES / "backtest.ipynb")
+    left = run(EXAMPLES / "honest_backtest.ipynb")
     left["plt"].close("all")
     assert left["accuracy"]["count"].sum() == left["forecasts"].height
     assert left["fan"].height > 24
+    assert left["honest"].height == left["plain"].height == left["score"]["count"][0] == 72
+
+
+def test_a_probabilistic_forecast(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIMEDB_FLIGHT_URL", served.flight_url)
+    left = run(EXAMPLES / "probabilistic_forecast.ipynb")
+    left["plt"].close("all")
+    assert left["bands"].columns == ["valid_time", "valid_time_end", "0.05", "0.5", "0.95"]
+    assert left["together"]["count"].sum() == left["forecasts"].height // 3
+    assert left["skill"]["skill_wis"].is_between(0, 1).all()
 
 
 def test_the_lake_is_read(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

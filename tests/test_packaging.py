@@ -76,7 +76,7 @@ def test_the_sdist_holds_what_the_tests_need(tmp_path: Path) -> None:
         "mkdocs.yml",
         ".containerignore",
         "packaging/timedb.service",
-        "examples/backtest.ipynb",
+        "examples/honest_backtest.ipynb",
     ):
         assert name in held
     assert not [name for name in held if name.startswith((".venv", "timedb-data", "site/", ".git/"))]

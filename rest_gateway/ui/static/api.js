@@ -100,6 +100,9 @@ export async function readLatest(seriesId, signal) {
   return data[0];
 }
 
+/** What was written of a series since a token, at the latest after `wait` seconds: `{count, token}`. */
+export const readChanges = (parameters, signal) => json("changes", parameters, { signal });
+
 /** Error figures by lead time: `[{lead_seconds, lead_seconds_end, count, bias, mae, rmse}]`. */
 export async function readAccuracy(parameters, signal) {
   const answer = await json("accuracy", parameters, { signal });

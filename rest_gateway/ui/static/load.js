@@ -1,25 +1,26 @@
 // What the page needs of a series for a state: asked of the service, at most a page of each kind at once.
 
 import { findById, readLatest, readValues } from "./api.js";
+import { positionOf } from "./follow.js";
 import { canonical, fromMs, justAfter, spanMs, toMs } from "./times.js";
 import { readVersions } from "./versions.js";
 
 /**
- * What is known of a series in a range: `series`; `span`, the range as parameters of `GET /values`; `asked`, the range
- * as chosen by hand; `extent`, the range of what there is, or null; `flat`, the rows known now; `then`, those known at a
+ * What is known of a series in a range: `series`; `position`, from where on its feed has what is not
+ * in here; `span`, the range as parameters of `GET /values`; `asked`, the range as chosen by hand; `extent`, the range of what there is, or null; `flat`, the rows known now; `then`, those known at a
  * time, or null; `versions` and what they say; `cut`, cursors of what is left.
  */
 export async function loadView(state, signal) {
   const series = await findById(state.series, signal);
   if (!series) return null;
-  const span = await spanOf(state, signal);
+  const [span, position] = await Promise.all([spanOf(state, signal), positionOf(state.series, signal)]);
   const of = { series_id: state.series, ...span };
   const [flat, versions, then] = await Promise.all([
     readValues(of, signal),
     readValues({ ...of, mode: "overlapping", all_versions: true }, signal),
     loadThen(state, span, signal),
   ]);
-  const view = { series, span, asked: askedFor(state), flat: flat.data, then, versions: versions.data, cut: {} };
+  const view = { series, position, span, asked: askedFor(state), flat: flat.data, then, versions: versions.data, cut: {} };
   if (flat.next_cursor) view.cut.flat = flat.next_cursor;
   if (versions.next_cursor) view.cut.versions = versions.next_cursor;
   return understood(view);

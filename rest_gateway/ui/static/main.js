@@ -6,6 +6,7 @@ import { readyCalls } from "./calls.js";
 import { drawChart, readyChart } from "./chart.js";
 import { $, announce, latestOnly, make, settled } from "./dom.js";
 import { Finder } from "./finder.js";
+import { Follower } from "./follow.js";
 import { readyKnown, showKnown, stopPlaying } from "./known.js";
 import { asKnown, loadMore, loadThen, loadView } from "./load.js";
 import { loadPlotly, unitText } from "./plot.js";
@@ -33,7 +34,19 @@ const reload = latestOnly(async (signal) => {
   const loaded = await loadView(state(), signal);
   if (!loaded) throw new Error(`There is no series ${state().series} here, or it is retired.`);
   view = loaded;
+  follower.begin(view.series.series_id, view.position);
   return render();
+});
+
+const follower = new Follower({
+  news: () => attempt(reload),
+  told(mark) {
+    $("live").hidden = !mark;
+    if (mark === $("live").textContent) return;
+    $("live").textContent = $("live").dataset.mark = mark;
+    $("live").title = mark === "stale" ? "The service cannot be reached; trying again" : "What is written shows by itself";
+    if (mark === "stale") announce("The service cannot be reached. What is shown may be stale.");
+  },
 });
 
 const rethink = latestOnly(async (signal) => {
@@ -87,6 +100,7 @@ function fail(error) {
 
 function showNothing() {
   view = null;
+  follower.end();
   $("view").hidden = true;
   $("welcome").hidden = false;
   document.title = "TimeDB";
