@@ -16,6 +16,21 @@ function framed({ data_header, data_body }) {
   return Buffer.concat([head, data_body ?? Buffer.alloc(0)]);
 }
 
+// A table as messages, each of its batches after the dictionaries that it changes; the first names the command.
+function send(call, table, command) {
+  const ipc = Buffer.from(tableToIPC(table, "stream"));
+  let named = { flight_descriptor: { type: 2, cmd: Buffer.from(JSON.stringify(command)) } };
+  for (let at = 0; at + 8 <= ipc.length; ) {
+    const start = at + 8 + ipc.readInt32LE(at + 4);
+    if (start === at + 8) break; // the end of the stream
+    const end = start + bodyLength(ipc.subarray(at, start));
+    call.write({ data_header: ipc.subarray(at + 8, start), data_body: ipc.subarray(start, end), ...named });
+    named = {};
+    at = end;
+  }
+  call.end();
+}
+
 export class TimeDB {
   constructor(address, key, credentials = grpc.credentials.createInsecure()) {
     this.client = new FlightService(address, credentials);
@@ -36,26 +51,25 @@ export class TimeDB {
   }
 
   upload(table, command = {}) {
-    const descriptor = { type: 2, cmd: Buffer.from(JSON.stringify({ op: "upload", rows: table.numRows, ...command })) };
     const receipts = [];
     return new Promise((resolve, reject) => {
       const call = this.client.doPut(this.headers);
       call.on("data", ({ app_metadata }) => receipts.push(JSON.parse(app_metadata)));
       call.on("error", reject);
       call.on("end", () => resolve(receipts));
-      const ipc = Buffer.from(tableToIPC(table, "stream"));
-      let first = true;
-      for (let at = 0; at + 8 <= ipc.length; ) {
-        const length = ipc.readInt32LE(at + 4);
-        if (length === 0) break; // the end of the stream
-        const header = ipc.subarray(at + 8, at + 8 + length);
-        const body = bodyLength(ipc.subarray(at, at + 8 + length));
-        const start = at + 8 + length;
-        call.write({ data_header: header, data_body: ipc.subarray(start, start + body), ...(first ? { flight_descriptor: descriptor } : {}) });
-        first = false;
-        at = start + body;
-      }
-      call.end();
+      send(call, table, { op: "upload", rows: table.numRows, ...command });
+    });
+  }
+
+  // What was known of each row's series and valid_time, by its known_by.
+  lookup(table, command = {}) {
+    const pieces = [];
+    return new Promise((resolve, reject) => {
+      const call = this.client.doExchange(this.headers);
+      call.on("data", (data) => data.data_header.length && pieces.push(framed(data)));
+      call.on("error", reject);
+      call.on("end", () => resolve(tableFromIPC(Buffer.concat(pieces))));
+      send(call, table, { op: "lookup", ...command });
     });
   }
 
