@@ -82,8 +82,8 @@ def parameters_from(table: pa.Table) -> pa.Table | None:
         return None
     if table.num_rows > 1:
         raise Unimplemented(
-            "parameters: several rows at once are not offered; ask with IN, or look up with do_exchange (lookup), which "
-            "gives each row what was known by its own cut-off"
+            "parameters: several rows at once are not offered; ask with IN, or look up over do_exchange (lookup), "
+            "which gives each row what was known by its own cut-off"
         )
     if table.num_rows == 0:
         raise InvalidRequest("parameters: there is no row of values")

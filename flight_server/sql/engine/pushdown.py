@@ -8,12 +8,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import duckdb
 
+from .from_clause import column_of, conjuncts, resolved, sources_of
+from .series_joins import SeriesChoice
 from .syntax import Node, Query, nodes_of
 from .table_scan import TableScan
 
@@ -45,6 +47,7 @@ def scans_of(
     tables: Mapping[str, Sequence[str]],
     connection: duckdb.DuckDBPyConnection,
     values: Mapping[str, object],
+    series: str | None = None,
 ) -> dict[str, TableScan]:
     """What a query needs of the tables that it names.
 
@@ -53,15 +56,17 @@ def scans_of(
         tables: The columns of each table.
         connection: The one that will run the query, inside its transaction: ``now()`` is the same for both.
         values: The bound parameters.
+        series: What the connection calls a table with the rows of ``series``; None: joins with it imply nothing.
 
     Raises:
         duckdb.Error: a constant cannot be evaluated; the query may never look at it, but the transaction is over.
     """
     reader = _Reader(connection, values)
+    choice = None if series is None else SeriesChoice(connection, series, values)
     bounds: dict[int, TableScan] = {}
     for node in nodes_of(query.tree):
         if node.get("type") == "SELECT_NODE":
-            bounds |= _bounds_of_select(node, query, tables, reader)
+            bounds |= _bounds_of_select(node, query, tables, reader, choice)
     scans = {}
     for name in query.names:
         uses = [bounds.get(id(node), TableScan()) for node in query.tables if node["table_name"].lower() == name]
@@ -97,93 +102,46 @@ def _hull(uses: Sequence[TableScan]) -> TableScan:
     return TableScan(low=low, high=high, texts={name: sorted(found) for name, found in texts.items()})
 
 
-@dataclass(frozen=True)
-class _Source:
-    """One item of a FROM clause; ``columns`` is None where nobody knows them."""
-
-    node: Node
-    columns: Sequence[str] | None
-
-    @property
-    def alias(self) -> str:
-        return str(self.node.get("alias") or self.node.get("table_name") or "").lower()
-
-
 def _bounds_of_select(
-    select: Node, query: Query, tables: Mapping[str, Sequence[str]], reader: _Reader
+    select: Node,
+    query: Query,
+    tables: Mapping[str, Sequence[str]],
+    reader: _Reader,
+    choice: SeriesChoice | None,
 ) -> dict[int, TableScan]:
-    sources = _sources(select.get("from_table"), query, tables)
-    if sources is None or not select.get("where_clause") or select.get("sample"):
+    sources = sources_of(select.get("from_table"), query, tables)
+    if sources is None or select.get("sample"):
         return {}
     found: dict[int, TableScan] = {}
-    for test in _conjuncts(select["where_clause"]):
+    for test in conjuncts(select.get("where_clause")):
         for column, kind, constant in _comparisons(test):
-            source = _resolve(column, sources)
+            source = resolved(column, sources)
             if source is not None:
                 scan = found.get(id(source.node), TableScan())
                 found[id(source.node)] = _narrowed(scan, str(column[-1]).lower(), kind, constant, reader)
+    for source, ids in () if choice is None else choice.of(select, sources):
+        scan = found.get(id(source.node), TableScan())
+        kept = set(ids) & set(scan.texts.get("series_id", ids))
+        found[id(source.node)] = replace(scan, texts={**scan.texts, "series_id": sorted(kept)})
     return found
-
-
-def _sources(table: Node | None, query: Query, tables: Mapping[str, Sequence[str]]) -> list[_Source] | None:
-    """The items of a FROM clause; None where a filter after it is no filter before it."""
-    found: list[_Source] = []
-    waiting = [table]
-    ours = {id(node) for node in query.tables}
-    while waiting:
-        node = waiting.pop()
-        if node is None or node.get("sample"):
-            return None
-        if node.get("type") == "JOIN":
-            if node.get("ref_type") not in ("REGULAR", "CROSS", "NATURAL") or node.get("join_type") in ("SEMI", "ANTI"):
-                return None
-            waiting += [node.get("left"), node.get("right")]
-        elif id(node) in ours and not node.get("column_name_alias"):
-            name = node["table_name"].lower()
-            found.append(_Source(node, None if name in query.shadowed else tables[name]))
-        else:
-            found.append(_Source(node, None))
-    return found
-
-
-def _resolve(column: Sequence[object], sources: Sequence[_Source]) -> _Source | None:
-    """The table of ours that a column is of, if that is certain."""
-    parts = [str(part).lower() for part in column]
-    if len(parts) == 2:
-        named = [source for source in sources if source.alias == parts[0]]
-        return named[0] if len(named) == 1 and parts[1] in (named[0].columns or ()) else None
-    if len(parts) != 1 or any(source.columns is None for source in sources):
-        return None
-    having = [source for source in sources if parts[0] in (source.columns or ())]
-    return having[0] if len(having) == 1 else None
-
-
-def _conjuncts(test: Node) -> list[Node]:
-    if test.get("type") != "CONJUNCTION_AND":
-        return [test]
-    return [part for child in test["children"] for part in _conjuncts(child)]
 
 
 def _comparisons(test: Node) -> list[tuple[Sequence[object], str, list[Node]]]:
     """(column, comparison, constants) that a test implies."""
     kind = str(test.get("type"))
     if kind == "COMPARE_BETWEEN":
-        column = _column(test["input"])
+        column = column_of(test["input"])
         bounds = (("COMPARE_GREATERTHANOREQUALTO", "lower"), ("COMPARE_LESSTHANOREQUALTO", "upper"))
         return [(column, way, [test[side]]) for way, side in bounds] if column else []
     if kind == "COMPARE_IN":
-        column = _column(test["children"][0])
+        column = column_of(test["children"][0])
         return [(column, kind, test["children"][1:])] if column else []
     if kind not in _FLIPPED:
         return []
-    left, right = _column(test["left"]), _column(test["right"])
+    left, right = column_of(test["left"]), column_of(test["right"])
     if left and not right:
         return [(left, kind, [test["right"]])]
     return [(right, _FLIPPED[kind], [test["left"]])] if right and not left else []
-
-
-def _column(node: Node) -> Sequence[object]:
-    return node["column_names"] if node.get("class") == "COLUMN_REF" else ()
 
 
 def _narrowed(scan: TableScan, column: str, kind: str, constants: list[Node], reader: _Reader) -> TableScan:

@@ -37,6 +37,7 @@ _MAX_DEPTH = 250
 _MAX_PYTHON_DEPTH = 10_000
 _ENGINE_SHARE = 0.8  # of the memory; the rest is for the batches on their way
 _OPEN_FILES = 64
+_SERIES = "series to choose from"
 _NICENESS = 10
 
 # Grafana's Flight SQL macros expand to it; PostgreSQL and DataFusion have it, DuckDB has it by another name.
@@ -167,7 +168,7 @@ class _Runner:
         columns = {name: schema.names for name, schema in self._schemas.items()}
         self._engine.begin()
         try:
-            scans = scans_of(query, columns, self._engine, values)
+            scans = scans_of(query, columns, self._engine, values, self._series_of(query))
         except duckdb.Error:
             self._engine.rollback()
             self._engine.begin()
@@ -179,6 +180,14 @@ class _Runner:
             with self._lock:
                 self._channel.send(RESULT, piece)
         self._channel.send(END)
+
+    def _series_of(self, query: Query) -> str | None:
+        """All of ``series``, where a join with it may say of which series values are needed."""
+        if "series" not in query.names or len(query.names) < 2:
+            return None
+        schema = self._schemas["series"]
+        self._engine.register(_SERIES, _Table(self, "series", schema, TableScan(schema.names)))
+        return f"temp.main.{_quoted(_SERIES)}"
 
     def _tell(self, schema: pa.Schema | None, parameters: pa.Schema) -> None:
         texts = {"schema": None if schema is None else schema_to_text(schema), "parameters": schema_to_text(parameters)}

@@ -161,3 +161,42 @@ def test_now_is_that_of_the_transaction(engine: duckdb.DuckDBPyConnection) -> No
     engine.rollback()
     assert found["flat"].high == {"valid_time": moment + 1}
     assert found["flat"].low == {"valid_time": moment - 86_400_000_001}
+
+
+LOAD, WIND, OTHER = "id of load", "id of wind", "id of other"
+JOINED: list[tuple[str, list[str] | None]] = [
+    ("FROM flat JOIN series USING (series_id) WHERE series.name = 'load'", [LOAD]),
+    ("FROM flat JOIN series USING (series_id) WHERE name IN ('load', 'wind') AND unit = 'MW'", [LOAD, WIND]),
+    ("FROM series s JOIN flat f ON s.series_id = f.series_id AND s.name = 'load'", [LOAD]),
+    ("FROM flat f, series s WHERE f.series_id = s.series_id AND lower(s.name) LIKE $a", [WIND]),
+    ("FROM flat f JOIN series s USING (series_id) WHERE (s.labels ->> 'site') = 'north' AND f.value > 1", [LOAD]),
+    (f"FROM flat JOIN series USING (series_id) WHERE series_id = '{LOAD}'", [LOAD]),
+    ("FROM flat JOIN series USING (series_id) WHERE name = 'load' AND series_key = 'wind'", [LOAD]),
+    ("FROM flat JOIN series USING (series_id) WHERE name = 'nobody'", []),
+    ("FROM (FROM flat JOIN series USING (series_id) WHERE name = 'load') x", [LOAD]),
+    (f"FROM flat f JOIN series s USING (series_id) WHERE name <> 'other' AND f.series_id = '{LOAD}'", [LOAD]),
+    # Nothing is certain.
+    ("FROM flat JOIN series USING (series_id)", None),
+    ("FROM flat LEFT JOIN series USING (series_id) WHERE name IS NULL", None),
+    ("FROM flat FULL JOIN series USING (series_id) WHERE name = 'load'", None),
+    ("FROM flat f JOIN series s ON f.series_key = s.name WHERE s.name = 'load'", None),
+    ("FROM flat f JOIN series s ON f.series_id = s.series_id OR f.value > 1 WHERE s.name = 'load'", None),
+    ("FROM flat f, series s WHERE f.series_id = s.series_id AND (s.name = 'load' OR f.value > 1)", None),
+    ("FROM flat JOIN series USING (series_id) WHERE name = 'load' OR random() < 0.5", None),
+    ("FROM flat JOIN series USING (series_id) WHERE random() < 2 AND name = (SELECT max(name) FROM series)", None),
+    ("FROM flat, series WHERE name = 'load'", None),
+    ("FROM flat JOIN series USING (series_id) WHERE name = 'load' UNION ALL SELECT 1 FROM flat", None),
+]
+
+
+@pytest.mark.parametrize(("rest", "ids"), JOINED)
+def test_a_join_with_series_says_which_are_needed(
+    engine: duckdb.DuckDBPyConnection, rest: str, ids: list[str] | None
+) -> None:
+    tables = {**TABLES, "series": ["series_id", "name", "unit", "labels"]}
+    rows = [(LOAD, "load", "MW", '{"site": "north"}'), (WIND, "wind", "MW", "{}"), (OTHER, "other", "kW", "{}")]
+    engine.execute("CREATE OR REPLACE TEMP TABLE known (series_id TEXT, name TEXT, unit TEXT, labels JSON)")
+    engine.executemany("INSERT INTO known VALUES (?, ?, ?, ?)", rows)
+    values = {"a": "w%"} if "$a" in rest else {}
+    found = scans_of(parse(engine, f"SELECT 1 {rest}", tables), tables, engine, values, "temp.main.known")["flat"]
+    assert found.texts.get("series_id") == (None if ids is None else sorted(ids))
