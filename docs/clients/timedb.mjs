@@ -31,9 +31,12 @@ function send(call, table, command) {
   call.end();
 }
 
+// A server or balancer that has gone silent is noticed: docs/operations.md says why no sooner.
+const keepalive = { "grpc.keepalive_time_ms": 310_000, "grpc.keepalive_timeout_ms": 20_000 };
+
 export class TimeDB {
-  constructor(address, key, credentials = grpc.credentials.createInsecure()) {
-    this.client = new FlightService(address, credentials);
+  constructor(address, key, credentials = grpc.credentials.createInsecure(), options = {}) {
+    this.client = new FlightService(address, credentials, { ...keepalive, ...options });
     this.headers = new grpc.Metadata();
     if (key) this.headers.set("x-api-key", key);
   }
