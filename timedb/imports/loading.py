@@ -22,7 +22,7 @@ from timedb.contract.wire import quoted
 from timedb.imports.origin import ImportedRun, Origin
 from timedb.layouts.duplicates import words_of_rows
 from timedb.layouts.prepared import Range
-from timedb.layouts.spool import Spool
+from timedb.layouts.spool import Spool, temporary_files
 
 __all__ = ["Imported", "load"]
 
@@ -150,6 +150,7 @@ class _Loading:
             ids = self.client.create_many_series(asked)
             self._ids |= {each.key: series_id for each, series_id in zip(some, ids, strict=True)}
 
+    @temporary_files()
     def send_run(self, run: ImportedRun, pieces: Iterator[pa.RecordBatch]) -> None:
         """Send a run, or several where it has no name of its own and is very long."""
         more = True

@@ -21,6 +21,7 @@ from timedb.files.table_files import Rejoined, Source, TableFile, TableKind, Tab
 from timedb.layouts.encodings import Decoded, by_mark
 from timedb.layouts.guessing import Looks, looks_of
 from timedb.layouts.layout import Layout
+from timedb.layouts.spool import temporary_files
 from timedb.layouts.workbook import is_workbook, open_workbook
 
 __all__ = ["STANDARD_INPUT", "OpenTable", "open_bytes", "open_file", "open_source", "stem_of"]
@@ -190,6 +191,7 @@ def _opened(stream: BinaryIO, path: Path, kind: str | None, what: str, stack: Ex
     return _as_kind(rejoined, head, found, stack)
 
 
+@temporary_files()
 def _as_kind(source: io.BufferedReader[Any], head: bytes, kind: str, stack: ExitStack) -> tuple[Source, str]:
     if kind == "parquet" or head.startswith(b"ARROW1"):  # their directories are at the end
         whole = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 # the stack closes it

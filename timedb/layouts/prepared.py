@@ -27,7 +27,7 @@ from timedb.layouts.layout import Layout
 from timedb.layouts.opening import STANDARD_INPUT, OpenTable, open_file
 from timedb.layouts.places import Places
 from timedb.layouts.sequences import RowsAside
-from timedb.layouts.spool import Spool
+from timedb.layouts.spool import Spool, temporary_files
 
 __all__ = ["Prepared", "Range", "Series", "prepare", "prepare_table", "run_fields"]
 
@@ -168,6 +168,7 @@ def _unheard(rows: int) -> None:
     """Nobody is told how far it is."""
 
 
+@temporary_files()
 def prepare_table(
     opened: OpenTable,
     layout: Layout,
@@ -187,6 +188,7 @@ def prepare_table(
 
     Raises:
         InvalidRequest: names what is wrong, where, and the option that helps.
+        TooLarge: there is no room for temporary files.
     """
     table = opened.table
     seems = ""

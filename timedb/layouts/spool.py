@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 
-__all__ = ["Spool"]
+from timedb.contract.errors import TooLarge
+
+__all__ = ["Spool", "temporary_files"]
 
 _IN_MEMORY_BYTES = 16 << 20
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """Where temporary files are written: that there is no room for them says what to do.
+
+    Raises:
+        TooLarge: the disk, or its quota, is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TooLarge(
+            "temporary files: there is no room for them where TMPDIR says; name a folder with more"
+        ) from None
 
 
 class Spool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tempfile
 import tracemalloc
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +17,7 @@ from pyarrow import parquet
 
 from tests.timedb.layouts.reading import rows_of
 from timedb.contract.digest import RowsDigest
-from timedb.contract.errors import InvalidRequest
+from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.files import csv_tables
 from timedb.layouts import duplicates, places, spool
 from timedb.layouts.duplicates import Repeated, Repeats, RowWords
@@ -151,3 +152,15 @@ def test_packed_parquet_is_unpacked_into_a_file(tmp_path: Path) -> None:
             assert parquet.read_table(source).equals(table)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.usefixtures("small_parts")
+def test_no_room_for_temporary_files_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *_, **__: open("/dev/full", "w+b"))  # noqa: SIM115
+    with pytest.raises(TooLarge, match="no room for them where TMPDIR says"):
+        rows_of(tmp_path, lines(4_000), **SAID)
+    packed = pa.BufferOutputStream()
+    parquet.write_table(pa.table({"t": np.arange(2_000)}), packed)
+    with pytest.raises(TooLarge, match="no room for them where TMPDIR says"):
+        rows_of(tmp_path, gzip.compress(packed.getvalue()), "a.parquet.gz", **SAID)
