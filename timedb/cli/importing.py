@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 imports = typer.Typer(
-    no_args_is_help=True, help="Import what other stores hold: runs, known times, corrections in their order, units."
+    no_args_is_help=True,
+    help="Import what other stores hold: runs, known times, corrections in their order, units. Run again after an "
+    "interruption, it reads everything, and sends what is not there yet.",
 )
 Url = Annotated[
     str,

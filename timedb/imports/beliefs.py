@@ -11,7 +11,7 @@ import pyarrow as pa
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.quantiles import canonical_quantile
 from timedb.contract.wire import quoted
-from timedb.imports.origin import ImportedRun, ImportedSeries
+from timedb.imports.origin import IN_ORDER, ImportedRun, ImportedSeries
 from timedb.imports.postgres import Database, first_of, literal
 
 __all__ = ["Beliefs"]
@@ -104,7 +104,7 @@ class Beliefs:
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Every belief: none is corrected there, a new one is another belief."""
         columns = "run, series, valid_time, valid_time_end, known_time, value, NULL AS annotation, NULL::text[] AS tags"
-        return self._database.stream(f"SELECT {columns} FROM ({self._values()}) AS v ORDER BY run_at, run")
+        return self._database.stream(f"SELECT {columns} FROM ({self._values()}) AS v ORDER BY {IN_ORDER}")
 
     def corrections(self) -> Iterator[pa.RecordBatch]:
         """None: no belief is corrected there."""

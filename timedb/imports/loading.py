@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -118,6 +119,18 @@ def _pieces(batches: Iterator[pa.RecordBatch], column: str) -> Iterator[tuple[An
             start = end
 
 
+def _parts(pieces: Iterator[pa.RecordBatch], most: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Rows cut after so many, whatever pieces they come in: the so manieth part, and its rows."""
+    before = 0
+    for piece in pieces:
+        start = 0
+        while start < piece.num_rows:
+            rows = piece.slice(start, most - before % most)
+            yield before // most, rows
+            before += rows.num_rows
+            start += rows.num_rows
+
+
 def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
@@ -150,25 +163,23 @@ class _Loading:
             ids = self.client.create_many_series(asked)
             self._ids |= {each.key: series_id for each, series_id in zip(some, ids, strict=True)}
 
-    @temporary_files()
     def send_run(self, run: ImportedRun, pieces: Iterator[pa.RecordBatch]) -> None:
         """Send a run, or several where it has no name of its own and is very long."""
-        more = True
-        while more:
-            with Spool() as spool:
-                digest, rows, more = RowsDigest(), 0, False
-                for piece in pieces:
-                    batch = self._sent(piece, _SENT)
-                    digest.add_words(words_of_rows(batch).whole)
-                    spool.add(batch)
-                    rows += batch.num_rows
-                    self._count(batch)
-                    if rows >= _MAX_ROWS and run.run_id is None:
-                        more = True
-                        break
-                spool.end()
-                if rows:
-                    self._send(run, spool, digest.text())
+        most = _MAX_ROWS if run.run_id is None else sys.maxsize
+        for _, part in groupby(_parts(pieces, most), key=itemgetter(0)):
+            self._send_part(run, (rows for _, rows in part))
+
+    @temporary_files()
+    def _send_part(self, run: ImportedRun, pieces: Iterator[pa.RecordBatch]) -> None:
+        with Spool() as spool:
+            digest = RowsDigest()
+            for piece in pieces:
+                batch = self._sent(piece, _SENT)
+                digest.add_words(words_of_rows(batch).whole)
+                spool.add(batch)
+                self._count(batch)
+            spool.end()
+            self._send(run, spool, digest.text())
 
     def _count(self, batch: pa.RecordBatch) -> None:
         self.done.rows += batch.num_rows

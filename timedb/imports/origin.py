@@ -9,10 +9,12 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-__all__ = ["ROWS", "ImportedRun", "ImportedSeries", "Origin", "corrections_sql", "rows_sql"]
+__all__ = ["IN_ORDER", "ROWS", "ImportedRun", "ImportedSeries", "Origin", "corrections_sql", "rows_sql"]
 
 ROWS = ("run", "series", "valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
 """The columns of rows; those of corrections have ``change_time`` and ``changed_by``, too."""
+IN_ORDER = "run_at, run, series, valid_time, valid_time_end, known_time"
+"""SQL: rows in the order of their runs, and within a run in one that hangs on the rows alone, as long runs are cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Origin(Protocol):
         """Its runs, in the order in which they were written."""
 
     def rows(self) -> Iterator[pa.RecordBatch]:
-        """The first version of each row, columns :data:`ROWS`, in the order of the runs."""
+        """The first version of each row, columns :data:`ROWS`, in the order of the runs; the same order each time."""
 
     def corrections(self) -> Iterator[pa.RecordBatch]:
         """The later versions, in the order of their change times."""
@@ -88,7 +90,7 @@ def rows_sql(values: str, address: str) -> str:
         address: The columns that two versions of one row share.
     """
     columns, versions = ", ".join(ROWS), _VERSIONS.format(values=values, address=address)
-    return f"{versions}SELECT {columns} FROM n WHERE version = 1 ORDER BY run_at, run"
+    return f"{versions}SELECT {columns} FROM n WHERE version = 1 ORDER BY {IN_ORDER}"
 
 
 def corrections_sql(values: str, address: str) -> str:
