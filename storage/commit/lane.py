@@ -37,7 +37,7 @@ from timedb.storage.tables.schemas import MIXED, MIXED_GROUP_ROWS
 
 __all__ = ["CommitLane"]
 
-_IDLE_SECONDS = 60.0
+_IDLE_SECONDS = 10.0
 """For so long the thread of a lane waits for another write before it ends; the next write starts one."""
 _log = logging.getLogger("timedb.storage")
 
