@@ -25,7 +25,7 @@ from timedb.storage.rows.sorting import sort_rows
 __all__ = ["KEY_COLUMNS", "BoundRule", "mark"]
 
 KEY_COLUMNS = (*VERSION.columns, "retracted")
-"""The columns that decide what goes; with :data:`CONTENT` where a rule collapses repeats."""
+"""The columns that decide what goes; with :data:`timedb.storage.rows.orders.CONTENT` where a rule collapses repeats."""
 
 _POINT = list(WINNER.key)
 _UTC_TIME = pl.Datetime("us", "UTC")
@@ -57,7 +57,7 @@ class BoundRule:
 
     @property
     def collapses(self) -> bool:
-        """Whether it compares what revisions say: so it needs :data:`CONTENT`, and every revision of a point."""
+        """Whether it compares what revisions say: so it needs the content of rows, and every revision of a point."""
         return self.rule.collapse_repeats_after_days is not None
 
     def doomed(self, rows: pl.DataFrame) -> pl.Series:

@@ -75,7 +75,7 @@ class UploadCalls(ABC):
                 row before, is then answered in their place. Where that may happen, send every row.
             unit: Of all values; they are converted to the unit of their series, and new series get it. None: the
                 values have the units of their series.
-            progress: As of :meth:`read`; the rows that have been sent.
+            progress: As of ``read``; the rows that have been sent.
 
         Raises:
             InvalidRequest: names the column, the row and the value that does not fit.
