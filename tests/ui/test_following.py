@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -14,7 +12,6 @@ import pytest
 
 from tests.ui.pages import Page
 from timedb.client import connect
-from timedb.contract.settings import ServerSettings, load_settings
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -97,23 +94,24 @@ def test_what_is_written_shows_by_itself(blank: Page, ui_service: Service) -> No
     assert asked(page)["most"] == 1
 
 
-def test_a_service_that_is_gone_leaves_what_is_shown_stale_until_it_is_back(browser: Chrome, tmp_path: Path) -> None:
-    from timedb.run.launch import start_service
+def offline(page: Page, *, cut: bool) -> None:
+    """Cut the browser's network, or join it again."""
+    conditions = {"offline": cut, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)
 
-    def start(**ports: int) -> Service:
-        fields: dict[str, Any] = {"flight_port": 0, "rest_port": 0, "shutdown_seconds": 2.0, **ports}
-        return start_service(load_settings(ServerSettings, lake=str(tmp_path / "lake"), **fields))
 
-    with ExitStack() as services:
-        first = services.enter_context(start())
-        page = Page(browser, first.rest_url)
-        page.reset()
-        page.show(series=write(first, "followed", 0, 1.0), range="all")
-        page.until(lambda: page.at("#live").text == "live")
-        first.stop()
-        page.until(lambda: page.at("#live").text == "stale")
-        again = services.enter_context(start(rest_port=int(first.rest_url.rpartition(":")[2])))
-        write(again, "followed", 1, 2.0)
-        page.until(lambda: shows(page, 2))
-        page.until(lambda: page.at("#live").text == "live")
-        page.reset()
+def test_a_page_whose_service_is_out_of_reach_says_stale_until_it_is_back(blank: Page, ui_service: Service) -> None:
+    page = blank
+    page.show(series=write(ui_service, "out of reach", 0, 1.0), range="all")
+    page.until(lambda: page.at("#live").text == "live")
+    hide(page, hidden=True)  # a call that waits already would wait to its end
+    offline(page, cut=True)
+    hide(page, hidden=False)
+    page.until(lambda: page.at("#live").text == "stale")
+    write(ui_service, "out of reach", 1, 2.0)
+    offline(page, cut=False)
+    page.until(lambda: shows(page, 2))
+    page.until(lambda: page.at("#live").text == "live")
+    errors = page.recorded().errors
+    assert errors
+    assert all("/changes?" in error and "ERR_INTERNET_DISCONNECTED" in error for error in errors)
