@@ -87,7 +87,7 @@ class FileCalls(ABC):
     upload: Callable[..., Receipt]
 
     def upload_file(
-        self, path: str | Path, *, recipe: str | Path | None = None, progress: Progress = False, **options: Any
+        self, /, path: str | Path, *, recipe: str | Path | None = None, progress: Progress = False, **options: Any
     ) -> FileUpload:
         """Upload a file as one run: CSV, Parquet, Arrow, NDJSON, JSON or XLSX, as operators and spreadsheets write it.
 
