@@ -13,6 +13,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import Response, StreamingResponse
 
+from timedb.client.retrying import UPLOAD_ATTEMPTS, retrying
 from timedb.contract.errors import TimeDBError
 from timedb.rest_gateway.answer.answers import ChangeRows
 from timedb.rest_gateway.answer.formats import EVENTS, changes_json, prefers_events
@@ -112,20 +113,24 @@ class _Changes:
         return found
 
     async def _some(self, since: str | None) -> Message:
-        """The first rows behind a token, or none and where they will be."""
-        stream = await self.begin(since)
+        """The first rows behind a token, or none and where they will be.
+
+        Begun and read to its end in one go: of many who are woken at once only as many read as there are threads.
+        """
+        ticket = self._asked.to_ticket(since)
 
         def read() -> Message:
-            message = stream.next()
-            while message is not None and not message[0].num_rows and (following := stream.next()) is not None:
-                message = following
+            stream = self._caller.follow(ticket)
+            try:
+                message = stream.next()
+                while message is not None and not message[0].num_rows and (following := stream.next()) is not None:
+                    message = following
+            finally:
+                stream.close()
             assert message is not None  # there is always one
             return message
 
-        try:
-            return await _on_thread(read)
-        finally:
-            stream.close()
+        return await _on_thread(lambda: retrying(UPLOAD_ATTEMPTS)(read))
 
     async def events(self, stream: FollowedBatches, first: Message | None, since: str | None) -> AsyncIterator[bytes]:
         """All that there is, and then what is written."""
@@ -141,13 +146,11 @@ class _Changes:
             async with self._wake_ups.of(key_of(self._request.headers), self._caller) as waking:
                 while not self._wake_ups.is_stopped:
                     seen = waking.told
-                    stream = await self.begin(token)
-                    try:
-                        while (message := await _on_thread(stream.next)) is not None:
-                            token = message[1]
-                            yield self._event(*message)
-                    finally:
-                        stream.close()
+                    message = await self._some(token)
+                    token = message[1]
+                    yield self._event(*message)
+                    if message[0].num_rows:  # there may be more
+                        continue
                     while waking.told == seen and not self._wake_ups.is_stopped:
                         if not await waking.wait(seen, self._heartbeat_seconds):
                             yield _event_id(token)

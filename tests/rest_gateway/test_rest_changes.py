@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -156,6 +157,26 @@ def test_waiters_have_places_of_their_own_and_share_a_stream(new_service: Callab
             thread.join(120)
         # The server has a place for one follower alone.
         assert [rows_of(each) for each in found] == [[1.0]] * 20
+
+
+def test_many_who_are_woken_at_once_are_all_answered(new_service: Callable[..., Service]) -> None:
+    service = new_service(max_concurrent_reads_per_tenant=10)
+    many = 40
+
+    async def wait_for_all() -> list[list[float]]:
+        limits = httpx.Limits(max_connections=many)
+        async with httpx.AsyncClient(base_url=service.rest_url, timeout=60, limits=limits) as rest:
+            token = (await rest.get("/changes", params={"since": "now"})).json()["token"]
+            waiting = [rest.get("/changes", params={"since": token, "wait": 300}) for _ in range(many)]
+            woken = asyncio.gather(*waiting)
+            await asyncio.to_thread(write)
+            return [rows_of(answer.raise_for_status().json()) for answer in await woken]
+
+    def write() -> None:
+        with httpx.Client(base_url=service.rest_url, timeout=60) as rest:
+            upload(rest, hours("woken", [1.0]))
+
+    assert asyncio.run(wait_for_all()) == [[1.0]] * many
 
 
 def test_who_waits_is_let_go_when_the_gateway_stops(new_service: Callable[..., Service]) -> None:
