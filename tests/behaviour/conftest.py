@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.behaviour.doors import AppendDoor, Door, FlightDoor, RestDoor, StorageDoor
+from tests.behaviour.doors import AppendDoor, Door, EveryDoor, FlightDoor, RestDoor, StorageDoor, TableDoor
 from tests.behaviour.pairs import Doors
 from timedb.contract.identity import OPEN_TENANT_ID
 from timedb.contract.settings import ServerSettings, load_settings
@@ -64,6 +64,11 @@ def append_door(service: Service, client: Client) -> Iterator[AppendDoor]:
 def rest_door(service: Service, client: Client) -> Iterator[Door]:
     with httpx.Client(base_url=service.rest_url, timeout=30) as http:
         yield RestDoor(http, client)
+
+
+@pytest.fixture(scope="session")
+def every_door(service: Service, client: Client, flight_door: Door, append_door: Door, rest_door: Door) -> Door:
+    return EveryDoor(flight_door, append_door, rest_door, TableDoor(client, service.flight_url))
 
 
 @pytest.fixture(scope="session", params=["storage", "flight", "rest"])
