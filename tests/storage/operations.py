@@ -12,8 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+
 from tests.behaviour.oracle import float_bits
 from tests.storage.lakes import (
+    MICROS,
     SERIES,
     Sent,
     Stored,
@@ -27,7 +30,7 @@ from tests.storage.lakes import (
 from tests.storage.model import Model
 from timedb.contract.settings import ServerSettings
 from timedb.contract.times import from_micros
-from timedb.contract.wire import CreateSeries, GetRun, ListSeries, RestoreRun, UpdateValues, WithdrawRun
+from timedb.contract.wire import CorrectCommand, CreateSeries, GetRun, ListSeries, RestoreRun, UpdateValues, WithdrawRun
 from timedb.storage import Lake, Tenant
 from timedb.storage.boundary import translating_errors
 from timedb.storage.maintain.moving import Mover
@@ -111,6 +114,25 @@ def correct(tenant: Tenant, run_id: str, value: float, update_id: str) -> dict[s
     return tenant.update_values(message, changed_by=None)
 
 
+def correct_by_table(tenant: Tenant) -> dict[str, Any]:
+    """The same of the third run as a table, whose columns say everything of both rows."""
+    rows = pa.table(
+        {
+            "series_key": [SERIES[0]] * 2,
+            "run_id": ["third"] * 2,
+            "valid_time": pa.array([hour(4), hour(5)], MICROS),
+            "value": [99.0, 23.0],
+            "tags": pa.array([["seen"], None], pa.list_(pa.string())),
+            "retracted": [False, True],
+            "changed_by": pa.array([None, "me"], pa.string()),
+        }
+    )
+    table = tenant.begin_corrections(CorrectCommand(update_id="fix"), rows.schema, None)
+    for batch in rows.to_batches():
+        table.add(batch)
+    return table.commit(rows.num_rows)
+
+
 def operations() -> list[Operation]:
     """All of them."""
     model = Model()
@@ -146,6 +168,7 @@ def operations() -> list[Operation]:
             answers_again=True,
         ),
         Operation("correction", lambda tenant: correct(tenant, "third", 99.0, "fix"), corrected, answers_again=True),
+        Operation("corrections as a table", correct_by_table, corrected, answers_again=True),
         Operation(
             "withdrawal",
             lambda tenant: tenant.withdraw_run(WithdrawRun(run_id="third", reason="gone"), changed_by=None),

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow as pa
 import pytest
 
 from tests.storage.lakes import Sent, hour, open_tenant, read_table, tiny_settings, upload
 from timedb.contract.errors import InvalidRequest
-from timedb.contract.wire import ReadTicket, RetentionRule, UpdateValues, WithdrawRun, parse_object
+from timedb.contract.wire import LookupCommand, ReadTicket, RetentionRule, UpdateValues, WithdrawRun, parse_object
 from timedb.storage import Lake, Tenant
+from timedb.storage.delta.log import DataFile
+from timedb.storage.delta.store import Store
+from timedb.storage.read import lookup
+from timedb.storage.rows.scan import scan
 
 WINNING = {"current": 1, "fresh": 1}
 STANDING = {**WINNING, "revised": 1}
@@ -25,6 +31,10 @@ OPENED: list[tuple[dict[str, Any], dict[str, int]]] = [
     ({"limit": 1, "order_by": "valid_time", "descending": True}, WINNING),
     ({"view": "overlapping"}, STANDING),
     ({"view": "overlapping", "last": 1}, STANDING),
+    ({"resample": {"period": "P1D", "aggregate": "mean", "fill": "previous"}}, WINNING),
+    ({"view": "overlapping", "resample": {"period": "P1D", "aggregate": "median", "fill": 0.0}}, STANDING),
+    ({"pivot": "series_key"}, WINNING),
+    ({"pivot": "series_key", "view": "overlapping"}, STANDING),
     ({"end_known": "2025-01-01T03:00:00Z"}, STANDING),
     ({"run_ids": ["one"]}, STANDING),
     ({"workflow_id": "flight-upload"}, STANDING),
@@ -67,6 +77,33 @@ def test_a_read_opens_the_tiers_that_it_needs(tenant: Tenant, fields: dict[str, 
     plan = tenant.plan_read(parse_object(ReadTicket, fields))
     files = [file for bucket in plan.buckets for file in bucket.files]
     assert Counter(file.partition["tier"] for file in files) == opened
+
+
+@pytest.mark.parametrize(
+    ("fields", "opened"),
+    [
+        ({}, STANDING),
+        ({"max_age": "P1D"}, STANDING),
+        ({"corrections": "by_cutoff"}, ALL),
+        ({"corrections": "none"}, ALL),
+    ],
+    ids=str,
+)
+def test_a_lookup_opens_the_tiers_that_it_needs(
+    tenant: Tenant, fields: dict[str, Any], opened: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned: dict[str, str] = {}
+
+    def watched(store: Store, files: Sequence[DataFile], *predicates: Any) -> pl.LazyFrame:
+        scanned.update({file.path: file.partition["tier"] for file in files})
+        return scan(store, files, *predicates)
+
+    monkeypatch.setattr(lookup, "scan", watched)
+    times = pa.array([hour(30), hour(5)], pa.timestamp("us", "UTC"))
+    asked = pa.record_batch({"series_key": ["a"], "valid_time": times[:1], "known_by": times[1:]})
+    found = tenant.begin_lookup(parse_object(LookupCommand, fields), asked.schema).answer(asked)
+    assert found["value"].to_pylist() == [2.0]
+    assert Counter(scanned.values()) == opened
 
 
 def test_the_last_value_of_a_long_series_is_one_in_any_order(tmp_path: Path) -> None:
