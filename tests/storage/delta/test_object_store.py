@@ -345,8 +345,10 @@ def requests() -> Iterator[list[str]]:
     made += Proxy.asked[before:]
 
 
-def test_what_an_upload_and_a_correction_ask_for(bucket: str) -> None:
+def test_what_an_upload_and_a_correction_ask_for(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As much for 2,400 rows as for 24; and a look at the marker a second, however long it takes."""
+    for patience in ("_STOOD_SECONDS", "_UNSEEN_SECONDS"):  # a slow machine asks whether the base still stands
+        monkeypatch.setattr(f"timedb.storage.delta.table.{patience}", 1e6)
     settings = tiny_settings(bulk_rows=50_000, upload_chunk_rows=50_000, records_seconds=10_000.0)
     with closing(Lake.open(bucket, settings)) as lake:
         tenant = open_tenant(lake)
