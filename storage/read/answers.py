@@ -35,6 +35,8 @@ from timedb.storage.tables.schemas import READ_HELD, VALUES_DATA
 __all__ = ["Answers"]
 
 _LARGE_SHARE = 0.2
+_FEW_ROWS = 1 << 17
+"""So many are decoded in less time than the engine takes to begin."""
 _TEXT_BYTES = 64 << 20
 _STREAMED_ROWS = 2 * BATCH_ROWS
 
@@ -196,12 +198,15 @@ class Answers:
             yield gathered([self._empty(), *batches])
 
     def _needs_no_engine(self, bucket: BucketRead) -> bool:
-        """Whether stored rows can go out as they are; a few rows of a series are picked out faster by the engine."""
+        """Whether stored rows can go out as they are; a few of many are picked out faster by the engine."""
         if self._read.unit is not None or self._read.resample is not None:
             return False
         if bucket.slice_rows:
             return True
-        return bucket.selection.series_ids is None or bucket.selection.selectivity(bucket.files) >= _LARGE_SHARE
+        if bucket.selection.series_ids is None or bucket.selection.selectivity(bucket.files) >= _LARGE_SHARE:
+            return True
+        rows = [file.rows for file in bucket.files]  # of a file of another writer it may be unknown
+        return min(rows, default=0) >= 0 and sum(rows) <= _FEW_ROWS
 
     def _stored(self, bucket: BucketRead, file: DataFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         cache = None if bucket.slice_rows else self._cache  # a long read would drive out what is read often

@@ -225,6 +225,18 @@ def test_names_in_a_read(tenant: Tenant) -> None:
     assert check(call)["log.refresh"] == 2, "of the values, and of the series"
 
 
+@pytest.mark.parametrize("view", ["flat", "overlapping"])
+def test_a_few_rows_of_small_files_need_no_engine(tenant: Tenant, view: str) -> None:
+    hours = {"start_valid": from_micros(hour(4)), "end_valid": from_micros(hour(6))}
+    with counted() as first:
+        found = read_table(tenant, view=view, series_ids=[SOUTH], **hours)
+    with counted() as again:
+        assert read_table(tenant, view=view, series_ids=[SOUTH], **hours).equals(found)
+    assert found.num_rows == 2
+    assert first["parquet.scan_parquet"] == again["parquet.scan_parquet"] == 0
+    assert (first["store.open"] > 0, again["store.open"]) == (True, 0), "what was decoded is kept"
+
+
 def test_names_in_a_look_up(tenant: Tenant) -> None:
     schema = pa.schema([("series_key", pa.string()), ("valid_time", MICROS)])
     assert set(schema.names) <= set(LOOKUP_COLUMNS)
