@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from examples import load_forecasts
 from tests.conftest import Served
 from timedb.client import Client, connect
 
-MEDIAN = {"quantile": "0.5"}
+MEDIAN: dict[str, Any] = {"series_keys": load_forecasts.NAME, "labels": {"quantile": "0.5"}}
 ZONE = "Europe/Paris"
 
 
@@ -47,7 +48,7 @@ def winners(known: pd.DataFrame) -> pd.Series:
 
 def read(client: Client, **selection: object) -> pd.Series:
     """A read of the median, by valid_time."""
-    frame = client.read(labels=MEDIAN, **selection).to_pandas()  # type: ignore[arg-type] # the names are Selection's
+    frame = client.read(**MEDIAN, **selection).to_pandas()  # type: ignore[arg-type] # the names are Selection's
     return frame.set_index("valid_time")["value"].sort_index()
 
 
@@ -89,9 +90,7 @@ def test_the_last_value_and_another_unit(client: Client, median: pd.DataFrame) -
     flat = winners(median)
     same(read(client, view="latest"), flat.tail(1))
     same(read(client, unit="kelvin"), flat + 273.15)
-    assert client.read(labels=MEDIAN, unit="degF", columns=["series_unit"])["series_unit"].unique().to_list() == [
-        "degF"
-    ]
+    assert client.read(**MEDIAN, unit="degF", columns=["series_unit"])["series_unit"].unique().to_list() == ["degF"]
 
 
 def test_accuracy_by_lead_time(client: Client, served: Served, median: pd.DataFrame) -> None:
@@ -102,7 +101,7 @@ def test_accuracy_by_lead_time(client: Client, served: Served, median: pd.DataFr
     pairs = median.assign(error=median["value"] - median["valid_time"].map(actual))
     pairs["bucket"] = (pairs["valid_time"] - pairs["known_time"]) // timedelta(hours=6) * 6 * 3600.0
     by_lead = pairs.groupby("bucket")["error"]
-    found = client.accuracy(actual_key="measured", horizon="6h", labels=MEDIAN).to_pandas().set_index("lead_seconds")
+    found = client.accuracy(actual_key="measured", horizon="6h", **MEDIAN).to_pandas().set_index("lead_seconds")
     assert list(found.index) == sorted(pairs["bucket"].unique())
     assert list(found["lead_seconds_end"] - found.index) == [21_600.0] * len(found)
     assert list(found["count"]) == list(by_lead.count())
@@ -115,7 +114,7 @@ def test_accuracy_by_lead_time(client: Client, served: Served, median: pd.DataFr
         np.testing.assert_allclose(found[figure], series, rtol=1e-9, atol=1e-12)
     answer = requests.get(
         f"{served.rest_url}/accuracy",
-        {"actual_key": "measured", "horizon": "6h", "labels": '{"quantile": "0.5"}'},
+        {"actual_key": "measured", "horizon": "6h", "name": load_forecasts.NAME, "labels": '{"quantile": "0.5"}'},
         timeout=60,
     )
     assert answer.ok, answer.text

@@ -123,6 +123,7 @@ class Auditor:
                 "since": since,
                 "corrections": "all",
                 "run_ids": None,
+                "last": None,
             },
         ).to_arrow_table()
         return comparable(pl.DataFrame(found), columns)

@@ -193,7 +193,7 @@ COLUMNS: list[tuple[dict[str, pa.DataType], str]] = [
     ({"annotation": pa.int64()}, "annotation: int64 is not text"),
     ({"series_key": pa.int64()}, "series_key: int64 is not text"),
     ({"series_id": pa.binary()}, "series_id: binary is not text"),
-    ({"labels": pa.map_(pa.string(), pa.string())}, "labels: map<string, string> is not text"),
+    ({"labels": pa.map_(pa.string(), pa.int64())}, "labels: map<string, int64> is not a map of texts to texts"),
 ]
 
 
