@@ -74,10 +74,10 @@ export async function isLetIn(withKey) {
   }
 }
 
-/** Series that contain every word: `{found: [{series_id, series_key, …}], more: whether there are others}`. */
-export async function findSeries({ search = "", labels = {}, limit = LISTED_SERIES } = {}, signal) {
+/** Series of a name, or that contain every word: `{found: [{series_id, series_key, …}], more: whether there are others}`. */
+export async function findSeries({ name = "", search = "", labels = {}, limit = LISTED_SERIES } = {}, signal) {
   const filter = Object.keys(labels).length ? JSON.stringify(labels) : "";
-  const answer = await json("list_timeseries", { search, labels: filter, limit: limit + 1 }, { signal });
+  const answer = await json("list_timeseries", { name, search, labels: filter, limit: limit + 1 }, { signal });
   const found = Object.entries(answer).map(([series_id, about]) => ({ series_id, ...about }));
   return { found: found.slice(0, limit), more: found.length > limit };
 }

@@ -1,11 +1,12 @@
-// The chart: the flat line, the fan of revisions behind it, and marks where something was changed.
+// The chart: the flat line, the fan of revisions and the bands of quantiles behind it, and marks where something was changed.
 
+import { areas, showBands } from "./bands.js";
 import { $ } from "./dom.js";
-import { asKnown, timesOf } from "./load.js";
+import { asKnown } from "./load.js";
 import { baseLayout, CONFIG, loadPlotly, mixed, palette, unitText } from "./plot.js";
 import { addressOf } from "./state.js";
 import { timeTicks } from "./ticks.js";
-import { show, toMs } from "./times.js";
+import { show, timesOf, toMs } from "./times.js";
 import { describeChange, fanLines, number, showNumber } from "./versions.js";
 
 const FAN_SHADES = 10;
@@ -27,7 +28,8 @@ export async function drawChart(view, state) {
   const gd = $("chart");
   const colours = palette();
   const shown = asKnown(view, state);
-  const drawn = [];
+  const drawn = state.bands === "1" ? areas(view.bands, colours) : [];
+  showBands(view.bands, colours);
   if (state.revisions === "1") drawn.push(...fan(shown.revisions, colours));
   if (view.then) drawn.push(line("known now", view.flat, { color: colours.quiet, width: 1.5, dash: "dot" }));
   drawn.push(line(view.then ? "as known" : "latest", shown.rows, { color: colours.line, width: 2.4 }));

@@ -1,26 +1,34 @@
 // What the page needs of a series for a state: asked of the service, at most a page of each kind at once.
 
 import { findById, readLatest, readValues } from "./api.js";
+import { findBands, loadBands, moreBands } from "./bands.js";
 import { positionOf } from "./follow.js";
-import { canonical, fromMs, justAfter, spanMs, toMs } from "./times.js";
+import { canonical, fromMs, justAfter, spanMs, timesOf, toMs } from "./times.js";
 import { readVersions } from "./versions.js";
 
 /**
  * What is known of a series in a range: `series`; `position`, from where on its feed has what is not
  * in here; `span`, the range as parameters of `GET /values`; `asked`, the range as chosen by hand; `extent`, the range of what there is, or null; `flat`, the rows known now; `then`, those known at a
- * time, or null; `versions` and what they say; `cut`, cursors of what is left.
+ * time, or null; `versions` and what they say; `cut`, cursors of what is left; `banded`, what it has bands of, and
+ * `bands`, those known then.
  */
 export async function loadView(state, signal) {
   const series = await findById(state.series, signal);
   if (!series) return null;
-  const [span, position] = await Promise.all([spanOf(state, signal), positionOf(state.series, signal)]);
+  const [span, position, banded] = await Promise.all([
+    spanOf(state, signal),
+    positionOf(state.series, signal),
+    findBands(series, signal),
+  ]);
   const of = { series_id: state.series, ...span };
-  const [flat, versions, then] = await Promise.all([
+  const [flat, versions, then, bands] = await Promise.all([
     readValues(of, signal),
     readValues({ ...of, mode: "overlapping", all_versions: true }, signal),
     loadThen(state, span, signal),
+    loadBands(banded, state, span, signal),
   ]);
-  const view = { series, position, span, asked: askedFor(state), flat: flat.data, then, versions: versions.data, cut: {} };
+  const read = { flat: flat.data, then, versions: versions.data, bands, cut: {} };
+  const view = { series, position, span, banded, asked: askedFor(state), ...read };
   if (flat.next_cursor) view.cut.flat = flat.next_cursor;
   if (versions.next_cursor) view.cut.versions = versions.next_cursor;
   return understood(view);
@@ -36,11 +44,13 @@ export async function loadThen(state, span, signal) {
 /** Reads another page of what was cut, on the same snapshot. */
 export async function loadMore(view, signal) {
   const of = { series_id: view.series.series_id, ...view.span };
-  const { flat, versions } = view.cut;
-  const [moreFlat, moreVersions] = await Promise.all([
+  const { cut: { flat, versions }, bands } = view;
+  const [moreFlat, moreVersions, moreOfBands] = await Promise.all([
     flat && readValues({ ...of, cursor: flat }, signal),
     versions && readValues({ ...of, mode: "overlapping", all_versions: true, cursor: versions }, signal),
+    moreBands(bands, signal),
   ]);
+  if (view.bands === bands) view.bands = moreOfBands; // else the state has another time meanwhile
   view.flat = view.flat.concat(moreFlat?.data ?? []);
   view.versions = view.versions.concat(moreVersions?.data ?? []);
   view.cut = {};
@@ -55,9 +65,6 @@ function understood(view) {
     for (const ms of timesOf(row)) [from, to] = [Math.min(from, ms), Math.max(to, ms)];
   return Object.assign(view, { extent: from <= to ? [from, to] : null }, readVersions(view.versions));
 }
-
-/** The instants of a row in ms: its valid time, and where that ends if it is an interval. */
-export const timesOf = (row) => [toMs(row.valid_time), ...(row.valid_time_end ? [toMs(row.valid_time_end)] : [])];
 
 /** What is shown of a view: only what was known by the state's time. */
 export function asKnown(view, { known }) {

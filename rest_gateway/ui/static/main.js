@@ -2,6 +2,7 @@
 
 import { findSeries, readLabels, readService } from "./api.js";
 import { drawAccuracy, loadAccuracy } from "./accuracy.js";
+import { loadBands } from "./bands.js";
 import { readyCalls } from "./calls.js";
 import { drawChart, readyChart } from "./chart.js";
 import { $, announce, latestOnly, make, settled } from "./dom.js";
@@ -52,9 +53,12 @@ const follower = new Follower({
 const rethink = latestOnly(async (signal) => {
   const mine = view;
   if (!mine) return;
-  const then = await loadThen(state(), mine.span, signal);
+  const [then, bands] = await Promise.all([
+    loadThen(state(), mine.span, signal),
+    loadBands(mine.banded, state(), mine.span, signal),
+  ]);
   if (mine !== view) return;
-  view.then = then;
+  Object.assign(view, { then, bands });
   await render();
 });
 
@@ -116,7 +120,7 @@ async function render() {
   finder.choose(series.series_id);
   showRange(s, view.span, view.extent);
   showKnown(s, view.knownTimes);
-  for (const name of ["revisions", "changes"]) $(`show-${name}`).checked = s[name] === "1";
+  for (const name of ["revisions", "changes", "bands"]) $(`show-${name}`).checked = s[name] === "1";
   const summary = describeView(view, s);
   $("summary").textContent = summary;
   showCut(view, () => attempt(extend));
@@ -177,7 +181,7 @@ function readyRest() {
     event.preventDefault();
     (view ? $("title") : $("search")).focus();
   });
-  for (const name of ["revisions", "changes"])
+  for (const name of ["revisions", "changes", "bands"])
     $(`show-${name}`).addEventListener("change", (event) => go({ [name]: event.target.checked ? "1" : "0" }));
   $("horizon").addEventListener("change", (event) => go({ horizon: event.target.value }));
   $("picture").addEventListener("click", async () => {

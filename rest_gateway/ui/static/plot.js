@@ -18,6 +18,7 @@ export const CONFIG = { displayModeBar: false, responsive: true, doubleClick: fa
 const COLOURS = {
   line: "--line", fanOld: "--fan-old", fanNew: "--fan-new", change: "--change", withdrawn: "--withdrawn",
   mark: "--mark", ink: "--ink", quiet: "--quiet", grid: "--grid", paper: "--card", bias: "--bias",
+  bandOut: "--band-out", bandIn: "--band-in", bandEdge: "--band-edge",
 };
 
 /** The colours of the theme that is on. */

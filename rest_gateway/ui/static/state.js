@@ -11,6 +11,7 @@ const FIELDS = {
   tz: "utc",
   revisions: "1",
   changes: "1",
+  bands: "1",
   tab: "values",
   actual: "", // series_id of the actual values
   horizon: "1h",
@@ -20,6 +21,7 @@ const ALLOWED = {
   tz: /^(utc|local)$/,
   revisions: /^[01]$/,
   changes: /^[01]$/,
+  bands: /^[01]$/,
   tab: /^(values|revisions|changes|accuracy)$/,
   horizon: /^(15m|1h|6h|1d)$/,
 };

@@ -25,13 +25,14 @@ export function describeView(view, state) {
 }
 
 /** Says what was cut off, and offers more. */
-export function showCut({ cut, flat, versions }, more) {
+export function showCut({ cut, flat, versions, bands }, more) {
   const box = $("cut");
-  box.hidden = !cut.flat && !cut.versions;
+  box.hidden = !cut.flat && !cut.versions && !bands.next;
   if (box.hidden) return;
   const parts = [];
   if (cut.flat) parts.push(`the first ${flat.length.toLocaleString("en")} values`);
   if (cut.versions) parts.push(`the ${versions.length.toLocaleString("en")} versions that became known first`);
+  if (bands.next) parts.push(`the first ${bands.rows.length.toLocaleString("en")} times of the bands`);
   const button = make("button", { type: "button" }, `Load ${PAGE_ROWS.toLocaleString("en")} more`);
   button.addEventListener("click", more);
   box.replaceChildren(`Cut: these are ${parts.join(" and ")}. Shorten the range, or `, button);

@@ -4,6 +4,9 @@ const WHOLE = "2025-01-01T00:00:00".length;
 
 export const toMs = (text) => Date.parse(text);
 
+/** The instants of a row in ms: its valid time, and where that ends if it is an interval. */
+export const timesOf = (row) => [toMs(row.valid_time), ...(row.valid_time_end ? [toMs(row.valid_time_end)] : [])];
+
 /** The API's form of a time, `YYYY-MM-DDTHH:MM:SS.ffffff+00:00`, which also sorts as text; null for what is none. */
 export function canonical(text) {
   const ms = Date.parse(text ?? "");
