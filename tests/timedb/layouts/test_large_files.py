@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
+import subprocess
+import sys
 import tempfile
-import tracemalloc
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from tests.timedb.layouts.held import SAID, make_parts_small
 from tests.timedb.layouts.reading import rows_of
 from timedb.contract.digest import RowsDigest
 from timedb.contract.errors import InvalidRequest, TooLarge
-from timedb.files import csv_tables
-from timedb.layouts import duplicates, places, spool
+from timedb.layouts import duplicates
 from timedb.layouts.duplicates import Repeated, Repeats, RowWords
 from timedb.layouts.layout import Layout
 from timedb.layouts.opening import open_bytes
 from timedb.layouts.prepared import prepare
-
-SAID = {"valid_time": "t", "value": "v", "series": "s", "time_format": "unix-s", "known_after": "0h"}
 
 
 def lines(count: int, *more: str) -> str:
@@ -36,35 +35,22 @@ def lines(count: int, *more: str) -> str:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that is cut or set down is so after a thousandth of what it usually is."""
-    monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", 4 << 10)
-    monkeypatch.setattr(duplicates, "_RUN_ROWS", 1024)
-    monkeypatch.setattr(duplicates, "_RANGE_BITS", 5)
-    for module in (spool, places):
-        monkeypatch.setattr(module, "_IN_MEMORY_BYTES", 16 << 10)
+    make_parts_small(monkeypatch)
 
 
-@pytest.mark.usefixtures("small_parts")
+def held(what: str, *paths: Path) -> list[int]:
+    """What a process of its own prints of files."""
+    command = [sys.executable, "-m", "tests.timedb.layouts.held", what, *map(str, paths)]
+    told: list[int] = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    return told
+
+
 def test_what_is_held_in_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
-    def most_bytes(rows: int) -> int:
-        path = tmp_path / f"{rows}.csv"
-        path.write_text(lines(rows))
-        before, of_arrow = pa.total_allocated_bytes(), [0]
-
-        def look(_: int) -> None:
-            of_arrow.append(pa.total_allocated_bytes() - before)
-
-        tracemalloc.start()
-        try:
-            with prepare(path, Layout.of(SAID), nullcontext(look)) as prepared:
-                assert prepared.rows == rows
-                for _ in prepared.reader():
-                    look(0)
-            return max(of_arrow) + tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-
-    most_bytes(1_000)  # what is imported and made once
-    few, many = most_bytes(5_000), most_bytes(13_000)
+    paths = []
+    for rows in (1_000, 5_000, 13_000):
+        paths.append(tmp_path / f"{rows}.csv")
+        paths[-1].write_text(lines(rows))
+    _, few, many = held("rows", *paths)  # by the first it is imported and made what is so once
     assert many < few + 50_000  # two words a row would be 128,000 bytes more
 
 
@@ -143,15 +129,12 @@ def test_packed_parquet_is_unpacked_into_a_file(tmp_path: Path) -> None:
     parquet.write_table(table, plain)
     path = tmp_path / "a.parquet.gz"
     path.write_bytes(gzip.compress(plain.getvalue(), 1))
-    before = pa.total_allocated_bytes()
-    tracemalloc.start()
-    try:
-        with open_bytes(path, None) as (source, kind, _):
-            assert (kind, source.size()) == ("parquet", plain.getvalue().size)
-            assert pa.total_allocated_bytes() - before + tracemalloc.get_traced_memory()[1] < source.size() // 2
-            assert parquet.read_table(source).equals(table)
-    finally:
-        tracemalloc.stop()
+    most, size = held("packed", path)
+    assert size == plain.getvalue().size
+    assert most < size // 2
+    with open_bytes(path, None) as (source, kind, _):
+        assert kind == "parquet"
+        assert parquet.read_table(source).equals(table)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
