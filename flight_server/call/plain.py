@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from timedb.contract.columns import decoded
+
 __all__ = ["plain_reader", "plain_schema"]
 
 
@@ -25,5 +27,4 @@ def plain_reader(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
 
 def _decoded(reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for batch in reader:
-        columns = [each.dictionary_decode() if pa.types.is_dictionary(each.type) else each for each in batch.columns]
-        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+        yield pa.RecordBatch.from_arrays([decoded(column) for column in batch.columns], schema=schema)

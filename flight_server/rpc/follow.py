@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyarrow import flight
 
-from timedb.contract.columns import META_HEARTBEAT
+from timedb.contract.columns import META_HEARTBEAT, decoded
 from timedb.contract.errors import Busy
 from timedb.contract.wire import FollowTicket
 from timedb.flight_server.call.context import CANCELLED, CallContext, end_if_gone
@@ -141,9 +141,8 @@ class FollowStream:
         return batch, to_json({"token": token})
 
     def _plain(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        columns = [rows.column(name) for name in self._schema.names]
-        decoded = [each.dictionary_decode() if pa.types.is_dictionary(each.type) else each for each in columns]
-        return pa.RecordBatch.from_arrays(decoded, schema=self._schema)
+        columns = [decoded(rows.column(name)) for name in self._schema.names]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
     def _check(self) -> None:
         self._lease.check()

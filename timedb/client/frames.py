@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from timedb.client.wide_frames import Wide, in_rows
-from timedb.contract.columns import UPLOAD_COLUMNS, is_text
+from timedb.contract.columns import IDENTIFIER, UPLOAD_COLUMNS, is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.label_columns import check_label_type, label_texts
 from timedb.contract.quantiles import PROBABILITY_COLUMNS
@@ -31,7 +31,6 @@ MAX_BATCH_ROWS = 1 << 17
 MAX_BATCH_BYTES = 8 << 20
 _UPLOADED = (*UPLOAD_COLUMNS, *PROBABILITY_COLUMNS)
 _TEXT_LIST = pa.list_(pa.string())
-_IDENTIFIER = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +149,9 @@ def _wire_type(column: pa.Field) -> pa.DataType:
         )
     if column.name == "labels" and pt.is_nested(kind):
         check_label_type(kind)
-        return _IDENTIFIER
+        return IDENTIFIER
     if is_text(kind):
-        return _IDENTIFIER if pt.is_dictionary(kind) else pa.string()
+        return IDENTIFIER if pt.is_dictionary(kind) else pa.string()
     if (pt.is_list(kind) or pt.is_large_list(kind) or pt.is_list_view(kind) or pt.is_fixed_size_list(kind)) and (
         is_text(kind.value_type) or pt.is_null(kind.value_type)
     ):

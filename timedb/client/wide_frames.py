@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from timedb.contract.columns import UPLOAD_COLUMNS, is_text
+from timedb.contract.columns import IDENTIFIER, UPLOAD_COLUMNS, is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.number_columns import NumberError, floats_of
 from timedb.contract.quantiles import PROBABILITY_COLUMNS
@@ -34,8 +35,6 @@ def in_rows(reader: pa.RecordBatchReader, wide: Wide) -> pa.RecordBatchReader:
     Raises:
         InvalidRequest: names a column that is not there, that nothing takes, or whose cells are no numbers.
     """
-    from timedb.layouts.wide import IDENTIFIER
-
     series = _series_in(reader.schema, wide)
     shared = [field for field in reader.schema if field.name in _BESIDE]
     named = [field.with_type(IDENTIFIER) if _is_text_of_labels(field) else field for field in shared]
@@ -59,9 +58,8 @@ def _batches(reader: pa.RecordBatchReader, series: Sequence[str], shared: Sequen
 
 def _series_in(schema: pa.Schema, wide: Wide) -> list[str]:
     names: list[str] = schema.names
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidRequest(f"{name}: the column is there twice")
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        raise InvalidRequest(f"{repeated[0]}: the column is there twice")
     for name in ("series_key", "series_id"):
         if name in names:
             raise InvalidRequest(f"{name}: under wide the columns name their series; drop it, or leave out wide")
@@ -71,9 +69,9 @@ def _series_in(schema: pa.Schema, wide: Wide) -> list[str]:
     series = others if wide is True else _said(wide, names)
     if not series:
         raise InvalidRequest(f"wide: no column is left to be a series of {_listed(names)}")
-    for name in others:
-        if name not in series:
-            raise InvalidRequest(f"{quoted(name)[1:-1]}: nothing takes the column; name it in wide, too, or drop it")
+    taken = set(series)
+    if left := [name for name in others if name not in taken]:
+        raise InvalidRequest(f"{quoted(left[0])[1:-1]}: nothing takes the column; name it in wide, too, or drop it")
     for name in series:
         kind = schema.field(name).type
         if not any(is_one(kind) for is_one in _NUMBERS):
@@ -84,14 +82,15 @@ def _series_in(schema: pa.Schema, wide: Wide) -> list[str]:
 
 def _said(wide: Wide, names: Sequence[str]) -> list[str]:
     said: list[Any] = [wide] if isinstance(wide, str) else list(wide) if isinstance(wide, Sequence) else [wide]
+    there, times = set(names), Counter(name for name in said if isinstance(name, str))
     for name in said:
         if not isinstance(name, str):
             raise InvalidRequest(f"wide: {quoted(name)} is neither True nor the name of a column")
-        if name not in names:
+        if name not in there:
             raise InvalidRequest(f"wide: there is no column {quoted(name)}{did_you_mean(name, names)}")
         if name in _BESIDE:
             raise InvalidRequest(f"wide: {name} is no series, but says of each row what it always does")
-        if said.count(name) > 1:
+        if times[name] > 1:
             raise InvalidRequest(f"wide: {quoted(name)} comes twice")
     return said
 

@@ -12,6 +12,7 @@ __all__ = [
     "AUDIT_COLUMNS",
     "COLUMN_TYPES",
     "CORRECTION_COLUMNS",
+    "IDENTIFIER",
     "LOOKED_UP",
     "LOOKUP_COLUMNS",
     "META_AS_OF",
@@ -21,6 +22,8 @@ __all__ = [
     "META_TABLE_VERSION",
     "META_TOKEN",
     "UPLOAD_COLUMNS",
+    "constant",
+    "decoded",
     "is_text",
     "result_columns",
     "result_schema",
@@ -105,6 +108,17 @@ def is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def decoded(column: pa.Array) -> pa.Array:
+    """A column, an array or a chunked one, without its dictionary, if it has one."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def constant(text: str, rows: int) -> pa.Array:
+    """A column of :data:`IDENTIFIER` that says the same in all rows."""
+    zeros = pa.repeat(pa.scalar(0, pa.int32()), rows)
+    return pa.DictionaryArray.from_arrays(zeros, pa.array([text]))
 
 
 def result_columns(read: ReadCommand) -> list[str]:

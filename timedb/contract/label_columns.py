@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from timedb.contract.columns import is_text
+from timedb.contract.columns import decoded, is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.wire import quoted
 
@@ -84,7 +84,7 @@ def labels_of_columns(columns: Mapping[str, pa.Array], fixed: Mapping[str, str],
         fixed: Labels that all rows have.
         rows: How many there are.
     """
-    texts = {label: _plain(column).to_pylist() for label, column in columns.items()}
+    texts = {label: decoded(column).cast(pa.string()).to_pylist() for label, column in columns.items()}
     made: dict[tuple[str | None, ...], str] = {}
     answer: list[str] = []
     for values in zip(*texts.values(), strict=True) if texts else [()] * rows:
@@ -97,7 +97,3 @@ def labels_of_columns(columns: Mapping[str, pa.Array], fixed: Mapping[str, str],
 
 def _json(labels: Mapping[str, str]) -> str:
     return json.dumps(labels, ensure_ascii=False, sort_keys=True)
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    return (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).cast(pa.string())

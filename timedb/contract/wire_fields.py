@@ -155,14 +155,14 @@ def _read_fill(value: object, info: ValidationInfo) -> object:
     return number
 
 
-AGGREGATES = ("mean", "median", "sum", "min", "max", "first", "last", "count")
+_AGGREGATES = ("mean", "median", "sum", "min", "max", "first", "last", "count")
 
 
 def _read_aggregate(value: object) -> object:
-    if value in AGGREGATES or (isinstance(value, str) and check_quantile_aggregate(value)):
+    if value in _AGGREGATES or (isinstance(value, str) and check_quantile_aggregate(value)):
         return value
-    meant = did_you_mean(value, AGGREGATES) if isinstance(value, str) else ""
-    raise ValueError(f"is no aggregate{meant or '; there are ' + ', '.join(AGGREGATES)}, and quantiles: quantile:0.1")
+    meant = did_you_mean(value, _AGGREGATES) if isinstance(value, str) else ""
+    raise ValueError(f"is no aggregate{meant or '; there are ' + ', '.join(_AGGREGATES)}, and quantiles: quantile:0.1")
 
 
 Aggregate = Annotated[str, BeforeValidator(_read_aggregate)]

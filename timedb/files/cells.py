@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from timedb.contract.columns import is_text
+from timedb.contract.columns import decoded, is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.label_columns import label_texts
 from timedb.contract.number_columns import NumberError, floats_of_texts
@@ -55,7 +55,7 @@ class Cells:
         Raises:
             InvalidRequest: a text is no number, or one that a float64 cannot hold.
         """
-        column = _decoded(self.column)
+        column = decoded(self.column)
         if not is_text(column.type):
             return self.column
         texts = column if thousands is None and decimal == "." else pc.utf8_trim_whitespace(column)
@@ -84,7 +84,7 @@ class Cells:
             InvalidRequest: a text is no time, has no offset where there is no zone, or its local time does not exist
                 or exists twice.
         """
-        column = _decoded(self.column)
+        column = decoded(self.column)
         if is_text(column.type):
             column = self._parsed(column, time_zone)
         elif pt.is_date(column.type):
@@ -149,7 +149,7 @@ class Cells:
 
     def lists(self) -> pa.Array:
         """JSON arrays of texts as lists; a column that is no text stays as it is."""
-        column = _decoded(self.column)
+        column = decoded(self.column)
         if not is_text(column.type):
             return self.column
         lists: list[list[str] | None] = []
@@ -169,7 +169,7 @@ class Cells:
         Raises:
             InvalidRequest: a text is neither true nor false.
         """
-        column = _decoded(self.column)
+        column = decoded(self.column)
         if not is_text(column.type):
             return self.column
         words = pc.utf8_lower(column)
@@ -246,7 +246,3 @@ def _no_digits(texts: pa.Array) -> pa.Array:
 def _all_dates(texts: pa.Array) -> bool:
     """Whether texts that are times are dates alone."""
     return (pc.max(pc.binary_length(texts)).as_py() or 0) <= len("2025-01-01")
-
-
-def _decoded(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pt.is_dictionary(column.type) else column

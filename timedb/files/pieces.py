@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -38,14 +39,6 @@ def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[Piece]:
     """Batches whose rows are called by their number in the whole table."""
     before = 0
     for batch in batches:
-        yield Piece(batch, "row", _Consecutive(before + 1, batch.num_rows))
-        before += batch.num_rows
-
-
-@dataclass(frozen=True, slots=True)
-class _Consecutive:
-    first: int
-    count: int
-
-    def __call__(self) -> Numbers:
-        return np.arange(self.first, self.first + self.count, dtype=np.int64)
+        after = before + batch.num_rows
+        yield Piece(batch, "row", partial(np.arange, before + 1, after + 1, dtype=np.int64))
+        before = after

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pyarrow import parquet
 
+from timedb.contract.columns import constant
 from timedb.contract.errors import InvalidRequest, TooLarge
 from timedb.contract.label_columns import labels_of_columns
 from timedb.contract.wire import quoted
@@ -139,8 +140,7 @@ class TableFile:
             else:
                 arrays[ours] = cells.of_row()
         if how.series is not None:
-            zeros = pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows)
-            arrays["series_key"] = pa.DictionaryArray.from_arrays(zeros, pa.array([how.series]))
+            arrays["series_key"] = constant(how.series, batch.num_rows)
         if how.labels or how.fixed_labels:
             texts = {label: batch.column(source) for label, source in how.labels.items()}
             arrays["labels"] = labels_of_columns(texts, how.fixed_labels, batch.num_rows)

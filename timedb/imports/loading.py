@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from timedb.client import Client
 from timedb.client.frames import spooled
+from timedb.contract.columns import IDENTIFIER, decoded
 from timedb.contract.digest import RowsDigest, fields_digest
 from timedb.contract.errors import Conflict, InvalidRequest, NotFound
 from timedb.contract.times import format_time
@@ -33,7 +34,6 @@ _MAX_ROWS = 5_000_000
 _RUNS_NAMED = 10
 _SERIES_AT_ONCE = 1000
 _UTC = pa.timestamp("us", tz="UTC")
-_IDENTIFIER = pa.dictionary(pa.int32(), pa.string())
 _SENT = ("series_id", "valid_time", "valid_time_end", "known_time", "value", "annotation", "tags")
 
 
@@ -112,7 +112,7 @@ def _pieces(batches: Iterator[pa.RecordBatch], column: str) -> Iterator[tuple[An
     for batch in batches:
         if not batch.num_rows:
             continue
-        ends = pc.run_end_encode(_plain(batch.column(column)))
+        ends = pc.run_end_encode(decoded(batch.column(column)))
         start = 0
         for end, value in zip(ends.run_ends.to_pylist(), ends.values.to_pylist(), strict=True):
             yield value, batch.slice(start, end - start)
@@ -129,10 +129,6 @@ def _parts(pieces: Iterator[pa.RecordBatch], most: int) -> Iterator[tuple[int, p
             yield before // most, rows
             before += rows.num_rows
             start += rows.num_rows
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 @dataclass
@@ -221,7 +217,7 @@ class _Loading:
 
     def _sent(self, piece: pa.RecordBatch, columns: tuple[str, ...]) -> pa.RecordBatch:
         """Rows as they are sent."""
-        arrays = {"series_id": self._series_ids(_plain(piece.column("series")))}
+        arrays = {"series_id": self._series_ids(decoded(piece.column("series")))}
         for name in columns:
             if name in ("valid_time", "valid_time_end", "known_time"):
                 arrays[name] = piece.column(name).cast(_UTC)
@@ -229,13 +225,13 @@ class _Loading:
                 arrays[name] = piece.column(name).cast(pa.float64())
             elif name in ("annotation", "tags"):
                 kind = pa.string() if name == "annotation" else pa.list_(pa.string())
-                arrays[name] = _plain(piece.column(name)).cast(kind)
+                arrays[name] = decoded(piece.column(name)).cast(kind)
         return pa.RecordBatch.from_pydict(arrays)
 
     def _series_ids(self, keys: pa.Array) -> pa.Array:
         coded = keys.dictionary_encode()
         ids = pa.array([self._ids[key] for key in coded.dictionary.to_pylist()], pa.string())
-        return pa.DictionaryArray.from_arrays(coded.indices.cast(pa.int32()), ids).cast(_IDENTIFIER)
+        return pa.DictionaryArray.from_arrays(coded.indices.cast(pa.int32()), ids).cast(IDENTIFIER)
 
     def correct(self, moment: datetime, rows: list[pa.RecordBatch]) -> None:
         """Send what was corrected at one moment; the moment and who did it become tags."""
@@ -245,7 +241,7 @@ class _Loading:
         if self.client is None:
             return
         batch = self._sent(whole, _SENT)
-        runs = pa.array([self._run_ids.get(key) for key in _plain(whole.column("run")).to_pylist()], pa.string())
+        runs = pa.array([self._run_ids.get(key) for key in decoded(whole.column("run")).to_pylist()], pa.string())
         noted = pa.array(list(_noted(whole, moment)), pa.list_(pa.string()))
         batch = batch.set_column(batch.schema.get_field_index("tags"), "tags", noted).append_column("run_id", runs)
         self.client.correct(
@@ -270,7 +266,7 @@ def _is_there(client: Client, run_id: str, digest: str) -> bool:
 def _noted(rows: pa.RecordBatch, moment: datetime) -> Iterator[list[str]]:
     """The tags of corrected rows, with when and by whom they were corrected."""
     stamp = f"change_time:{format_time(moment)}".replace("T", " ")  # tags have no capitals
-    for tags, who in zip(rows.column("tags").to_pylist(), _plain(rows.column("changed_by")).to_pylist(), strict=True):
+    for tags, who in zip(rows.column("tags").to_pylist(), decoded(rows.column("changed_by")).to_pylist(), strict=True):
         yield [*(tags or []), stamp, *([] if who is None else [f"changed_by:{who}"])]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from timedb.contract.columns import is_text
+from timedb.contract.columns import constant, is_text
 from timedb.contract.label_columns import labels_of_columns
 from timedb.contract.times import from_micros
 from timedb.files.cells import Cells
@@ -23,7 +23,7 @@ from timedb.layouts.local_times import both_instants, local_walls
 from timedb.layouts.quantiles import quantile_texts
 from timedb.layouts.time_columns import TimeColumns, plain_texts
 from timedb.layouts.time_formats import Mask, Micros, Stamps, TimeFault
-from timedb.layouts.wide import constant, named_batch, side_by_side
+from timedb.layouts.wide import named_batch, side_by_side
 
 __all__ = ["Conversion", "Told"]
 

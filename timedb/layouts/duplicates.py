@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self
 
@@ -182,7 +183,7 @@ class Repeats:
             if (found := np.flatnonzero(same == kind)).size:
                 earliest = found[np.argmin(after["row"][found])]
                 pair = (int(before["row"][earliest]), int(after["row"][earliest]))
-                self._faults[kind] = min(self._faults.get(kind, pair), pair, key=_later)
+                self._faults[kind] = min(self._faults.get(kind, pair), pair, key=itemgetter(1))
         out = after[same]
         self._digest.take_out(out["whole"])
         self._left_out.add(out["row"])
@@ -193,10 +194,6 @@ def _changes(words: Words) -> _Mask:
     found = np.ones(len(words), dtype=bool)
     found[1:] = words[1:] != words[:-1]
     return found
-
-
-def _later(pair: tuple[int, int]) -> int:
-    return pair[1]
 
 
 class _Runs:

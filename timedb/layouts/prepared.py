@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from timedb.contract.columns import decoded
 from timedb.contract.digest import RowsDigest, fields_digest
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.number_columns import NumberError, floats_of
@@ -133,13 +134,11 @@ def _without(batches: Iterable[pa.RecordBatch], left_out: LeftOut) -> Iterator[p
 def _series_of(batch: pa.RecordBatch) -> set[Series]:
     name = "series_key" if "series_key" in batch.schema.names else "series_id"
     columns = [batch.column(each) for each in (name, "labels") if each in batch.schema.names]
-    table = pa.Table.from_arrays([_texts(each) for each in columns], names=["a", "b"][: len(columns)])
+    table = pa.Table.from_arrays(
+        [decoded(each).cast(pa.string()) for each in columns], names=["a", "b"][: len(columns)]
+    )
     found = table.group_by(table.column_names).aggregate([]).to_pydict()
     return set(zip(found["a"], found.get("b", [""] * len(found["a"])), strict=True))
-
-
-def _texts(column: pa.Array) -> pa.Array:
-    return (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).cast(pa.string())
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from timedb.contract.columns import decoded
 from timedb.contract.errors import TooLarge
 from timedb.contract.label_columns import label_texts
 from timedb.files.pieces import Numbers, Piece, Unit
@@ -210,7 +211,4 @@ def _sequences(rows: Micros, groups: Micros, walls: Micros) -> Iterator[Micros]:
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Without dictionaries, which differ from piece to piece."""
-    columns = [
-        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
-    ]
-    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+    return pa.RecordBatch.from_arrays([decoded(column) for column in batch.columns], batch.schema.names)

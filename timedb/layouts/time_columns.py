@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from timedb.contract.columns import is_text
+from timedb.contract.columns import decoded, is_text
 from timedb.contract.errors import InvalidRequest
 from timedb.contract.wire import quoted
 from timedb.files.pieces import Piece
@@ -54,12 +54,12 @@ class TimeColumns:
         Raises:
             InvalidRequest: names column, place, text and remedy.
         """
-        column = _decoded(piece.batch.column(sources[0]))
+        column = decoded(piece.batch.column(sources[0]))
         if len(sources) == 1 and not is_text(column.type) and not self._layout.is_serial:
             return self._typed(ours, sources[0], column)
         texts = plain_texts(column)
         for source in sources[1:]:
-            texts = pc.binary_join_element_wise(texts, plain_texts(_decoded(piece.batch.column(source))), " ")
+            texts = pc.binary_join_element_wise(texts, plain_texts(decoded(piece.batch.column(source))), " ")
         name = ",".join(sources)
         if part is not None:
             texts = self._half(name, texts, part, piece)
@@ -193,7 +193,7 @@ def _about(ours: str, fault: TimeFault) -> str:
 
 def plain_texts(column: pa.Array) -> pa.Array:
     """A column of texts or numbers as texts, numbers without an exponent."""
-    column = _decoded(column)
+    column = decoded(column)
     if pt.is_floating(column.type):
         texts = [None if each is None else _plain(each) for each in column.to_pylist()]
         return pa.array(texts, pa.string())
@@ -202,10 +202,6 @@ def plain_texts(column: pa.Array) -> pa.Array:
 
 def _plain(number: float) -> str:
     return str(int(number)) if number == number and abs(number) < 1e15 and number == int(number) else repr(number)
-
-
-def _decoded(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pt.is_dictionary(column.type) else column
 
 
 def _all_with_offsets(texts: pa.Array) -> Stamps | None:

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 
-from timedb.contract.columns import is_text
+from timedb.contract.columns import IDENTIFIER, constant, is_text
 
-__all__ = ["IDENTIFIER", "constant", "named_batch", "side_by_side"]
-
-IDENTIFIER = pa.dictionary(pa.int32(), pa.string())
+__all__ = ["named_batch", "side_by_side"]
 
 
 def side_by_side(
@@ -25,12 +23,6 @@ def side_by_side(
     """
     for name, values in series:
         yield named_batch({"series_key": constant(name, rows), **shared, "value": values})
-
-
-def constant(text: str, rows: int) -> pa.Array:
-    """A column that says the same in all rows."""
-    zeros = pa.repeat(pa.scalar(0, pa.int32()), rows)
-    return pa.DictionaryArray.from_arrays(zeros, pa.array([text]))
 
 
 def named_batch(columns: dict[str, pa.Array]) -> pa.RecordBatch:

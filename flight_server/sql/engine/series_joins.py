@@ -22,7 +22,8 @@ _ID = "series_id"
 _MAX_SERIES = 10_000
 _JOINED = 2  # of so many tables a bare series_id is that of both
 _CLASSES = ("CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "OPERATOR", "BETWEEN")
-_TRUE: Node = {"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "query_location": 0}
+_VARCHAR = {"id": "VARCHAR", "type_info": None}
+_CONSTANT: Node = {"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "query_location": 0}
 
 
 class SeriesChoice:
@@ -73,8 +74,7 @@ class SeriesChoice:
                 if not isinstance(value, str):
                     return None
                 node.clear()
-                node |= _TRUE | {"value": {"type": {"id": "VARCHAR", "type_info": None}, "is_null": False}}
-                node["value"]["value"] = value
+                node |= _CONSTANT | {"value": {"type": _VARCHAR, "is_null": False, "value": value}}
             kind = node.get("class")
             if column := column_of(node):
                 columns += 1
@@ -94,9 +94,7 @@ class SeriesChoice:
         alias = '"' + series.alias.replace('"', '""') + '"'
         text = f"SELECT {_ID} FROM {self._series} AS {alias} WHERE true AND true LIMIT {_MAX_SERIES + 1}"
         tree = json.loads(self._rows("SELECT json_serialize_sql($1)", text)[0][0])
-        tree["statements"][0]["node"]["where_clause"]["children"] = [*tests]
-        if len(tests) == 1:
-            tree["statements"][0]["node"]["where_clause"] = tests[0]
+        tree["statements"][0]["node"]["where_clause"]["children"][1:] = tests
         sql = self._rows("SELECT json_deserialize_sql($1)", json.dumps(tree))[0][0]
         found = [str(series_id) for (series_id,) in self._rows(sql)]
         return found if len(found) <= _MAX_SERIES else None

@@ -302,17 +302,22 @@ def test_lines_of_influxdb(ask: Any, client: Client, name: str, tmp_path: Path) 
         assert (refused.returncode, reason in refused.stderr) == (2, True), refused.stderr
 
 
-_PLAIN_BELIEFS = """
+PLAIN_TABLES = """
 CREATE TABLE sensor (id int, name text, unit text, timezone text, event_resolution interval,
   knowledge_horizon_fnc text, knowledge_horizon_par json);
 CREATE TABLE belief_source (id int, name text);
 CREATE TABLE timed_beliefs (event_start timestamptz, belief_horizon interval, cumulative_probability float,
   event_value float, sensor_id int, source_id int);
+"""
+_PLAIN_BELIEFS = (
+    PLAIN_TABLES
+    + """
 INSERT INTO sensor VALUES
   (1, '{name}', 'kW', 'UTC', '1 hour', 'at_date', '{{"knowledge_time": "2024-12-01T00:00:00Z"}}');
 INSERT INTO belief_source VALUES (1, 'model');
 INSERT INTO timed_beliefs VALUES ('2025-01-01 00:00Z', '1 hour', 0.5, 1, 1, 1), ('2025-01-01 00:00Z', '0', 1, 2, 1, 1)
 """
+)
 
 
 def test_beliefs_of_timely_beliefs_alone(database: Database, ask: Any, client: Client, name: str) -> None:

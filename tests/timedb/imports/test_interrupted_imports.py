@@ -16,6 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from tests.timedb.cli.test_cli import ask
+from tests.timedb.imports.test_imports import PLAIN_TABLES
 from timedb.client import Client
 from timedb.imports import loading
 from timedb.run.launch import Service
@@ -114,17 +115,15 @@ def test_an_import_that_is_killed_goes_on_where_it_was(
     assert versions() == sorted(whole)
 
 
-_BELIEFS = """
-CREATE TABLE sensor (id int, name text, unit text, timezone text, event_resolution interval,
-  knowledge_horizon_fnc text, knowledge_horizon_par json);
-CREATE TABLE belief_source (id int, name text);
-CREATE TABLE timed_beliefs (event_start timestamptz, belief_horizon interval, cumulative_probability float,
-  event_value float, sensor_id int, source_id int);
+_BELIEFS = (
+    PLAIN_TABLES
+    + """
 INSERT INTO sensor VALUES (1, '{name}', 'kW', 'UTC', '0', 'ex_post', '{{"ex_post_horizon": "PT0H"}}');
 INSERT INTO belief_source VALUES (1, 'model');
 INSERT INTO timed_beliefs
   SELECT timestamptz '2025-01-01 00:00Z' + n * interval '1 minute', '0', 0.5, n, 1, 1 FROM generate_series(0, 9) AS n
 """
+)
 
 
 def test_a_long_run_without_a_name_is_cut_alike_each_time(
